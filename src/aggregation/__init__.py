@@ -1,0 +1,60 @@
+"""Finds the guidelines that people who otherwise disagree find helpful.
+
+These names are what notebooks and analysts use. Figures are in `aggregation.plots`, the report in
+`aggregation.report`, running notebooks in `aggregation.runs`: they load more, so ask for them.
+"""
+
+__version__ = "0.1.0"
+
+from aggregation.constitution import Constitution, Rule, Verdict, score, select
+from aggregation.dataset import Dataset
+from aggregation.errors import AggregationError, InputError, ParameterError, RunError
+from aggregation.evidence import by_side, perspectives, with_unrated
+from aggregation.fit import Fit, Settings, fit
+from aggregation.folder import RunFolder
+from aggregation.model import Parameters, Penalty, from_tables, loss, predict
+from aggregation.params import Params, load_params, sections
+from aggregation.publish import body, overview, payload, table
+from aggregation.ratings import Ids, Ratings, encode
+from aggregation.simulate import Simulation, simulate
+from aggregation.sources import read
+from aggregation.tables import Table
+
+__all__ = [
+    "AggregationError",
+    "Constitution",
+    "Dataset",
+    "Fit",
+    "Ids",
+    "InputError",
+    "ParameterError",
+    "Parameters",
+    "Params",
+    "Penalty",
+    "Ratings",
+    "Rule",
+    "RunError",
+    "RunFolder",
+    "Settings",
+    "Simulation",
+    "Table",
+    "Verdict",
+    "body",
+    "by_side",
+    "encode",
+    "fit",
+    "from_tables",
+    "load_params",
+    "loss",
+    "overview",
+    "payload",
+    "perspectives",
+    "predict",
+    "read",
+    "score",
+    "sections",
+    "select",
+    "simulate",
+    "table",
+    "with_unrated",
+]

@@ -1,0 +1,170 @@
+"""Constitution: scores of every guideline, the rule that judges them, and its verdicts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from aggregation.model import Parameters
+from aggregation.ratings import Ids, Ratings
+
+ACCEPTED, UNDECIDED, REJECTED = "accepted", "undecided", "rejected"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a guideline is accepted: all three conditions hold.
+
+    Defaults: `produce_constitution` of the original notebook.
+    """
+
+    name: Literal["aligned-2023"] = "aligned-2023"
+    min_intercept: float = 0.375
+    """The intercept must be greater."""
+    min_ratings: int = 5
+    """The number of ratings must be at least this."""
+    min_helpful_rate: float = 0.8
+    """The helpful rate must be at least this."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition of a rule, as one guideline met it or not."""
+
+    name: Literal["min_intercept", "min_ratings", "min_helpful_rate"]
+    value: float
+    """The guideline's own number."""
+    limit: float
+    holds: bool
+
+    def __str__(self) -> str:
+        if math.isnan(self.value):
+            return "no ratings, so no " + self.name.removeprefix("min_").replace("_", " ")
+        if self.name == "min_ratings":
+            plural = "" if self.value == 1 else "s"
+            return f"{self.value:.0f} rating{plural}, needs at least {self.limit:.0f}"
+        what, least = {
+            "min_intercept": ("intercept", "more than"),
+            "min_helpful_rate": ("helpful rate", "at least"),
+        }[self.name]
+        value, limit = _apart(self.value, self.limit)
+        return f"{what} {value}, needs {least} {limit}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a rule says of one guideline.
+
+    Undecided: too few ratings to judge, whatever the other conditions say. Rejected: enough
+    ratings, and another condition failed.
+    """
+
+    guideline_id: str
+    verdict: Literal["accepted", "undecided", "rejected"]
+    failed: tuple[Condition, ...]
+
+
+@dataclass(frozen=True)
+class Constitution:
+    """Every verdict, accepted first; within a verdict by consensus score, then by id."""
+
+    rule: Rule
+    verdicts: tuple[Verdict, ...]
+    scores: pd.DataFrame
+    """Scores with the columns verdict and failed, in the order of `verdicts`."""
+
+    @property
+    def accepted(self) -> pd.DataFrame:
+        """The rows of `scores` that are accepted."""
+        return self.scores[self.scores["verdict"] == ACCEPTED]
+
+    def near_misses(self) -> pd.DataFrame:
+        """The rows that failed exactly one condition, by consensus score."""
+        one = [len(v.failed) == 1 for v in self.verdicts]
+        near = self.scores[one]
+        return near.sort_values(
+            ["consensus_score", "guideline_id"], ascending=[False, True], kind="stable"
+        )
+
+
+def score(ratings: Ratings, ids: Ids, parameters: Parameters) -> pd.DataFrame:
+    """Scores: one row per rated guideline.
+
+    n_ratings, helpful_rate (mean rating), intercept, embedding (list), consensus_score; the last
+    is the original's (1.1 - rate) * intercept + rate - 0.1.
+    """
+    n = ratings.per_guideline()
+    helpful = np.bincount(ratings.guideline, ratings.helpful, minlength=ratings.n_guidelines)
+    rate = helpful / n
+    intercept = np.asarray(parameters.guideline_intercept)
+    return pd.DataFrame(
+        {
+            "guideline_id": ids.guidelines,
+            "n_ratings": n,
+            "helpful_rate": rate,
+            "intercept": intercept,
+            "embedding": [row.tolist() for row in np.asarray(parameters.guideline_embedding)],
+            "consensus_score": (1.1 - rate) * intercept + rate - 0.1,
+        }
+    )
+
+
+def judge(rule: Rule, guideline_id: str, n: int, rate: float, intercept: float) -> Verdict:
+    """The rule's verdict on one guideline. A missing number (NaN) fails its condition."""
+    conditions = (
+        Condition("min_intercept", intercept, rule.min_intercept, intercept > rule.min_intercept),
+        Condition("min_ratings", n, rule.min_ratings, n >= rule.min_ratings),
+        Condition(
+            "min_helpful_rate", rate, rule.min_helpful_rate, rate >= rule.min_helpful_rate
+        ),
+    )
+    failed = tuple(c for c in conditions if not c.holds)
+    few = any(c.name == "min_ratings" for c in failed)
+    verdict = UNDECIDED if few else REJECTED if failed else ACCEPTED
+    return Verdict(guideline_id, verdict, failed)  # type: ignore[arg-type]
+
+
+def select(scores: pd.DataFrame, rule: Rule) -> Constitution:
+    """Judge every row of `scores`. Extra columns are carried along."""
+    columns = ["guideline_id", "n_ratings", "helpful_rate", "intercept"]
+    verdicts = [judge(rule, *row) for row in scores[columns].itertuples(index=False)]
+    scores = scores.assign(
+        verdict=pd.Series([v.verdict for v in verdicts], index=scores.index, dtype="str"),
+        failed=[[_failure(c) for c in v.failed] for v in verdicts],
+    )
+    rank = scores["verdict"].map({ACCEPTED: 0, UNDECIDED: 1, REJECTED: 2})
+    order = (
+        scores.assign(rank=rank)
+        .reset_index(drop=True)
+        .sort_values(
+            ["rank", "consensus_score", "guideline_id"],
+            ascending=[True, False, True],
+            kind="stable",
+        )
+        .index
+    )
+    return Constitution(
+        rule,
+        tuple(verdicts[i] for i in order),
+        scores.iloc[order].reset_index(drop=True),
+    )
+
+
+def _failure(condition: Condition) -> dict[str, object]:
+    """A failed condition as a table holds it; a number that is not known is null."""
+    row = asdict(condition) | {"reason": str(condition)}
+    del row["holds"]
+    return row | {"value": None if math.isnan(condition.value) else float(condition.value)}
+
+
+def _apart(value: float, limit: float) -> tuple[str, str]:
+    """Both numbers with as few decimals, two at least, as show that they differ."""
+    for digits in range(2, 16):
+        a, b = f"{value:.{digits}f}", f"{limit:.{digits}f}"
+        if float(b) == limit and (a != b or value == limit):
+            return a, b
+    return repr(value), repr(limit)

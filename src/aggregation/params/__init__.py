@@ -1,0 +1,35 @@
+"""The parameter file: schema, strict loading, and the reference generated from the schema."""
+
+from aggregation.params.loading import dump, load_params, sections
+from aggregation.params.reference import reference
+from aggregation.params.schema import (
+    DiagnosticsSection,
+    Params,
+    PlatformFileSource,
+    PolisSource,
+    PublishSection,
+    RatingsSection,
+    RuleSection,
+    SimulatedSource,
+    Source,
+    TableSource,
+    TrainSection,
+)
+
+__all__ = [
+    "DiagnosticsSection",
+    "Params",
+    "PlatformFileSource",
+    "PolisSource",
+    "PublishSection",
+    "RatingsSection",
+    "RuleSection",
+    "SimulatedSource",
+    "Source",
+    "TableSource",
+    "TrainSection",
+    "dump",
+    "load_params",
+    "reference",
+    "sections",
+]

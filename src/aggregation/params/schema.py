@@ -1,0 +1,245 @@
+"""Schema of the parameter file: its sections, their keys, types, limits and meanings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from aggregation.constitution import Rule
+from aggregation.dataset import HELPFUL, Choices, Dataset
+from aggregation.fit import Settings
+from aggregation.model import Parameters, Penalty, from_tables
+from aggregation.ratings import Ids
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class SimulatedSource(Section):
+    """A planted deliberation (see docs/method.md). Every page says that it is simulated."""
+
+    kind: Literal["simulated"]
+    n_users: int = Field(600, ge=1, le=100_000)
+    """Number of simulated users. The seed is the run's."""
+
+
+class PlatformFileSource(Section):
+    """The platform's export (`GET /exports`) as a JSON file."""
+
+    kind: Literal["platform-file"]
+    path: str
+    """The JSON file."""
+
+
+class PolisSource(Section):
+    """A folder of a Polis export: comments.csv and votes.csv or participants-votes.csv."""
+
+    kind: Literal["polis"]
+    path: str
+    """The folder."""
+    moderation: Literal["all", "lenient", "strict"] = "lenient"
+    """Statements to keep: `all`; `lenient`: all but those that moderators rejected; `strict`: only
+    those that they accepted."""
+    meta: Literal["drop", "keep"] = "drop"
+    """Statements about the conversation itself."""
+    votes: Literal["auto", "log", "matrix"] = "auto"
+    """`log`: votes.csv, the last vote on a statement counts; `matrix`: participants-votes.csv;
+    `auto`: the log where there is one."""
+    agree: Literal["infer", 1, -1] = "infer"
+    """Which number means agree. `infer` checks the votes against the export's own totals."""
+
+
+class RatingColumns(Section):
+    """Names of the columns in the ratings file."""
+
+    user_id: str = "user_id"
+    """Who rated."""
+    guideline_id: str = "guideline_id"
+    """What was rated."""
+    value: str = "rating"
+    """The rating itself, in the words of `ratings.values`."""
+    rated_at: str | None = None
+    """When: ISO 8601, or seconds or milliseconds since 1970. With several ratings of a pair the
+    latest counts; without times, the last in the file."""
+
+
+class GuidelineColumns(Section):
+    """Names of the columns in the guidelines file."""
+
+    guideline_id: str = "guideline_id"
+    """The same ids as in the ratings file."""
+    text: str = "text"
+    """The guideline."""
+    topic: str | None = None
+    """The title of its topic."""
+    author_id: str | None = None
+    """The user who wrote it."""
+
+
+class TableSource(Section):
+    """Any CSV, TSV or Parquet file with one rating a row."""
+
+    kind: Literal["table"]
+    path: str
+    """The ratings: .csv, .tsv or .parquet."""
+    columns: RatingColumns = RatingColumns()
+    """Which column of the ratings file holds what."""
+    guidelines: str | None = None
+    """The guidelines, in a file of the same kinds. Without one, an id is its own text."""
+    guideline_columns: GuidelineColumns = GuidelineColumns()
+    """Which column of the guidelines file holds what."""
+
+
+Source = Annotated[
+    SimulatedSource | PlatformFileSource | PolisSource | TableSource, Field(discriminator="kind")
+]
+SOURCES = (SimulatedSource, PlatformFileSource, PolisSource, TableSource)
+
+
+def _keys_as_text(values: Any) -> Any:
+    return {str(k): v for k, v in values.items()} if isinstance(values, Mapping) else values
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Values = Annotated[
+    dict[str, Literal["helpful", "not_helpful"] | Share | None], BeforeValidator(_keys_as_text)
+]
+
+DEFAULT_VALUES: dict[str, dict[str, Any]] = {
+    "polis": {"agree": "helpful", "disagree": "not_helpful", "pass": None},
+    "simulated": {"helpful": "helpful", "not_helpful": "not_helpful"},
+    "platform-file": {"helpful": "helpful", "not_helpful": "not_helpful"},
+    "table": {"helpful": "helpful", "not_helpful": "not_helpful"},
+}
+
+
+class RatingsSection(Section):
+    """What counts as a rating."""
+
+    values: Values | None = None
+    """What each of the source's words means: helpful, not_helpful, null (leave out) or a number
+    from 0 to 1. Default for polis: agree helpful, disagree not_helpful, pass null; elsewhere
+    helpful and not_helpful stand for themselves. Any other word found is an error."""
+    duplicates: Literal["last", "first", "error"] = "last"
+    """When a user rated a guideline more than once."""
+    self_ratings: Literal["keep", "drop"] = "keep"
+    """Ratings of guidelines by their own authors."""
+    min_per_user: int = Field(1, ge=1)
+    """Leave out users with fewer ratings. Both minima are applied until neither takes away more."""
+    min_per_guideline: int = Field(1, ge=1)
+    """Leave out ratings of guidelines that have fewer."""
+
+    def choices(self, kind: str) -> Choices:
+        """These settings for a source of this kind."""
+        values = DEFAULT_VALUES[kind] if self.values is None else self.values
+        return Choices(
+            {k: HELPFUL[v] if isinstance(v, str) else v for k, v in values.items()},
+            self.duplicates,
+            self.self_ratings,
+            self.min_per_user,
+            self.min_per_guideline,
+        )
+
+
+class TrainSection(Section):
+    """How the model is fitted."""
+
+    method: Literal["alternating"] = "alternating"
+    """Exact alternating minimisation."""
+    penalty: Literal["aligned"] = "aligned"
+    """The original's: per rating, squared intercepts, absolute embeddings."""
+    intercept_penalty: float = Field(0.15, gt=0)
+    """lambda_i. Original: 0.15."""
+    embedding_penalty: float = Field(0.03, gt=0)
+    """lambda_f. Original: 0.03."""
+    dimensions: int = Field(1, ge=1, le=8)
+    """Number of axes."""
+    starts: int = Field(8, ge=1, le=256)
+    """Random starts; the lowest loss wins. One is never enough: see docs/method.md."""
+    tolerance: float = Field(1e-6, gt=0, lt=1)
+    """Largest KKT residual of a fit that counts as converged."""
+    max_sweeps: int = Field(5000, ge=1)
+    """Give up after this many sweeps."""
+    warm_start: bool = True
+    """Where the source brings an earlier model, start from it too."""
+
+    def weights(self) -> Penalty:
+        """The penalty's numbers."""
+        return Penalty(self.intercept_penalty, self.embedding_penalty)
+
+    def prior(self, dataset: Dataset, ids: Ids) -> Parameters | None:
+        """The earlier model that the source brought, unless there is none or it is not wanted."""
+        if not self.warm_start:
+            return None
+        users, guidelines = dataset.users, dataset.guidelines
+        return from_tables(users, guidelines, dataset.mu, ids, self.dimensions)
+
+    def settings(self, seed: int) -> Settings:
+        """The search's numbers."""
+        return Settings(self.dimensions, self.starts, self.tolerance, self.max_sweeps, seed)
+
+
+class DiagnosticsSection(Section):
+    """What is computed to judge the decisions by."""
+
+    depth: Literal["quick"] = "quick"
+    """`quick`: what one fit tells."""
+    near_misses: int = Field(12, ge=0)
+    """How many near misses (exactly one condition failed) to show in full."""
+
+
+class RuleSection(Section):
+    """When a guideline is accepted: all three conditions hold."""
+
+    name: Literal["aligned-2023"] = "aligned-2023"
+    """The original notebook's rule."""
+    min_intercept: float = 0.375
+    """The guideline's intercept must be greater."""
+    min_ratings: int = Field(5, ge=1)
+    """It has at least this many ratings; with fewer it is undecided."""
+    min_helpful_rate: float = Field(0.8, ge=0, le=1)
+    """At least this share of its ratings is helpful."""
+
+    def rule(self) -> Rule:
+        """The rule itself."""
+        return Rule(**self.model_dump())
+
+
+class PublishSection(Section):
+    """Where the constitution goes."""
+
+    target: Literal["file"] = "file"
+    """`file`: into the run's folder."""
+    confirm: bool = False
+    """For targets that send something: send it. `file` sends nothing."""
+
+
+class Params(Section):
+    """One run."""
+
+    run: str = Field(pattern=r"^[\w][\w.-]{0,99}$")
+    """The folder under outputs/: letters, digits, `_`, `-`, `.`"""
+    title: str = ""
+    """Headline of the report. Default: the source's own title."""
+    question: str = ""
+    """What the users were asked, for the report. Default: the source's own description."""
+    participants: str = ""
+    """Who took part and how they were found, for the report."""
+    attribution: str = ""
+    """Who gathered the data, and its licence, for the report."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Seed of everything random."""
+    source: Source
+    """Where the deliberation comes from; `kind` decides which keys it has."""
+    ratings: RatingsSection = RatingsSection()
+    train: TrainSection = TrainSection()
+    diagnostics: DiagnosticsSection = DiagnosticsSection()
+    rule: RuleSection = RuleSection()
+    publish: PublishSection = PublishSection()

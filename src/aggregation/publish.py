@@ -1,0 +1,116 @@
+"""Publish: the constitution as the platform takes it, and as a table for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from aggregation.constitution import Constitution
+from aggregation.dataset import Dataset
+from aggregation.model import Parameters
+from aggregation.ratings import Ids
+
+
+class Payload(BaseModel):
+    """The body of `POST /constitution`: exactly these seven keys."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    accepted_guideline_ids: list[str]
+    guideline_scores: dict[str, float]
+    """accepted id -> consensus score"""
+    guideline_intercepts: dict[str, float]
+    user_intercepts: dict[str, float]
+    guideline_embeddings: dict[str, list[float]]
+    user_embeddings: dict[str, list[float]]
+    mu: float
+
+    def summary(self) -> pd.Series:
+        """How many entries each key holds."""
+        return pd.Series({key: len(v) if key != "mu" else 1 for key, v in self})
+
+
+def payload(constitution: Constitution, parameters: Parameters, ids: Ids) -> Payload:
+    """What the platform is told: the accepted guidelines, and the model of everybody in it.
+
+    Guidelines and users without ratings are not in the model and so not in the payload.
+    """
+    accepted = constitution.accepted
+    p = parameters
+    return Payload(
+        accepted_guideline_ids=list(accepted["guideline_id"]),
+        guideline_scores=_floats(accepted["guideline_id"], accepted["consensus_score"]),
+        guideline_intercepts=_floats(ids.guidelines, p.guideline_intercept),
+        user_intercepts=_floats(ids.users, p.user_intercept),
+        guideline_embeddings=_lists(ids.guidelines, p.guideline_embedding),
+        user_embeddings=_lists(ids.users, p.user_embedding),
+        mu=float(p.mu),
+    )
+
+
+def body(payload: Payload) -> str:
+    """The payload as the JSON text that is posted, the same bytes every time."""
+    return json.dumps(
+        payload.model_dump(), ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    )
+
+
+def overview(constitution: Constitution, dataset: Dataset) -> pd.DataFrame:
+    """All guidelines in the order of the constitution, with text, topic, verdict and reasons."""
+    scores = constitution.scores
+    about = dataset.guidelines.set_index("guideline_id").loc[scores["guideline_id"]]
+    topics = about["topic_id"].map(topic_paths(dataset.topics)).fillna("")
+    return pd.DataFrame(
+        {
+            "number": range(1, len(scores) + 1),
+            "verdict": scores["verdict"],
+            "reasons": ["; ".join(f["reason"] for f in failed) for failed in scores["failed"]],
+            "topic": topics.to_numpy(),
+            "text": about["text"].to_numpy(),
+            "consensus_score": scores["consensus_score"],
+            "helpful_rate": scores["helpful_rate"],
+            "n_ratings": scores["n_ratings"],
+            "intercept": scores["intercept"],
+            "guideline_id": scores["guideline_id"],
+        }
+    )
+
+
+def table(constitution: Constitution, dataset: Dataset) -> str:
+    """The overview as CSV, safe to open in a spreadsheet. Numbers have six significant digits."""
+    rows = overview(constitution, dataset)
+    for name in ("topic", "text", "guideline_id"):
+        rows[name] = rows[name].map(neutral)
+    return rows.to_csv(index=False, float_format="%.6g", lineterminator="\r\n")
+
+
+def neutral(text: str) -> str:
+    """The text with an apostrophe before it where a spreadsheet would run it as a formula.
+
+    See OWASP, "CSV Injection": a cell that begins with = + - @, a tab or a carriage return.
+    """
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def topic_paths(topics: pd.DataFrame) -> dict[str, str]:
+    """topic_id -> titles from the root down, joined by ` > `."""
+    above = dict(zip(topics["topic_id"], topics["parent_id"], strict=True))
+    title = dict(zip(topics["topic_id"], topics["title"], strict=True))
+
+    def path(topic: str) -> str:
+        parent = above[topic]
+        return title[topic] if pd.isna(parent) else f"{path(parent)} > {title[topic]}"
+
+    return {topic: path(topic) for topic in above}
+
+
+def _floats(keys: pd.Index | pd.Series, values: np.ndarray | pd.Series) -> dict[str, float]:
+    return {str(k): float(v) for k, v in zip(keys, values, strict=True)}
+
+
+def _lists(keys: pd.Index, rows: np.ndarray) -> Mapping[str, list[float]]:
+    return {str(k): [float(v) for v in row] for k, row in zip(keys, rows, strict=True)}

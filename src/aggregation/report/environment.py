@@ -1,0 +1,14 @@
+"""Environment: the templates of all pages, and the stages that have one."""
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+TEMPLATES = Environment(
+    loader=PackageLoader("aggregation.report", "templates"),
+    autoescape=select_autoescape(default=True, default_for_string=True),
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+"""Everything put into a page is escaped: strangers write the guidelines."""
+
+STAGES = ("ingest", "train", "diagnostics", "publish")
+"""Notebooks of a run, in order."""

@@ -1,0 +1,217 @@
+"""Index: the report that everybody reads."""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from aggregation import __version__, plots
+from aggregation.constitution import UNDECIDED, Constitution
+from aggregation.dataset import Dataset
+from aggregation.evidence import SIDES, Perspectives, perspectives
+from aggregation.folder import RunFolder
+from aggregation.publish import table
+from aggregation.report.environment import STAGES, TEMPLATES
+
+CONDITION = re.compile(r"\[([^\[\]\n]{1,200})\]:\s*")
+"""`[condition]:` before a guideline, set off as on the platform's page."""
+
+LONGEST = 2000
+"""Characters of a text that the report shows; the table for download has all."""
+
+CLOSE = 0.02
+"""An intercept this near the rule's bound is called close to it, in the list of doubts."""
+
+
+@dataclass
+class Topic:
+    """A topic as the report shows it."""
+
+    title: str
+    description: str
+    n_guidelines: int = 0
+    accepted: list[dict[str, Any]] = field(default_factory=list)
+    children: list[Topic] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """Guidelines here and below."""
+        return self.n_guidelines + sum(child.total for child in self.children)
+
+    @property
+    def n_accepted(self) -> int:
+        """Accepted guidelines here and below."""
+        return len(self.accepted) + sum(child.n_accepted for child in self.children)
+
+
+def write_index(
+    folder: RunFolder,
+    *,
+    title: str = "",
+    question: str = "",
+    participants: str = "",
+    attribution: str = "",
+    near_misses: int = 12,
+) -> None:
+    """Write report/index.html from the run's files. Empty words fall back to the source's own."""
+    dataset, constitution = folder.dataset(), folder.constitution()
+    ratings, ids, parameters = folder.model()
+    fit = folder.read_json("model/fit.json")
+    found = perspectives(ratings, parameters.user_embedding)
+    row = {g: k for k, g in enumerate(ids.guidelines)}
+    cards = _cards(constitution, dataset, found, row)
+    number = {card["id"]: card for card in cards}
+    near = [number[g] for g in constitution.near_misses()["guideline_id"]]
+    accepted = [card for card in cards if card["verdict"] == "accepted"]
+    side = np.sign(parameters.user_embedding[:, 0])
+    page = TEMPLATES.get_template("index.html").render(
+        title=title or dataset.about.title or folder.path.name,
+        question=question or dataset.about.description,
+        participants=participants,
+        attribution=attribution,
+        about=dataset.about,
+        period=_period(dataset.ratings["rated_at"]),
+        fit=fit,
+        rule=constitution.rule,
+        sides={name: int((side == sign).sum()) for name, sign in SIDES.items()},
+        no_side=int((side == 0).sum()),
+        accepted=accepted,
+        mean_consensus=constitution.accepted["consensus_score"].mean() if accepted else None,
+        topics=_topics(dataset, accepted),
+        near=near[:near_misses],
+        more_near=max(len(near) - near_misses, 0),
+        cards=cards,
+        majority=_majority(constitution),
+        doubts=_doubts(constitution, fit, found, ids.guidelines),
+        counts=[c for c in dataset.counts if c.n],
+        embedding=plots.embedding(constitution.scores, folder.read_table("model/users.parquet")),
+        bridging=plots.bridging(constitution.scores, constitution.rule),
+        csv=base64.b64encode(table(constitution, dataset).encode("utf-8-sig")).decode("ascii"),
+        stages=[s for s in STAGES if list((folder.path / "notebooks").glob(f"{s}.*ipynb"))],
+        run=folder.path.name,
+        version=__version__,
+    )
+    folder.write_text("report/index.html", page)
+
+
+def _cards(
+    constitution: Constitution, dataset: Dataset, found: Perspectives, row: dict[str, int]
+) -> list[dict[str, Any]]:
+    """One per guideline, in the order of the constitution."""
+    texts = dataset.guidelines.set_index("guideline_id")[["text", "topic_id"]]
+    cards = []
+    for number, score in enumerate(constitution.scores.to_dict("records"), start=1):
+        text = texts.loc[score["guideline_id"], "text"]
+        match = CONDITION.match(text)
+        start = match.end() if match and match.end() < len(text) else 0
+        k = row.get(score["guideline_id"])
+        cards.append(
+            {
+                **score,
+                "number": number,
+                "id": score["guideline_id"],
+                "topic_id": texts.loc[score["guideline_id"], "topic_id"],
+                "condition": match[1] if match and start else "",
+                "text": text[start : start + LONGEST] or "(no text)",
+                "cut": len(text) if len(text) - start > LONGEST else 0,
+                "reasons": [f["reason"] for f in score["failed"]],
+                "bars": [] if k is None else _bars(found.helpful[k], found.not_helpful[k]),
+                "sides": [
+                    (name, score[f"helpful_rate_{name}"], score[f"n_ratings_{name}"])
+                    for name in SIDES
+                ],
+            }
+        )
+    return cards
+
+
+def _bars(helpful: np.ndarray, not_helpful: np.ndarray) -> list[dict[str, float]]:
+    """Heights, 0 to 1, of the stacked histogram; the tallest bar fills it."""
+    tallest = (helpful + not_helpful).max()
+    return [
+        {"helpful": float(h / tallest), "not_helpful": float(n / tallest)}
+        for h, n in zip(helpful, not_helpful, strict=True)
+    ]
+
+
+def _topics(dataset: Dataset, accepted: list[dict[str, Any]]) -> list[Topic]:
+    """The topic tree, in the order of titles; guidelines without a topic come last."""
+    topics = {
+        t["topic_id"]: Topic(t["title"], "" if pd.isna(t["description"]) else t["description"])
+        for t in dataset.topics.to_dict("records")
+    }
+    loose = Topic("Without a topic" if topics else "", "")
+    for topic_id in dataset.guidelines["topic_id"]:
+        topics.get(topic_id, loose).n_guidelines += 1
+    for card in accepted:
+        topics.get(card["topic_id"], loose).accepted.append(card)
+    roots = []
+    for t in dataset.topics.sort_values(["title", "topic_id"]).to_dict("records"):
+        parent = t["parent_id"]
+        (roots if pd.isna(parent) else topics[parent].children).append(topics[t["topic_id"]])
+    return roots + ([loose] if loose.n_guidelines else [])
+
+
+def _majority(constitution: Constitution) -> dict[str, int]:
+    """How many guidelines the helpful rate alone would accept, and how many of them are accepted."""
+    rule, scores = constitution.rule, constitution.scores
+    enough = scores["n_ratings"] >= rule.min_ratings
+    liked = enough & (scores["helpful_rate"] >= rule.min_helpful_rate)
+    return {"liked": int(liked.sum()), "accepted": len(constitution.accepted)}
+
+
+def _period(rated_at: pd.Series) -> str:
+    known = rated_at.dropna()
+    if known.empty:
+        return ""
+    first, last = known.min(), known.max()
+    words = [f"{day.day} {day:%B %Y}" for day in (first, last)]
+    return words[0] if words[0] == words[1] else " to ".join(words)
+
+
+def _doubts(
+    constitution: Constitution, fit: dict[str, Any], found: Perspectives, ids: pd.Index
+) -> list[str]:
+    """What a reader should hold against these results, in sentences."""
+    scores, rule, doubts = constitution.scores, constitution.rule, []
+    close = scores["intercept"].sub(rule.min_intercept).abs() < CLOSE
+    others = scores["failed"].map(lambda f: {c["name"] for c in f} <= {"min_intercept"})
+    n = int((close & others).sum())
+    if n:
+        doubts.append(
+            f"{_many(n, 'decision')} would turn on a change of the intercept by less than {CLOSE}: "
+            "treat them as close calls."
+        )
+    lowest = min(fit["starts"])
+    elsewhere = [s for s in fit["starts"] if s > lowest + 1e-6]
+    if elsewhere:
+        doubts.append(
+            f"{len(elsewhere)} of {len(fit['starts'])} starts of the fit ended at a higher loss "
+            f"(up to {max(elsewhere):.6f} instead of {lowest:.6f}), a worse explanation of the "
+            "ratings that can give another constitution. The lowest was taken."
+        )
+    accepted = constitution.accepted
+    thin = [
+        int(((accepted[f"n_ratings_{name}"] < rule.min_ratings)).sum()) for name in SIDES
+    ]
+    if any(thin):
+        doubts.append(
+            f"{_many(max(thin), 'accepted guideline')} had fewer than {rule.min_ratings} ratings "
+            "from one of the two sides: what that side thinks of them is hardly known."
+        )
+    undecided = int((scores["verdict"] == UNDECIDED).sum())
+    if undecided:
+        doubts.append(
+            f"{_many(undecided, 'guideline')} got fewer than {rule.min_ratings} ratings and "
+            f"{'is' if undecided == 1 else 'are'} undecided, neither accepted nor rejected."
+        )
+    return doubts
+
+
+def _many(n: int, noun: str) -> str:
+    return f"{n} {noun}" + ("" if n == 1 else "s")

@@ -1,0 +1,55 @@
+"""Pages: an executed notebook as one self-contained HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from jinja2 import pass_context
+from latex2mathml.converter import convert
+from nbconvert.exporters import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+from aggregation.folder import RunFolder
+from aggregation.report.environment import STAGES, TEMPLATES
+
+
+class _MathRenderer(IPythonRenderer):
+    """Markdown whose TeX becomes MathML here and now, so that the page needs no script."""
+
+    def inline_math(self, body: str) -> str:
+        return convert(body)
+
+    def block_math(self, body: str) -> str:
+        return convert(body, display="block")
+
+
+class _Exporter(HTMLExporter):
+    """nbconvert's `basic` body, with code folded away."""
+
+    @pass_context
+    def markdown2html(self, context: Any, source: str) -> str:
+        del context
+        renderer = _MathRenderer(allow_harmful_protocols=False, exclude_anchor_links=True)
+        return MarkdownWithMath(renderer=renderer).render(source)
+
+
+def write_page(folder: RunFolder, stage: str) -> None:
+    """Render the executed notebook of a stage to report/<stage>.html."""
+    exporter = _Exporter(
+        template_name="page",
+        extra_template_basedirs=[str(Path(__file__).parent / "templates")],
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
+    notebook = nbformat.read(folder.path / "notebooks" / f"{stage}.ipynb", as_version=4)
+    body, _ = exporter.from_notebook_node(notebook)
+    page = TEMPLATES.get_template("notebook.html").render(
+        title=f"{stage}: {folder.path.name}",
+        body=body,
+        stages=STAGES,
+        stage=stage,
+        simulated=folder.dataset().about.simulated,
+    )
+    folder.write_text(f"report/{stage}.html", page)

@@ -1,0 +1,153 @@
+"""Runs: one parameter file through the notebooks, by papermill, into a run's folder."""
+
+from __future__ import annotations
+
+import ast
+import platform
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+# jsonschema, which papermill loads, builds the grammar of internationalised addresses at import:
+# two seconds, for a check that no notebook needs. It does without where the module is missing.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+import nbformat
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from aggregation.errors import RunError
+from aggregation.folder import RunFolder
+from aggregation.manifest import ROOT, manifest
+from aggregation.params import dump, load_params
+from aggregation.report.environment import STAGES
+from aggregation.report.pages import write_page
+
+MADE = (
+    "manifest.json",
+    "timing.json",
+    "params.yaml",
+    "data",
+    "model",
+    "evidence",
+    "notebooks",
+    "report",
+    "constitution.json",
+    "constitution.csv",
+)
+"""What a run makes in its folder, and what a new run of that name clears away first."""
+
+
+def run(
+    params_path: str | Path,
+    *,
+    changes: Sequence[str] = (),
+    until: str = STAGES[-1],
+    out: str | Path = "outputs",
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Run the notebooks up to `until`; return the run's folder.
+
+    All parameters are checked before anything runs. A folder without manifest.json is of a run
+    that did not finish. `say` hears one line per stage. Raises ParameterError, or RunError with
+    the cell and its error; the failed notebook is kept as notebooks/<stage>.failed.ipynb.
+    """
+    params = load_params(params_path, changes)
+    folder = RunFolder.of(params.run, out)
+    _clear(folder.path)
+    folder.write_text("params.yaml", dump(params))
+    given = params.model_dump()
+    stages = STAGES[: STAGES.index(until) + 1]
+    started, durations = datetime.now(UTC), {}
+    for number, stage in enumerate(stages, start=1):
+        begin = time.perf_counter()
+        say(f"[{number}/{len(stages)}] {stage} ...")
+        _execute(stage, folder, given | {"out": str(out)})
+        write_page(folder, stage)
+        durations[stage] = round(time.perf_counter() - begin, 3)
+        say(f"[{number}/{len(stages)}] {stage} done in {durations[stage]:.1f} s")
+    timing = {"started": started.isoformat(), "seconds": durations, "host": platform.node()}
+    folder.write_json("timing.json", timing)
+    folder.write_json("manifest.json", manifest(params, folder.path))
+    return folder.path
+
+
+def _clear(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        for name in MADE:
+            old = path / name
+            if old.is_dir() and not old.is_symlink():
+                shutil.rmtree(old)
+            else:
+                old.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"{error.filename or path}: cannot be written ({error.strerror}): choose another "
+            "folder with --out"
+        ) from None
+
+
+def _execute(stage: str, folder: RunFolder, given: dict[str, Any]) -> None:
+    """Execute one notebook into notebooks/<stage>.ipynb, whole or not at all."""
+    source = ROOT / "notebooks" / f"{stage}.ipynb"
+    notebooks = folder.path / "notebooks"
+    notebooks.mkdir(exist_ok=True)
+    partial = notebooks / f"{stage}.partial.ipynb"
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(partial),
+            parameters={name: given[name] for name in declared(source) if name in given},
+            kernel_name="python3",
+            progress_bar=sys.stderr.isatty(),
+        )
+    except PapermillExecutionError as error:
+        failed = notebooks / f"{stage}.failed.ipynb"
+        partial.replace(failed)
+        raise RunError(_failure(stage, error, failed)) from None
+    notebook = _without_traces(nbformat.read(partial, as_version=4))
+    folder.write_text(f"notebooks/{stage}.ipynb", nbformat.writes(notebook) + "\n")
+    partial.unlink()
+
+
+def declared(notebook: Path) -> list[str]:
+    """Names that a notebook's `parameters` cell assigns."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    cell = next(c for c in cells if "parameters" in c.metadata.get("tags", []))
+    return [
+        target.id
+        for statement in ast.parse(cell.source).body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    ]
+
+
+def _failure(stage: str, error: PapermillExecutionError, failed: Path) -> str:
+    """What went wrong, in few lines. An error that this package raises speaks for itself."""
+    lines = [line for line in str(error.evalue).splitlines() if line.strip()]
+    ours = error.ename in {"InputError", "ParameterError", "RunError"}
+    what = lines or [error.ename]
+    if not ours:
+        what = [f"{error.ename}: {what[0]}", *what[1:]]
+    shown = [line if len(line) <= 500 else line[:500] + " ..." for line in what]
+    where = f"(the {stage} notebook stopped in cell {error.exec_count}; it is kept as {failed})"
+    return "\n".join([*shown, where])
+
+
+def _without_traces(notebook: Any) -> Any:
+    """The notebook without what papermill writes about time and machine."""
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                output.text = re.sub(r"\x1b\[[0-9;]*m", "", output.text)
+    return notebook

@@ -1,0 +1,30 @@
+"""Sources: one module per kind of input; `read` makes a Dataset of any of them."""
+
+from __future__ import annotations
+
+from aggregation.dataset import Dataset
+from aggregation.params import (
+    PlatformFileSource,
+    PolisSource,
+    RatingsSection,
+    SimulatedSource,
+    Source,
+    TableSource,
+)
+from aggregation.simulate import simulate
+from aggregation.sources import platform_file, polis, table
+
+
+def read(source: Source, ratings: RatingsSection, seed: int = 0) -> Dataset:
+    """Read a deliberation. `seed` is that of a simulated one. Raises InputError."""
+    choices = ratings.choices(source.kind)
+    match source:
+        case PolisSource():
+            return polis.read(source, choices)
+        case PlatformFileSource():
+            return platform_file.read(source, choices)
+        case TableSource():
+            return table.read(source, choices)
+        case SimulatedSource():
+            export = simulate(seed, source.n_users).export
+            return platform_file.from_export(export, choices, "simulated export", simulated=True)

@@ -1,0 +1,36 @@
+"""Tables: frames as notebooks show them, safe whatever strangers have written into the cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+LONGEST = 400
+"""Characters of a cell that a table shows."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A frame that shows itself whole, escaped, with three decimals and without row numbers."""
+
+    frame: pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        return self._short().to_html(
+            index=False, escape=True, border=0, na_rep="", float_format="%.3f", justify="left"
+        )
+
+    def __repr__(self) -> str:
+        if self.frame.empty:
+            return "(no rows)"
+        return self._short().to_string(index=False, na_rep="", float_format="%.3f")
+
+    def _short(self) -> pd.DataFrame:
+        shown = self.frame.copy()
+        for name in shown.columns:
+            if pd.api.types.is_string_dtype(shown[name]):
+                text = shown[name].astype("str")
+                cut = text.str.len() > LONGEST
+                shown[name] = text.where(~cut.fillna(value=False), text.str[:LONGEST] + " ...")
+        return shown
