@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from aggregation import __version__
-from aggregation.errors import AggregationError
+from aggregation.errors import AggregationError, RunError
 from aggregation.report.environment import STAGES
 
 
@@ -67,7 +67,13 @@ def run(params: str, changes: tuple[str, ...], until: str, out: str) -> None:
 
 @main.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--seed", default=0, show_default=True, help="Another seed, another deliberation.")
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Another seed, another deliberation.",
+)
 @click.option("--users", default=600, show_default=True, type=click.IntRange(1, 100_000))
 def simulate(file: Path, seed: int, users: int) -> None:
     """Write a simulated deliberation to FILE, as the platform would export it.
@@ -80,5 +86,13 @@ def simulate(file: Path, seed: int, users: int) -> None:
     from aggregation.simulate import simulate as plant
 
     export = plant(seed, users).export
-    file.write_text(json.dumps(export, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(export, ensure_ascii=False, indent=1) + "\n"
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{file}: cannot be written ({error.strerror})") from None
     click.echo(f"{file}: {len(export['ratings'] or []):,} ratings by {users:,} simulated users")
+
+
+if __name__ == "__main__":
+    main()

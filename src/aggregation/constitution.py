@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -51,7 +51,8 @@ class Condition:
             "min_intercept": ("intercept", "more than"),
             "min_helpful_rate": ("helpful rate", "at least"),
         }[self.name]
-        value, limit = _apart(self.value, self.limit)
+        least_digits = 3 if self.name == "min_intercept" else 2
+        value, limit = apart(self.value, self.limit, least_digits), f"{self.limit:g}"
         return f"{what} {value}, needs {least} {limit}"
 
 
@@ -118,9 +119,7 @@ def judge(rule: Rule, guideline_id: str, n: int, rate: float, intercept: float) 
     conditions = (
         Condition("min_intercept", intercept, rule.min_intercept, intercept > rule.min_intercept),
         Condition("min_ratings", n, rule.min_ratings, n >= rule.min_ratings),
-        Condition(
-            "min_helpful_rate", rate, rule.min_helpful_rate, rate >= rule.min_helpful_rate
-        ),
+        Condition("min_helpful_rate", rate, rule.min_helpful_rate, rate >= rule.min_helpful_rate),
     )
     failed = tuple(c for c in conditions if not c.holds)
     few = any(c.name == "min_ratings" for c in failed)
@@ -134,7 +133,9 @@ def select(scores: pd.DataFrame, rule: Rule) -> Constitution:
     verdicts = [judge(rule, *row) for row in scores[columns].itertuples(index=False)]
     scores = scores.assign(
         verdict=pd.Series([v.verdict for v in verdicts], index=scores.index, dtype="str"),
-        failed=[[_failure(c) for c in v.failed] for v in verdicts],
+        failed=pd.Series(
+            [[_failure(c) for c in v.failed] for v in verdicts], index=scores.index, dtype=object
+        ),
     )
     rank = scores["verdict"].map({ACCEPTED: 0, UNDECIDED: 1, REJECTED: 2})
     order = (
@@ -156,15 +157,15 @@ def select(scores: pd.DataFrame, rule: Rule) -> Constitution:
 
 def _failure(condition: Condition) -> dict[str, object]:
     """A failed condition as a table holds it; a number that is not known is null."""
-    row = asdict(condition) | {"reason": str(condition)}
-    del row["holds"]
-    return row | {"value": None if math.isnan(condition.value) else float(condition.value)}
+    c = condition
+    value = None if math.isnan(c.value) else float(c.value)
+    return {"name": c.name, "value": value, "limit": float(c.limit), "reason": str(c)}
 
 
-def _apart(value: float, limit: float) -> tuple[str, str]:
-    """Both numbers with as few decimals, two at least, as show that they differ."""
-    for digits in range(2, 16):
-        a, b = f"{value:.{digits}f}", f"{limit:.{digits}f}"
-        if float(b) == limit and (a != b or value == limit):
-            return a, b
-    return repr(value), repr(limit)
+def apart(value: float, limit: float, least: int) -> str:
+    """The value with as few decimals, `least` of them at least, as show on which side it lies."""
+    for digits in range(least, 16):
+        text = f"{value:.{digits}f}"
+        if np.sign(float(text) - limit) == np.sign(value - limit):
+            return text
+    return repr(value)

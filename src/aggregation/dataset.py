@@ -101,7 +101,7 @@ def column(values: Iterable[object], kind: str) -> pd.Series:
     if kind == "str":
         return pd.Series([None if v is None else clean_text(str(v)) for v in values], dtype="str")
     if kind == "time":
-        return pd.to_datetime(pd.Series(values, dtype=object), utc=True).astype(
+        return pd.to_datetime(pd.Series(list(values), dtype=object), utc=True).astype(
             "datetime64[ms, UTC]"
         )
     return pd.Series(list(values), dtype="float64" if kind == "float64" else object)
@@ -124,6 +124,7 @@ def build(
     choices: Choices,
     *,
     where: str,
+    files: Mapping[str, str] | None = None,
     mu: float | None = None,
     about: About | None = None,
     counts: Iterable[Count] = (),
@@ -132,16 +133,18 @@ def build(
 
     `ratings` has the columns user_id, guideline_id, value (the source's own word; null or blank:
     none given), rated_at, in the order of the source; the others are as in `TABLES`. `counts` say
-    what the source read and what it has left out already. `where` names the source in messages.
+    what the source read and what it has left out already. `where` names the source in messages,
+    `files` those tables that have a file of their own.
 
-    Raises InputError, naming `where`, the place and the remedy.
+    Raises InputError, naming the file, the place and the remedy.
     """
     book = _Book(list(counts))
-    topics = _topics(topics, book, where)
-    guidelines = _guidelines(guidelines, topics, book, where)
+    at = {name: (files or {}).get(name, where) for name in TABLES}
+    topics = _topics(topics, book, at["topics"])
+    guidelines = _guidelines(guidelines, topics, book, at["guidelines"])
     ratings = _known(ratings, guidelines, book)
-    ratings = _one_per_pair(ratings, choices.duplicates, book, where)
-    ratings = _valued(ratings, choices.values, book, where)
+    ratings = _one_per_pair(ratings, choices.duplicates, book, at["ratings"])
+    ratings = _valued(ratings, choices.values, book, at["ratings"])
     if choices.self_ratings == "drop":
         author = guidelines.set_index("guideline_id")["author_id"]
         own = ratings["guideline_id"].map(author).eq(ratings["user_id"])
@@ -155,7 +158,7 @@ def build(
     ratings = ratings.sort_values(["user_id", "guideline_id"], ignore_index=True).astype(
         {"user_id": "str", "guideline_id": "str"}
     )
-    users = _users(users, ratings, book)
+    users = _users(users, ratings, book, at["users"])
     kept = {"ratings": ratings, "guidelines": guidelines, "users": users, "topics": topics}
     for name, table in kept.items():
         book.counts.append(Count(name, "kept", "", len(table)))
@@ -197,7 +200,7 @@ def _same_id(rows: pd.DataFrame, key: str, table: str, book: _Book, where: str) 
     if again.any():
         name = rows[key][again].iloc[0]
         raise InputError(
-            f"{where}: {table} holds {key} {name!r} more than once, with different content: "
+            f"{where}: {table} holds {key} {name!r:.80} more than once, with different content: "
             "keep one of them"
         )
     return rows.sort_values(key, ignore_index=True)
@@ -208,19 +211,24 @@ def _topics(topics: pd.DataFrame, book: _Book, where: str) -> pd.DataFrame:
     parent = topics["parent_id"]
     lost = parent.notna() & ~parent.isin(topics["topic_id"])
     if lost.any():
-        book.counts.append(Count("topics", "note", "parent_id unknown, set to none", lost.sum()))
+        book.counts.append(
+            Count("topics", "note", "parent_id unknown, set to none", int(lost.sum()))
+        )
         topics = topics.assign(parent_id=parent.mask(lost))
     parents = topics["parent_id"].astype(object).where(topics["parent_id"].notna(), None)
     above = dict(zip(topics["topic_id"], parents, strict=True))
-    for start in above:
-        seen, at = {start}, above[start]
-        while at is not None:
+    fine: set[str] = set()
+    for start, parent in above.items():
+        seen, at = {start}, parent
+        while at is not None and at not in fine:
             if at in seen:
                 raise InputError(
-                    f"{where}: topic {start!r} lies within itself (parent_id {at!r}): mend its parent"
+                    f"{where}: topic {start!r} lies within itself (parent_id {at!r}): "
+                    "mend its parent"
                 )
             seen.add(at)
             at = above[at]
+        fine |= seen
     return topics
 
 
@@ -251,9 +259,7 @@ def _known(ratings: pd.DataFrame, guidelines: pd.DataFrame, book: _Book) -> pd.D
     return book.drop(ratings, "ratings", stranger, "the guideline is not among the guidelines")
 
 
-def _one_per_pair(
-    ratings: pd.DataFrame, duplicates: str, book: _Book, where: str
-) -> pd.DataFrame:
+def _one_per_pair(ratings: pd.DataFrame, duplicates: str, book: _Book, where: str) -> pd.DataFrame:
     pair = ["user_id", "guideline_id"]
     if duplicates == "error":
         again = ratings.duplicated(pair, keep=False)
@@ -261,7 +267,7 @@ def _one_per_pair(
             user, guideline = ratings.loc[again, pair].iloc[0]
             n = int((ratings[pair] == [user, guideline]).all(axis=1).sum())
             raise InputError(
-                f"{where}: guideline {guideline!r} has {n} ratings by user {user!r}: "
+                f"{where}: guideline {guideline!r:.80} has {n} ratings by user {user!r:.80}: "
                 "keep one with ratings.duplicates: last"
             )
         return ratings
@@ -281,7 +287,8 @@ def _valued(
     strange = word[~word.isin(list(values))]
     if len(strange):
         found = "".join(
-            f"\n  {value!r}: {n:,} ratings" for value, n in strange.value_counts().head(10).items()
+            f"\n  {value!r:.80}: {n:,} ratings"
+            for value, n in strange.value_counts().head(10).items()
         )
         example = _as_key(strange.value_counts().index[0])
         raise InputError(
@@ -299,9 +306,18 @@ def _valued(
 
 
 def _as_key(word: str) -> str:
-    plain = re.fullmatch(r"[A-Za-z_][\w .-]*", word) and word.lower() not in {"null", "true", "false"}
-    quoted = "".join(c if unicodedata.category(c)[0] != "C" else "?" for c in word)
-    return word if plain else '"' + quoted.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    plain = re.fullmatch(r"[A-Za-z_][\w .-]*", word) and word.lower() not in {
+        "null",
+        "true",
+        "false",
+    }
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
+    return word if plain else '"' + "".join(map(_visible, escaped)) + '"'
+
+
+def _visible(c: str) -> str:
+    """A character of a YAML text in double quotes; those that do not show are written as code."""
+    return c if unicodedata.category(c)[0] not in "CZ" or c == " " else f"\\U{ord(c):08x}"
 
 
 def _active(ratings: pd.DataFrame, choices: Choices, book: _Book) -> pd.DataFrame:
@@ -322,8 +338,8 @@ def _active(ratings: pd.DataFrame, choices: Choices, book: _Book) -> pd.DataFram
     return ratings
 
 
-def _users(users: pd.DataFrame, ratings: pd.DataFrame, book: _Book) -> pd.DataFrame:
-    users = _same_id(users, "user_id", "users", book, "users")
+def _users(users: pd.DataFrame, ratings: pd.DataFrame, book: _Book, where: str) -> pd.DataFrame:
+    users = _same_id(users, "user_id", "users", book, where)
     new = sorted(set(ratings["user_id"]) - set(users["user_id"]))
     if new:
         reason = "named only by their ratings"

@@ -1,9 +1,9 @@
 """Errors that people see. Each message says what is wrong, where, and what to do.
 
-    AggregationError
-    ├── InputError        the data: a file, a table, a record
-    ├── ParameterError    the parameter file or a --set
-    └── RunError          a run: its folder, a stage that failed, a fit that did not converge
+AggregationError
+├── InputError        the data: a file, a table, a record
+├── ParameterError    the parameter file or a --set
+└── RunError          a run: its folder, a stage that failed, a fit that did not converge
 """
 
 

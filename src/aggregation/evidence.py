@@ -55,7 +55,7 @@ def by_side(
 ) -> pd.DataFrame:
     """Scores with n_ratings_<side> and helpful_rate_<side> (NaN without ratings) of both sides."""
     side = np.sign(np.asarray(parameters.user_embedding)[:, 0])[ratings.user]
-    rows = ids.guidelines.get_indexer(scores["guideline_id"])
+    rows = ids.guidelines.get_indexer(pd.Index(scores["guideline_id"]))
     columns = {}
     for name, sign in SIDES.items():
         of = side == sign

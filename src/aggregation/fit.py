@@ -102,8 +102,9 @@ def fit(
     Every start draws the guidelines' intercepts and embeddings uniformly from [0, 1), as the
     original does, seeded; the lowest loss wins. f = 0 is always a local minimum of this loss,
     so one start is never enough. A `prior`, NaN where unknown, makes one start more, the first:
-    its mu and the guidelines that it knows, the others drawn. It also fixes sign and order of the axes; without one, an axis points to the side with
-    more users, and axes are sorted by strength, sum n_u |f_u|.
+    its mu and the guidelines that it knows, the others drawn. It also fixes sign and order of the
+    axes; without one, an axis points to the side with more users, and axes are sorted by
+    strength, sum n_u |f_u|.
 
     A failure to converge is data: see `Fit.converged`. Raises ValueError on empty ratings.
     """
@@ -138,7 +139,7 @@ def fit(
 
 
 def _starts(ratings: Ratings, settings: Settings, prior: Parameters | None) -> Parameters:
-    """Parameters to start from, arrays ending in [S]. Users do not matter: they are solved first."""
+    """Parameters to start from, arrays ending in [S]. Users are solved first: theirs are 0."""
     g, u, d = ratings.n_guidelines, ratings.n_users, settings.dimensions
     random = np.random.default_rng(settings.seed)
     # Drawn start by start, so that more starts never change the earlier ones.
@@ -314,9 +315,7 @@ def _oriented(p: Parameters, ratings: Ratings, prior: Parameters | None) -> Para
         lead = np.where(lead != 0, lead, users.sum(axis=0))[order]
     else:
         both = np.concatenate([users, guidelines])
-        earlier = np.nan_to_num(
-            np.concatenate([prior.user_embedding, prior.guideline_embedding])
-        )
+        earlier = np.nan_to_num(np.concatenate([prior.user_embedding, prior.guideline_embedding]))
         match = earlier.T @ both  # [earlier axis, axis]
         order, lead = np.zeros(d, dtype=int), np.ones(d)
         free = np.abs(match)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pandas as pd
 import pyarrow
@@ -20,7 +22,7 @@ from aggregation.constitution import Constitution, Rule, select
 from aggregation.dataset import TABLES, About, Count, Dataset
 from aggregation.errors import RunError
 from aggregation.fit import Fit
-from aggregation.model import Parameters, Penalty, from_tables, to_tables
+from aggregation.model import Parameters, Penalty, from_tables, loss, to_tables
 from aggregation.ratings import Ids, Ratings, encode
 
 KINDS = {
@@ -55,7 +57,7 @@ class RunFolder:
         try:
             yield Path(temporary)
             Path(temporary).chmod(0o644)
-            os.replace(temporary, target)
+            Path(temporary).replace(target)
         finally:
             Path(temporary).unlink(missing_ok=True)
 
@@ -73,7 +75,9 @@ class RunFolder:
         """Read JSON that an earlier stage wrote."""
         return json.loads(self._there(name).read_text("utf-8"))
 
-    def write_table(self, name: str, table: pd.DataFrame, kinds: dict[str, str] | None = None) -> None:
+    def write_table(
+        self, name: str, table: pd.DataFrame, kinds: dict[str, str] | None = None
+    ) -> None:
         """Write Parquet; `kinds` fixes the types of the columns."""
         schema = None
         if kinds is not None:
@@ -92,7 +96,7 @@ class RunFolder:
         path = self.path / name
         if not path.exists():
             stage = {"data": "ingest", "model": "train", "evidence": "diagnostics"}
-            needed = stage.get(name.split("/")[0], "publish")
+            needed = stage.get(name.split("/", maxsplit=1)[0], "publish")
             raise RunError(f"{path} is not there: run the {needed} notebook of this run first")
         return path
 
@@ -167,8 +171,13 @@ class RunFolder:
         users = self.read_table("model/users.parquet")
         guidelines = self.read_table("model/guidelines.parquet")
         parameters = from_tables(users, guidelines, fit["mu"], ids, fit["dimensions"])
-        same = set(users["user_id"]) == set(ids.users)
-        if parameters is None or not same or set(guidelines["guideline_id"]) != set(ids.guidelines):
+        same = (
+            parameters is not None
+            and set(users["user_id"]) == set(ids.users)
+            and set(guidelines["guideline_id"]) == set(ids.guidelines)
+            and fit["n_ratings"] == len(ratings)
+        )
+        if parameters is None or not same or not _explains(parameters, ratings, fit):
             raise RunError(
                 f"{self.path}: model/ was trained on other data than data/ holds: "
                 "run the train notebook again"
@@ -183,7 +192,9 @@ class RunFolder:
             "evidence/summary.json",
             {
                 "rule": dataclasses.asdict(constitution.rule),
-                "verdicts": {v: int(verdicts.get(v, 0)) for v in ("accepted", "undecided", "rejected")},
+                "verdicts": {
+                    v: int(verdicts.get(v, 0)) for v in ("accepted", "undecided", "rejected")
+                },
             },
         )
 
@@ -192,3 +203,10 @@ class RunFolder:
         rule = Rule(**self.read_json("evidence/summary.json")["rule"])
         scores = self.read_table("evidence/guidelines.parquet")
         return select(scores.drop(columns=["verdict", "failed"]), rule)
+
+
+def _explains(parameters: Parameters, ratings: Ratings, fit: dict[str, Any]) -> bool:
+    """Whether the loss at these ratings is the objective that the fit ended at."""
+    with jax.enable_x64(True):
+        found = float(loss(parameters, ratings, Penalty(**fit["penalty"])))
+    return math.isclose(found, fit["objective"], rel_tol=1e-9)

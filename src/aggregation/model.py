@@ -71,9 +71,7 @@ def loss(parameters: Parameters, ratings: Ratings, penalty: Penalty) -> Array:
     n_u, n_g = ratings.per_user(), ratings.per_guideline()
     error = ratings.helpful - predict(p, ratings.user, ratings.guideline)
     intercepts = (
-        jnp.sum(n_u * p.user_intercept**2)
-        + n * p.mu**2
-        + jnp.sum(n_g * p.guideline_intercept**2)
+        jnp.sum(n_u * p.user_intercept**2) + n * p.mu**2 + jnp.sum(n_g * p.guideline_intercept**2)
     )
     embeddings = jnp.sum(n_u[:, None] * jnp.abs(p.user_embedding)) + jnp.sum(
         n_g[:, None] * jnp.abs(p.guideline_embedding)
@@ -116,16 +114,14 @@ def from_tables(
     if np.isnan(user).all() and np.isnan(guideline).all():
         return None
     mu = np.nan if mu is None else mu
-    return Parameters(
-        np.float64(mu), user[:, 0], user[:, 1:], guideline[:, 0], guideline[:, 1:]
-    )
+    return Parameters(np.float64(mu), user[:, 0], user[:, 1:], guideline[:, 0], guideline[:, 1:])
 
 
 def _from_table(table: pd.DataFrame, key: str, index: pd.Index, dimensions: int) -> np.ndarray:
     """[rows, 1 + D]: intercept and embedding."""
     out = np.full((len(index), 1 + dimensions), np.nan)
     known = table[table["intercept"].notna() & table["embedding"].notna()]
-    at = index.get_indexer(known[key])
+    at = index.get_indexer(pd.Index(known[key]))
     for row, intercept, embedding in zip(at, known["intercept"], known["embedding"], strict=True):
         if len(embedding) != dimensions:
             raise InputError(

@@ -10,7 +10,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ from aggregation.ratings import Ids, Ratings
 HELPFUL_COLOUR, NOT_HELPFUL_COLOUR, QUIET = "#0072B2", "#D55E00", "#8a8a8a"
 """Blue and vermilion of Okabe and Ito (2008), which the colour-blind tell apart, and a grey."""
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
     "axes.spines.top": False,
@@ -52,7 +52,7 @@ class Picture:
         """The picture as a URI that needs no other file."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
-    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, object], dict[str, object]]:
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, object]]:
         data = {"image/png": base64.b64encode(self.png).decode("ascii"), "text/plain": self.alt}
         return data, {"image/png": {"alt": self.alt}}
 
@@ -96,13 +96,19 @@ def embedding(scores: pd.DataFrame, users: pd.DataFrame) -> Picture:
     rated = scores[scores["intercept"].notna()]
     figure, (top, bottom) = _figure(2, height=7.4, shared=True, ratios=(3, 2))
     x = _first(rated["embedding"])
-    marks = {ACCEPTED: ("o", HELPFUL_COLOUR, 26), REJECTED: ("o", QUIET, 18), UNDECIDED: ("x", QUIET, 18)}
+    marks = {
+        ACCEPTED: ("o", HELPFUL_COLOUR, 26),
+        REJECTED: ("o", QUIET, 18),
+        UNDECIDED: ("x", QUIET, 18),
+    }
     for verdict in (REJECTED, UNDECIDED, ACCEPTED):
         shape, colour, size = marks[verdict]
         of = (rated["verdict"] == verdict).to_numpy()
         if of.any():
-            face = {"facecolors": colour if verdict == ACCEPTED else "none"} if shape == "o" else {}
-            edge = {"edgecolors": colour} if shape == "o" else {"color": colour}
+            face: dict[str, Any] = (
+                {"facecolors": colour if verdict == ACCEPTED else "none"} if shape == "o" else {}
+            )
+            edge: dict[str, Any] = {"edgecolors": colour} if shape == "o" else {"color": colour}
             top.scatter(
                 x[of],
                 rated["intercept"][of],
@@ -152,7 +158,9 @@ def bridging(scores: pd.DataFrame, rule: Rule) -> Picture:
     """Intercept against helpful rate: what bridging accepts, and what a majority alone would."""
     rated = scores[scores["intercept"].notna()]
     accepted = rated["verdict"] == ACCEPTED
-    liked = (rated["helpful_rate"] >= rule.min_helpful_rate) & (rated["n_ratings"] >= rule.min_ratings)
+    liked = (rated["helpful_rate"] >= rule.min_helpful_rate) & (
+        rated["n_ratings"] >= rule.min_ratings
+    )
     groups = (
         (~accepted & ~liked, QUIET, "o", "others"),
         (~accepted & liked, NOT_HELPFUL_COLOUR, "D", "helpful rate alone would do"),
@@ -177,8 +185,8 @@ def bridging(scores: pd.DataFrame, rule: Rule) -> Picture:
     return _picture(
         figure,
         f"Scatter plot of {len(rated)} guidelines, intercept against helpful rate, with the rule's "
-        f"bounds at {rule.min_helpful_rate:.0%} and {rule.min_intercept:g}. Of {liked.sum()} with a "
-        f"helpful rate of at least {rule.min_helpful_rate:.0%}, {accepted.sum()} are accepted.",
+        f"bounds at {rule.min_helpful_rate:.0%} and {rule.min_intercept:g}. Of {liked.sum()} with "
+        f"a helpful rate of at least {rule.min_helpful_rate:.0%}, {accepted.sum()} are accepted.",
     )
 
 
@@ -188,7 +196,12 @@ def activity(ratings: Ratings) -> Picture:
     counts = {"user": ratings.per_user(), "guideline": ratings.per_guideline()}
     for axes, (side, count) in zip(panels, counts.items(), strict=True):
         edges = np.unique(np.round(np.geomspace(1, count.max() + 1, 22)))
-        axes.hist(count, bins=edges if len(edges) > 1 else [0.5, 1.5], color=HELPFUL_COLOUR, edgecolor="white")
+        axes.hist(
+            count,
+            bins=edges.tolist() if len(edges) > 1 else [0.5, 1.5],
+            color=HELPFUL_COLOUR,
+            edgecolor="white",
+        )
         axes.axvline(np.median(count), color=NOT_HELPFUL_COLOUR, linewidth=1.6)
         axes.set(xscale="log", xlabel=f"ratings per {side}", ylabel=f"number of {side}s")
         axes.xaxis.set_major_formatter("{x:g}")
@@ -205,10 +218,12 @@ def range_of_perspectives(found: Perspectives, ids: Ids, guidelines: pd.DataFram
 
     `guidelines` has the columns guideline_id, number, n_ratings; the rows must be rated ones.
     """
-    rows = ids.guidelines.get_indexer(guidelines["guideline_id"])
+    rows = ids.guidelines.get_indexer(pd.Index(guidelines["guideline_id"]))
     across, down = 3, max(-(-len(rows) // 3), 1)
     height = 1.5 * down + 0.9
-    figure, panels = _figure(down, across, height=height, layout=None)  # solved layouts cost seconds
+    figure, panels = _figure(
+        down, across, height=height, layout=None
+    )  # solved layouts cost seconds
     figure.subplots_adjust(
         left=0.1, right=0.99, bottom=0.75 / height, top=1 - 0.35 / height, wspace=0.22, hspace=0.5
     )
@@ -218,7 +233,7 @@ def range_of_perspectives(found: Perspectives, ids: Ids, guidelines: pd.DataFram
     told = zip(panels, rows, guidelines["number"], guidelines["n_ratings"], strict=False)
     for axes, row, number, n in told:
         helpful, both = found.helpful[row], found.helpful[row] + found.not_helpful[row]
-        line = {"fill": True, "edgecolor": "white", "linewidth": 0.5}
+        line: dict[str, Any] = {"fill": True, "edgecolor": "white", "linewidth": 0.5}
         axes.stairs(helpful, found.edges, color=HELPFUL_COLOUR, **line)
         axes.stairs(both, found.edges, baseline=helpful, color=NOT_HELPFUL_COLOUR, **line)
         axes.set_title(f"no. {number}: {n} ratings", fontsize=10, loc="left")
@@ -232,8 +247,8 @@ def range_of_perspectives(found: Perspectives, ids: Ids, guidelines: pd.DataFram
         figure.suptitle("no guidelines to show")
     return _picture(
         figure,
-        f"{len(rows)} histograms of helpful and not helpful ratings in {len(found.edges) - 1} buckets of the "
-        "users' embedding; the report tells each in numbers.",
+        f"{len(rows)} histograms of helpful and not helpful ratings in {len(found.edges) - 1} buckets "
+        "of the users' embedding; the report tells each in numbers.",
     )
 
 
@@ -249,9 +264,7 @@ def _figure(
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout)
         FigureCanvasAgg(figure)
-        panels = figure.subplots(
-            rows, columns, squeeze=False, sharex=shared, height_ratios=ratios
-        )
+        panels = figure.subplots(rows, columns, squeeze=False, sharex=shared, height_ratios=ratios)
         return figure, list(panels.ravel())
 
 
@@ -306,13 +319,14 @@ def place_labels(
         by_height = np.argsort(points[:, 1], kind="stable")
         left, right = by_height[::2], by_height[1::2]
     for column, x in ((left, points[:, 0].min() - gap), (right, points[:, 0].max() + gap)):
-        column = column[np.argsort(points[column, 1], kind="stable")]
-        steps = height * np.arange(len(column))
-        centres[column, 0] = x
-        y = _nondecreasing(points[column, 1] - steps) + steps
-        if len(y):
-            y = y + max(bounds[0] - y[0], 0)
-            centres[column, 1] = y - max(y[-1] - bounds[1], 0)
+        if not len(column):
+            continue
+        upward = column[np.argsort(points[column, 1], kind="stable")]
+        steps = height * np.arange(len(upward))
+        y = _nondecreasing(points[upward, 1] - steps) + steps
+        y = y + max(bounds[0] - y[0], 0)
+        centres[upward, 0] = x
+        centres[upward, 1] = y - max(y[-1] - bounds[1], 0)
     return centres
 
 

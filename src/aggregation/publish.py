@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -112,5 +111,5 @@ def _floats(keys: pd.Index | pd.Series, values: np.ndarray | pd.Series) -> dict[
     return {str(k): float(v) for k, v in zip(keys, values, strict=True)}
 
 
-def _lists(keys: pd.Index, rows: np.ndarray) -> Mapping[str, list[float]]:
+def _lists(keys: pd.Index, rows: np.ndarray) -> dict[str, list[float]]:
     return {str(k): [float(v) for v in row] for k, row in zip(keys, rows, strict=True)}

@@ -55,8 +55,8 @@ def encode(ratings: pd.DataFrame) -> tuple[Ratings, Ids]:
     guidelines = pd.Index(
         sorted(ratings["guideline_id"].unique()), dtype="str", name="guideline_id"
     )
-    user = users.get_indexer(ratings["user_id"]).astype(np.int32)
-    guideline = guidelines.get_indexer(ratings["guideline_id"]).astype(np.int32)
+    user = users.get_indexer(pd.Index(ratings["user_id"])).astype(np.int32)
+    guideline = guidelines.get_indexer(pd.Index(ratings["guideline_id"])).astype(np.int32)
     helpful = ratings["helpful"].to_numpy(dtype=np.float64)
     if not ((helpful >= 0) & (helpful <= 1)).all():
         bad = helpful[~((helpful >= 0) & (helpful <= 1))][0]

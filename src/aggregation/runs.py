@@ -106,6 +106,7 @@ def _execute(stage: str, folder: RunFolder, given: dict[str, Any]) -> None:
             parameters={name: given[name] for name in declared(source) if name in given},
             kernel_name="python3",
             progress_bar=sys.stderr.isatty(),
+            extra_arguments=["--log-level=CRITICAL"],  # else it warns that its sockets are TCP
         )
     except PapermillExecutionError as error:
         failed = notebooks / f"{stage}.failed.ipynb"
@@ -142,11 +143,17 @@ def _failure(stage: str, error: PapermillExecutionError, failed: Path) -> str:
 
 
 def _without_traces(notebook: Any) -> Any:
-    """The notebook without what papermill writes about time and machine."""
+    """The notebook without what papermill writes about time, chance and machine.
+
+    That goes for `out` too: where a run's folder lies is no part of the run.
+    """
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.id = "injected-parameters"
+            cell.source = re.sub(r"^out = .*\n?", "", cell.source, flags=re.MULTILINE)
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
                 output.text = re.sub(r"\x1b\[[0-9;]*m", "", output.text)

@@ -18,7 +18,12 @@ class Table:
 
     def _repr_html_(self) -> str:
         return self._short().to_html(
-            index=False, escape=True, border=0, na_rep="", float_format="%.3f", justify="left"
+            index=False,
+            escape=True,
+            border=0,
+            na_rep="",
+            float_format="{:.3f}".format,
+            justify="left",
         )
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
@@ -18,8 +18,19 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from aggregation.errors import ParameterError
 from aggregation.params.schema import DEFAULT_VALUES, SOURCES, Params
 
-SECRET = re.compile(r"(^|[_-])(api_?key|key|token|secret|password|passwd|bearer|authorization)s?$", re.I)
-"""Names that look like a secret's; `values` and `columns`, whose names are the data's, are exempt."""
+SECRET = re.compile(
+    r"(^|[_-])(token|secret|password|passwd|passphrase|bearer|authorization|credential)s?([_-]|$)"
+    r"|(^|[_-]|api)keys?$",
+    re.IGNORECASE,
+)
+"""Names that look like a secret's. The names in `ratings.values` are the data's, and exempt."""
+
+TAKE_OUT = (
+    "looks like a secret: take it out and put it into the environment or .env (see .env.example)"
+)
+
+CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+"""Where one word of a camelCase name ends and the next begins."""
 
 
 def load_params(path: str | Path, changes: Sequence[str] = ()) -> Params:
@@ -37,19 +48,7 @@ def load_params(path: str | Path, changes: Sequence[str] = ()) -> Params:
     values, marks = _parse(text, str(path)), _parse(text, str(path), marked=True)
     if not isinstance(values, dict):
         raise ParameterError(f"{path}: holds no parameters: begin with `run: a-name`")
-    overrides: set[tuple[str, ...]] = set()
-    for change in changes:
-        key, equals, value = change.partition("=")
-        if not equals:
-            raise ParameterError(f"--set {key}: write it as key=value, such as train.starts=16")
-        steps = tuple(key.strip().split("."))
-        overrides.add(steps)
-        at = values
-        for step in steps[:-1]:
-            at = at.setdefault(step, {}) if isinstance(at, dict) else at
-        if not isinstance(at, dict):
-            raise ParameterError(f"--set {key}: {'.'.join(steps[:-1])} is no section")
-        at[steps[-1]] = _parse(value, f"--set {key}")
+    overrides = _set(values, changes)
 
     def place(loc: tuple[str, ...]) -> str:
         for end in range(len(loc), 0, -1):
@@ -58,7 +57,10 @@ def load_params(path: str | Path, changes: Sequence[str] = ()) -> Params:
         line = _line(marks, loc)
         return f"{path}, line {line}" if line else str(path)
 
-    return _validated(Params, values, place)
+    try:
+        return _validated(Params, values, place)
+    except RecursionError:
+        raise ParameterError(f"{path}: a YAML alias stands for itself: take it out") from None
 
 
 def sections(**given: Any) -> SimpleNamespace:
@@ -87,7 +89,29 @@ def dump(params: Params) -> str:
     return out.getvalue()
 
 
-def _parse(text: str, where: str, marked: bool = False) -> Any:
+def _set(values: dict[str, Any], changes: Sequence[str]) -> set[tuple[str, ...]]:
+    """Make the changes in `values`; return the keys, sections among them, that they brought."""
+    brought: set[tuple[str, ...]] = set()
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise ParameterError(f"--set {key}: write it as key=value, such as train.starts=16")
+        steps = tuple(key.strip().split("."))
+        if _is_secret(steps):  # before its value is parsed: YAML's errors quote parts of it
+            raise ParameterError(f"--set: {key}: {TAKE_OUT}")
+        at = values
+        for depth, step in enumerate(steps[:-1], start=1):
+            if step not in at:
+                brought.add(steps[:depth])
+            at = at.setdefault(step, {})
+            if not isinstance(at, dict):
+                raise ParameterError(f"--set {key}: {'.'.join(steps[:depth])} is no section")
+        brought.add(steps)
+        at[steps[-1]] = _parse(value, f"--set {key}")
+    return brought
+
+
+def _parse(text: str, where: str, *, marked: bool = False) -> Any:
     yaml = YAML(typ="rt" if marked else "safe", pure=True)
     try:
         return yaml.load(text)
@@ -96,6 +120,7 @@ def _parse(text: str, where: str, marked: bool = False) -> Any:
         line = f", line {mark.line + 1}" if mark is not None else ""
         problem = (error.problem or "is no YAML").splitlines()[0]
         problem = problem.partition(" with value ")[0]  # a value may be a secret
+        problem = re.sub(r"\b(alias|anchor|tag) .*", r"\1", problem)
         raise ParameterError(f"{where}{line}: {problem}") from None
     except (YAMLError, RecursionError, ValueError) as error:
         raise ParameterError(f"{where}: is no YAML ({type(error).__name__})") from None
@@ -116,25 +141,21 @@ def _line(marks: Any, loc: tuple[str, ...]) -> int | None:
 
 def _validated(schema: Any, values: Any, place: Any, prefix: tuple[str, ...] = ()) -> Any:
     """`values` under `schema`, or a ParameterError with one line for each thing that is wrong."""
-    problems = [
-        f"{place(loc)}: {'.'.join(loc)}: looks like a secret: take it out of the file and put it "
-        "into the environment or .env (see .env.example)"
-        for loc in _secrets(values, prefix)
-    ]
-    adapter = TypeAdapter(schema)
+    problems = [f"{place(loc)}: {'.'.join(loc)}: {TAKE_OUT}" for loc in _secrets(values, prefix)]
+    checked = None
     try:
-        checked = adapter.validate_python(values)
+        checked = TypeAdapter(schema).validate_python(values)
     except ValidationError as error:
         if not problems:
             for item in error.errors(include_url=False, include_context=True):
-                loc = prefix + tuple(str(step) for step in item["loc"])
-                loc = tuple(s for k, s in enumerate(loc) if not _is_tag(loc, k))
-                line = f"{place(loc)}: {'.'.join(loc)}: {_problem(item, loc)}"
+                tagged = prefix + tuple(str(step) for step in item["loc"])
+                loc = tuple(s for k, s in enumerate(tagged) if not _is_tag(tagged, k))
+                line = f"{place(loc)}: {'.'.join(loc)}: {_problem(item, loc, tagged)}"
                 if line not in problems:
                     problems.append(line)
     if problems:
         raise ParameterError("\n".join(problems))
-    return checked  # pyright: ignore[reportPossiblyUnbound]
+    return checked
 
 
 def _is_tag(loc: tuple[str, ...], k: int) -> bool:
@@ -144,10 +165,10 @@ def _is_tag(loc: tuple[str, ...], k: int) -> bool:
     return k == 3 and loc[:2] == ("ratings", "values")
 
 
-def _problem(item: Any, loc: tuple[str, ...]) -> str:
+def _problem(item: Any, loc: tuple[str, ...], tagged: tuple[str, ...]) -> str:
     kind = item["type"]
     if kind == "extra_forbidden":
-        return f"unknown key{_nearest(loc[-1], _names_beside(loc))}"
+        return f"unknown key{_nearest(loc[-1], _names_beside(tagged))}"
     if kind == "missing":
         return "is missing: add it"
     value = "" if kind.startswith("union_tag_not") else f", not {item['input']!r:.80}"
@@ -158,17 +179,21 @@ def _problem(item: Any, loc: tuple[str, ...]) -> str:
         return f"kind {found!r} is unknown{_nearest(found, DEFAULT_VALUES)}"
     if kind == "string_pattern_mismatch":
         return f"must be letters, digits, `_`, `-` or `.`{value}"
-    return item["msg"][:1].lower() + item["msg"][1:].replace("Input should be ", "") + value
+    if loc[:2] == ("ratings", "values") and len(loc) == 3:
+        return f"must be helpful, not_helpful, null or a number from 0 to 1{value}"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return f"must be a section, keys and their values{value}"
+    message = item["msg"].replace("Input should be ", "must be ")
+    return message[:1].lower() + message[1:] + value
 
 
-def _names_beside(loc: tuple[str, ...]) -> list[str]:
+def _names_beside(tagged: tuple[str, ...]) -> list[str]:
     """Valid names at the place of an unknown key."""
+    kinds = {get_args(source.model_fields["kind"].annotation)[0]: source for source in SOURCES}
     model: Any = Params
-    for step in loc[:-1]:
-        if step == "source" and model is Params:
-            return sorted({name for kind in SOURCES for name in kind.model_fields})
+    for step in tagged[:-1]:
         field = getattr(model, "model_fields", {}).get(step)
-        model = getattr(field, "annotation", None)
+        model = kinds.get(step) if field is None else field.annotation
     return list(getattr(model, "model_fields", {}))
 
 
@@ -178,11 +203,17 @@ def _nearest(name: str, valid: Any) -> str:
 
 
 def _secrets(values: Any, prefix: tuple[str, ...]) -> list[tuple[str, ...]]:
-    if not isinstance(values, Mapping) or prefix[-1:] in (("values",), ("columns",)):
+    if isinstance(values, list):
+        values = dict(enumerate(values))
+    if not isinstance(values, Mapping):
         return []
     found = []
     for key, value in values.items():
         loc = (*prefix, str(key))
-        found += [loc] if SECRET.search(str(key)) else []
+        found += [loc] if _is_secret(loc) else []
         found += _secrets(value, loc)
     return found
+
+
+def _is_secret(loc: tuple[str, ...]) -> bool:
+    return SECRET.search(CAMEL.sub("_", loc[-1])) is not None and loc[:-1] != ("ratings", "values")

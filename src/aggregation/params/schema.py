@@ -26,7 +26,7 @@ class SimulatedSource(Section):
     """A planted deliberation (see docs/method.md). Every page says that it is simulated."""
 
     kind: Literal["simulated"]
-    n_users: int = Field(600, ge=1, le=100_000)
+    n_users: int = Field(default=600, ge=1, le=100_000)
     """Number of simulated users. The seed is the run's."""
 
 
@@ -131,9 +131,9 @@ class RatingsSection(Section):
     """When a user rated a guideline more than once."""
     self_ratings: Literal["keep", "drop"] = "keep"
     """Ratings of guidelines by their own authors."""
-    min_per_user: int = Field(1, ge=1)
+    min_per_user: int = Field(default=1, ge=1)
     """Leave out users with fewer ratings. Both minima are applied until neither takes away more."""
-    min_per_guideline: int = Field(1, ge=1)
+    min_per_guideline: int = Field(default=1, ge=1)
     """Leave out ratings of guidelines that have fewer."""
 
     def choices(self, kind: str) -> Choices:
@@ -155,17 +155,17 @@ class TrainSection(Section):
     """Exact alternating minimisation."""
     penalty: Literal["aligned"] = "aligned"
     """The original's: per rating, squared intercepts, absolute embeddings."""
-    intercept_penalty: float = Field(0.15, gt=0)
+    intercept_penalty: float = Field(default=0.15, gt=0)
     """lambda_i. Original: 0.15."""
-    embedding_penalty: float = Field(0.03, gt=0)
+    embedding_penalty: float = Field(default=0.03, gt=0)
     """lambda_f. Original: 0.03."""
-    dimensions: int = Field(1, ge=1, le=8)
+    dimensions: int = Field(default=1, ge=1, le=8)
     """Number of axes."""
-    starts: int = Field(8, ge=1, le=256)
+    starts: int = Field(default=8, ge=1, le=256)
     """Random starts; the lowest loss wins. One is never enough: see docs/method.md."""
-    tolerance: float = Field(1e-6, gt=0, lt=1)
+    tolerance: float = Field(default=1e-6, gt=0, lt=1)
     """Largest KKT residual of a fit that counts as converged."""
-    max_sweeps: int = Field(5000, ge=1)
+    max_sweeps: int = Field(default=5000, ge=1)
     """Give up after this many sweeps."""
     warm_start: bool = True
     """Where the source brings an earlier model, start from it too."""
@@ -191,7 +191,7 @@ class DiagnosticsSection(Section):
 
     depth: Literal["quick"] = "quick"
     """`quick`: what one fit tells."""
-    near_misses: int = Field(12, ge=0)
+    near_misses: int = Field(default=12, ge=0)
     """How many near misses (exactly one condition failed) to show in full."""
 
 
@@ -202,9 +202,9 @@ class RuleSection(Section):
     """The original notebook's rule."""
     min_intercept: float = 0.375
     """The guideline's intercept must be greater."""
-    min_ratings: int = Field(5, ge=1)
+    min_ratings: int = Field(default=5, ge=1)
     """It has at least this many ratings; with fewer it is undecided."""
-    min_helpful_rate: float = Field(0.8, ge=0, le=1)
+    min_helpful_rate: float = Field(default=0.8, ge=0, le=1)
     """At least this share of its ratings is helpful."""
 
     def rule(self) -> Rule:
@@ -234,7 +234,7 @@ class Params(Section):
     """Who took part and how they were found, for the report."""
     attribution: str = ""
     """Who gathered the data, and its licence, for the report."""
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of everything random."""
     source: Source
     """Where the deliberation comes from; `kind` decides which keys it has."""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from aggregation import __version__, plots
-from aggregation.constitution import UNDECIDED, Constitution
+from aggregation.constitution import UNDECIDED, Constitution, apart
 from aggregation.dataset import Dataset
 from aggregation.evidence import SIDES, Perspectives, perspectives
 from aggregation.folder import RunFolder
@@ -87,7 +87,7 @@ def write_index(
         more_near=max(len(near) - near_misses, 0),
         cards=cards,
         majority=_majority(constitution),
-        doubts=_doubts(constitution, fit, found, ids.guidelines),
+        doubts=_doubts(constitution, fit),
         counts=[c for c in dataset.counts if c.n],
         embedding=plots.embedding(constitution.scores, folder.read_table("model/users.parquet")),
         bridging=plots.bridging(constitution.scores, constitution.rule),
@@ -106,7 +106,7 @@ def _cards(
     texts = dataset.guidelines.set_index("guideline_id")[["text", "topic_id"]]
     cards = []
     for number, score in enumerate(constitution.scores.to_dict("records"), start=1):
-        text = texts.loc[score["guideline_id"], "text"]
+        text = str(texts.loc[score["guideline_id"], "text"])
         match = CONDITION.match(text)
         start = match.end() if match and match.end() < len(text) else 0
         k = row.get(score["guideline_id"])
@@ -119,6 +119,7 @@ def _cards(
                 "condition": match[1] if match and start else "",
                 "text": text[start : start + LONGEST] or "(no text)",
                 "cut": len(text) if len(text) - start > LONGEST else 0,
+                "intercept": apart(score["intercept"], constitution.rule.min_intercept, least=3),
                 "reasons": [f["reason"] for f in score["failed"]],
                 "bars": [] if k is None else _bars(found.helpful[k], found.not_helpful[k]),
                 "sides": [
@@ -158,7 +159,7 @@ def _topics(dataset: Dataset, accepted: list[dict[str, Any]]) -> list[Topic]:
 
 
 def _majority(constitution: Constitution) -> dict[str, int]:
-    """How many guidelines the helpful rate alone would accept, and how many of them are accepted."""
+    """How many guidelines the helpful rate alone would accept, and how many are accepted."""
     rule, scores = constitution.rule, constitution.scores
     enough = scores["n_ratings"] >= rule.min_ratings
     liked = enough & (scores["helpful_rate"] >= rule.min_helpful_rate)
@@ -174,14 +175,12 @@ def _period(rated_at: pd.Series) -> str:
     return words[0] if words[0] == words[1] else " to ".join(words)
 
 
-def _doubts(
-    constitution: Constitution, fit: dict[str, Any], found: Perspectives, ids: pd.Index
-) -> list[str]:
+def _doubts(constitution: Constitution, fit: dict[str, Any]) -> list[str]:
     """What a reader should hold against these results, in sentences."""
     scores, rule, doubts = constitution.scores, constitution.rule, []
     close = scores["intercept"].sub(rule.min_intercept).abs() < CLOSE
-    others = scores["failed"].map(lambda f: {c["name"] for c in f} <= {"min_intercept"})
-    n = int((close & others).sum())
+    alone = scores["failed"].map(lambda failed: {c["name"] for c in failed} <= {"min_intercept"})
+    n = int((close & alone).sum())
     if n:
         doubts.append(
             f"{_many(n, 'decision')} would turn on a change of the intercept by less than {CLOSE}: "
@@ -196,9 +195,7 @@ def _doubts(
             "ratings that can give another constitution. The lowest was taken."
         )
     accepted = constitution.accepted
-    thin = [
-        int(((accepted[f"n_ratings_{name}"] < rule.min_ratings)).sum()) for name in SIDES
-    ]
+    thin = [int((accepted[f"n_ratings_{name}"] < rule.min_ratings).sum()) for name in SIDES]
     if any(thin):
         doubts.append(
             f"{_many(max(thin), 'accepted guideline')} had fewer than {rule.min_ratings} ratings "

@@ -6,7 +6,8 @@ import csv
 import datetime
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +15,34 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
+from aggregation.dataset import clean_text
 from aggregation.errors import InputError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+FIRST, LAST = -6.2e13, 2.5e14
+"""Milliseconds since 1970 of the years 5 and 9892: every time zone can write what lies between."""
+
+
+def read_bytes(path: Path) -> bytes:
+    """The whole file, or an InputError."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file: check source.path") from None
+    except (OSError, ValueError) as error:  # a path that no file can have is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({reason}): check source.path") from None
 
 
 def read_text(path: Path) -> str:
     """The file as text. UTF-8, with or without a byte-order mark, or an InputError."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file: check source.path") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    data = read_bytes(path)
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError(f"{path}: is UTF-16 text: save it as UTF-8")
     if b"\0" in data:
         raise InputError(
-            f"{path}: is no text file (byte {data.index(0):,} is zero): give the exported file itself"
+            f"{path}: is no text file (byte {data.index(0):,} is zero): "
+            "give the exported file itself"
         )
     try:
         return data.decode("utf-8-sig")
@@ -70,9 +81,7 @@ def read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
         ) from None
     if header is None:
         raise InputError(f"{path}: is empty: it needs a header and rows")
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise InputError(f"{path}, line 1: the column {twice[0]!r} occurs twice: rename one")
+    _once(header, f"{path}, line 1")
     return pd.DataFrame(rows, columns=header, dtype=object)
 
 
@@ -83,14 +92,31 @@ def read_table(path: Path) -> pd.DataFrame:
         return read_csv(path, DELIMITERS[kind])
     if kind != ".parquet":
         raise InputError(f"{path}: is neither .csv, .tsv nor .parquet: convert or rename it")
+    data = read_bytes(path)
     try:
-        table = pyarrow.parquet.read_table(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file: check source.path") from None
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path}: is no whole Parquet file ({_first_line(error)})") from None
-    columns = {name: [as_text(v) for v in table[name].to_pylist()] for name in table.column_names}
-    return pd.DataFrame(columns, dtype=object)
+        table = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data)).read()
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: is no whole Parquet file ({_first_line(error)}): write it again"
+        ) from None
+    _once(table.column_names, str(path))
+    return pd.DataFrame({name: _cells(table[name], name, path) for name in table.column_names})
+
+
+def _cells(column: pyarrow.ChunkedArray, name: str, path: Path) -> pd.Series:
+    try:
+        return pd.Series([as_text(value) for value in column.to_pylist()], dtype=object)
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
+        raise InputError(
+            f"{path}, column {name!r:.80}: holds what is no text, number or time "
+            f"({_first_line(error)}): write the column as text"
+        ) from None
+
+
+def _once(header: list[str], where: str) -> None:
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise InputError(f"{where}: the column {twice[0]!r:.80} occurs twice: rename one")
 
 
 def as_text(value: object) -> str | None:
@@ -99,8 +125,10 @@ def as_text(value: object) -> str | None:
         return None
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, (float, Decimal)) and math.isfinite(value) and value == int(value):
         return str(int(value))
+    if isinstance(value, bytes):
+        return value.decode()  # writers that know no text type store it so
     if isinstance(value, datetime.datetime):
         return value.isoformat()
     return str(value)
@@ -110,43 +138,52 @@ def need(table: pd.DataFrame, columns: Mapping[str, str | None], path: Path) -> 
     """The `columns` (new name -> name in the file, None: not there) under their new names."""
     for ours, theirs in columns.items():
         if theirs is not None and theirs not in table.columns:
-            found = ", ".join(map(str, table.columns[:20])) or "none"
+            found = ", ".join(f"{name!s:.80}" for name in table.columns[:20]) or "none"
             raise InputError(
                 f"{path}: has no column {theirs!r} (for {ours}). It has: {found}. "
                 "Name the right one in the parameters"
             )
     empty = [None] * len(table)
-    cells = {ours: empty if not theirs else table[theirs] for ours, theirs in columns.items()}
+    cells = {ours: empty if theirs is None else table[theirs] for ours, theirs in columns.items()}
     return pd.DataFrame(cells, index=table.index, dtype=object)
 
 
-def times(values: Iterable[str | None], where: str) -> pd.Series:
-    """ISO 8601 texts, or seconds or milliseconds since 1970, as UTC times; blank is null.
+def times(
+    values: Iterable[object], where: str, place: Callable[[int], str] = lambda at: f"row {at + 1}"
+) -> pd.Series:
+    """ISO 8601 texts, or seconds or milliseconds since 1970, as UTC times; None or blank is null.
 
-    Numbers above 1e11 are milliseconds (as seconds they would lie beyond the year 5138).
+    Numbers above 1e11 are milliseconds (as seconds they would lie beyond the year 5138). `place`
+    names the place of a value, counted from 0, in the message of the InputError.
     """
-    text = pd.Series(list(values), dtype=object)
-    text = text.where(text.notna(), "").astype(str).str.strip()
+    cells = ["" if value is None else clean_text(str(value)).strip() for value in values]
+    text = pd.Series(cells, dtype="str")
     blank = text.eq("").to_numpy()
     number = pd.to_numeric(text, errors="coerce").to_numpy(dtype=float)
     numeric = np.isfinite(number)
-    milliseconds = np.where(np.abs(number) > 1e11, number, number * 1000)
+    milliseconds = number * np.where(np.abs(number) > 1e11, 1, 1000)
     out = pd.Series(pd.NaT, index=text.index, dtype="datetime64[ms, UTC]")
-    within = numeric & (np.abs(milliseconds) < 2.5e14)  # the year 9892
+    within = numeric & (milliseconds > FIRST) & (milliseconds < LAST)
     stamps = np.where(within, milliseconds, 0).astype("int64")
     out = out.mask(within, pd.Series(pd.to_datetime(stamps, unit="ms", utc=True)))
-    word = ~numeric & ~blank
+    # Digits first: pandas would take `now` and `today` for the time of reading.
+    word = ~numeric & text.str.match(r"[0-9]{4}").to_numpy(dtype=bool)
     if word.any():
         parsed = pd.to_datetime(text[word], errors="coerce", utc=True, format="ISO8601")
-        out = out.mask(word, parsed.astype("datetime64[ms, UTC]").reindex(text.index))
+        parsed = parsed.astype("datetime64[ms, UTC]").reindex(text.index)
+        out = out.mask(word & parsed.between(_at(FIRST), _at(LAST)).to_numpy(dtype=bool), parsed)
     bad = out.isna().to_numpy() & ~blank
     if bad.any():
         at = int(np.argmax(bad))
         raise InputError(
-            f"{where}, row {at + 1}: {text[at]!r:.60} is no time: write ISO 8601 "
+            f"{where}, {place(at)}: {text[at]!r:.60} is no time: write ISO 8601 "
             "(2024-05-31T12:00:00Z), or seconds or milliseconds since 1970"
         )
     return out
+
+
+def _at(milliseconds: float) -> pd.Timestamp:
+    return pd.Timestamp(int(milliseconds), unit="ms", tz="UTC")
 
 
 def _first_line(error: Exception) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
+import reprlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,10 @@ def from_export(export: Any, choices: Choices, where: str, *, simulated: bool = 
     Unknown fields are ignored; a missing required field is an InputError naming the record.
     """
     if not isinstance(export, dict) or not isinstance(export.get("ratings"), list):
-        found = ", ".join(map(repr, list(export)[:8])) if isinstance(export, dict) else "no object"
+        keys = ", ".join(map(_shown, list(export)[:8])) if isinstance(export, dict) else ""
         raise InputError(
             f"{where}: is no platform export: it needs an object with `guidelines` and `ratings`, "
-            f"found {found}"
+            f"found {keys or 'none'}: give the answer of GET /exports"
         )
     counts: list[Count] = []
     lists = {name: _records(export, name, counts, where) for name in LISTS}
@@ -57,7 +58,8 @@ def from_export(export: Any, choices: Choices, where: str, *, simulated: bool = 
         dtype=object,
     )
     given = [r.get("updatedAt") or r.get("createdAt") for _, r in lists["ratings"]]
-    ratings["rated_at"] = times(given, f"{where}, ratings")
+    places = [f"ratings[{k}]" for k, _ in lists["ratings"]]
+    ratings["rated_at"] = times(given, where, places.__getitem__)
     return build(
         ratings,
         frame(
@@ -66,8 +68,8 @@ def from_export(export: Any, choices: Choices, where: str, *, simulated: bool = 
                 {
                     "guideline_id": _text(r, "id", "guidelines", k, where),
                     "text": _text(r, "value", "guidelines", k, where),
-                    "topic_id": r.get("topicId"),
-                    "author_id": r.get("authorId"),
+                    "topic_id": _optional(r, "topicId", "guidelines", k, where),
+                    "author_id": _optional(r, "authorId", "guidelines", k, where),
                     **_prior(r, "guidelines", k, where),
                 }
                 for k, r in lists["guidelines"]
@@ -86,8 +88,8 @@ def from_export(export: Any, choices: Choices, where: str, *, simulated: bool = 
                 {
                     "topic_id": _text(r, "id", "topics", k, where),
                     "title": _text(r, "title", "topics", k, where),
-                    "description": r.get("description"),
-                    "parent_id": r.get("parentId"),
+                    "description": _optional(r, "description", "topics", k, where),
+                    "parent_id": _optional(r, "parentId", "topics", k, where),
                 }
                 for k, r in lists["topics"]
             ],
@@ -131,34 +133,56 @@ def _text(record: Mapping[str, Any], key: str, name: str, k: int, where: str) ->
     value = record.get(key)
     if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
         raise InputError(
-            f"{where}: {name}[{k}] (id {record.get('id')!r:.80}) has no `{key}`: "
+            f"{where}: {name}[{k}] (id {_shown(record.get('id'))}) has no `{key}`: "
             "mend the record or download the export again"
         )
     text = str(value)
-    if key != "value" and clean_text(text) != text:
+    if key not in ("value", "title") and clean_text(text) != text:
         raise InputError(
-            f"{where}: {name}[{k}]: `{key}` {text!r:.80} holds characters that no id may hold"
+            f"{where}: {name}[{k}]: `{key}` {_shown(text)} holds characters that no id may hold: "
+            "mend the record"
         )
     return text
+
+
+def _optional(record: Mapping[str, Any], key: str, name: str, k: int, where: str) -> str | None:
+    value = record.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise InputError(
+            f"{where}: {name}[{k}] (id {_shown(record.get('id'))}): `{key}` is {_shown(value)}, "
+            "no text: mend the record"
+        )
+    return str(value)
 
 
 def _number(value: Any, what: str, where: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InputError(f"{where}: {what} is {value!r:.40}, not a number: mend the record")
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # larger integers are no float, and larger floats (1e999) are infinite
+    if not number or abs(value) > sys.float_info.max:
+        raise InputError(f"{where}: {what} is {_shown(value)}, not a number: mend the record")
     return float(value)
 
 
 def _prior(record: Mapping[str, Any], name: str, k: int, where: str) -> dict[str, Any]:
     """Intercept and embedding of an earlier model; an empty list means never trained."""
-    place = f"{name}[{k}] (id {record.get('id')!r:.80})"
+    place = f"{name}[{k}] (id {_shown(record.get('id'))})"
     embedding = record.get("embeddings")
     if embedding is not None and not isinstance(embedding, list):
         raise InputError(f"{where}: {place}: `embeddings` is no list: mend the record")
     numbers = [_number(v, f"{place}: embeddings", where) for v in embedding or []]
+    if None in numbers:
+        raise InputError(f"{where}: {place}: embeddings holds null: mend the record")
     intercept = _number(record.get("intercept"), f"{place}: intercept", where)
     return {"intercept": intercept, "embedding": numbers or None}
+
+
+def _shown(value: object) -> str:
+    """A value of the file in a message, however long or deeply nested it is."""
+    return f"{reprlib.repr(value):.80}"
 
 
 def _no_constant(name: str) -> float:

@@ -14,6 +14,7 @@ from aggregation.errors import InputError
 from aggregation.params import PolisSource
 from aggregation.sources.files import need, read_csv, read_text, times
 
+COMMENTS = "comments.csv"
 LOG = "votes.csv"
 MATRICES = ("participants-votes.csv", "participant-votes.csv")
 MODERATION = {"1": "accepted", "0": "not moderated", "-1": "rejected"}
@@ -40,38 +41,47 @@ def read(source: PolisSource, choices: Choices) -> Dataset:
         file = matrix
     else:
         raise InputError(f"{folder}: holds neither {LOG} nor {MATRICES[0]}: export it again")
+    if votes.empty:
+        raise InputError(f"{file}: holds no votes: export the file again")
     counts.append(Count("ratings", "read", f"votes in {file.name}", len(votes)))
     agree = source.agree if source.agree != "infer" else _agree(votes, matrix, folder, file)
     counts.append(Count("ratings", "note", f"{agree} means agree in {file.name}", len(votes)))
     words = {agree: "agree", -agree: "disagree", 0: "pass"}
     votes["value"] = votes.pop("vote").map(words)
-    outside = votes["guideline_id"].map(dict(zip(comments["guideline_id"], comments["left_out"])))
+    left_out = dict(zip(comments["guideline_id"], comments["left_out"], strict=True))
+    outside = votes["guideline_id"].map(left_out)
     for reason in sorted(outside.dropna().loc[lambda r: r != ""].unique()):
         gone = outside.eq(reason)
-        counts.append(Count("ratings", "dropped", f"the statement is left out: {reason}", gone.sum()))
+        counts.append(
+            Count("ratings", "dropped", f"the statement is left out: {reason}", int(gone.sum()))
+        )
         votes, outside = votes[~gone], outside[~gone]
     kept = comments[comments["left_out"] == ""]
     return build(
         votes,
-        frame("guidelines", kept.to_dict("records")),
+        frame("guidelines", kept.to_dict("records")),  # pyright: ignore[reportArgumentType]
         frame("users", []),
         frame("topics", []),
         choices,
         where=str(folder),
+        files={"guidelines": str(folder / COMMENTS), "ratings": str(file)},
         about=_about(folder),
         counts=counts,
     )
 
 
 def _comments(folder: Path, source: PolisSource, counts: list[Count]) -> pd.DataFrame:
-    path = folder / "comments.csv"
+    path = folder / COMMENTS
     table = read_csv(path)
     names = {"guideline_id": "comment-id", "text": "comment-body", "author_id": "author-id"}
     comments = need(table, names | {"moderated": "moderated"}, path)
     strange = ~comments["moderated"].isin(list(MODERATION))
     if strange.any():
-        found = comments["moderated"][strange].iloc[0]
-        raise InputError(f"{path}: moderated is {found!r}, not 1, 0 or -1: export it again")
+        at = int(np.argmax(strange.to_numpy()))
+        raise InputError(
+            f"{path}, row {at + 1}: moderated is {comments['moderated'].iloc[at]!r:.40}, "
+            "not 1, 0 or -1: export the file again"
+        )
     out = pd.Series("", index=comments.index, dtype=object)
     state = comments["moderated"].map(MODERATION)
     refused = {
@@ -104,7 +114,7 @@ def _matrix(path: Path) -> pd.DataFrame:
     table = read_csv(path)
     need(table, {"user_id": "participant", "n_agree": "n-agree"}, path)
     comments = [name for name in table.columns if name.isdigit()]
-    votes = table.melt("participant", comments, "guideline_id", "vote")
+    votes = table[["participant", *comments]].melt("participant", comments, "guideline_id", "vote")
     votes = votes[votes["vote"].str.strip() != ""].reset_index(drop=True)
     votes = votes.rename(columns={"participant": "user_id"})
     votes["vote"] = _numbers(votes["vote"], path)
@@ -132,13 +142,13 @@ def _agree(votes: pd.DataFrame, matrix: Path | None, folder: Path, file: Path) -
         totals, key, column, counted = read_csv(matrix), "participant", "n-agree", "user_id"
     else:
         totals, key, column, counted = (
-            read_csv(folder / "comments.csv"),
+            read_csv(folder / COMMENTS),
             "comment-id",
             "agrees",
             "guideline_id",
         )
         last = votes  # agrees counts every event
-    told = need(totals, {"id": key, "n": column}, matrix or folder / "comments.csv")
+    told = need(totals, {"id": key, "n": column}, matrix or folder / COMMENTS)
     told = pd.Series(pd.to_numeric(told["n"], errors="coerce").to_numpy(), index=told["id"])
     miss = {}
     for sign in (1, -1):

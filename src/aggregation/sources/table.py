@@ -40,11 +40,12 @@ def read(source: TableSource, choices: Choices) -> Dataset:
         counts.append(Count("topics", "added", "named by the guidelines", len(titles)))
     return build(
         ratings,
-        frame("guidelines", guidelines.to_dict("records")),
+        frame("guidelines", guidelines.to_dict("records")),  # pyright: ignore[reportArgumentType]
         frame("users", []),
         frame("topics", [{"topic_id": t, "title": t} for t in titles]),
         choices,
         where=str(path),
+        files={} if source.guidelines is None else {"guidelines": source.guidelines},
         about=About(origin=f"table {path.name}"),
         counts=counts,
     )

@@ -1,0 +1,105 @@
+"""The command, as people run it: in a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import aggregation
+from aggregation import load_params, read
+from aggregation.simulate import simulate
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = Path(sys.executable).with_name("aggregation")
+
+
+@pytest.fixture
+def command(tmp_path):
+    def command(*words):
+        return subprocess.run([COMMAND, *words], cwd=tmp_path, capture_output=True, text=True)
+
+    return command
+
+
+def is_an_error(done):
+    return done.returncode != 0 and "Error: " in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["run"], ["simulate"]], ids=" ".join)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_shows_an_example_that_can_be_copied(command, words, flag):
+    done = command(*words, flag)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    examples = [line for line in done.stdout.splitlines() if line.startswith("    aggregation ")]
+    assert examples
+    assert all(word in done.stdout for word in words)
+
+
+def test_the_files_that_help_names_are_there(command):
+    text = command("--help").stdout + command("run", "--help").stdout
+    named = {word for word in text.split() if word.startswith("params/")}
+    assert named >= {"params/demo.yaml", "params/polis.yaml"}
+    assert all((ROOT / name).is_file() for name in named)
+
+
+def test_every_command_is_in_the_help(command):
+    text = command("--help").stdout
+    assert all(f"\n  {name} " in text for name in ("run", "simulate"))
+
+
+def test_version_is_that_of_the_package(command):
+    done = command("--version")
+    assert done.returncode == 0
+    assert done.stdout.strip().endswith(aggregation.__version__)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["run", "none.yaml"], "none.yaml: cannot be read (No such file or directory)"),
+        (["run", "."], "is a directory"),
+        (["run"], "Missing argument 'PARAMS'"),
+        (["rn", "x.yaml"], "No such command 'rn'"),
+        (["run", "x.yaml", "--until", "trian"], "'trian' is not one of 'ingest', 'train'"),
+        (["run", "x.yaml", "--ot", "o"], "No such option '--ot'"),
+        (["simulate", "no/such/folder/x.json"], "x.json: cannot be written (No such file"),
+        (["simulate", "."], "is a directory"),
+        (["simulate", "x.json", "--users", "0"], "0 is not in the range"),
+        (["simulate", "x.json", "--seed", "-1"], "-1 is not in the range"),
+    ],
+)
+def test_a_wrong_call_is_told_without_a_traceback(command, tmp_path, words, told):
+    done = command(*words)
+    assert is_an_error(done)
+    assert told in done.stderr.replace("option: ", "option ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parameters_that_are_refused_leave_nothing_behind(command, tmp_path):
+    (tmp_path / "p.yaml").write_text("run: a\nsource: {kind: simulated}\nsede: 1\n")
+    done = command("run", "p.yaml", "--set", "train.startz=2")
+    assert is_an_error(done)
+    assert "p.yaml, line 3: sede: unknown key: did you mean 'seed'?" in done.stderr
+    assert "--set: train.startz: unknown key: did you mean 'starts'?" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["p.yaml"]
+
+
+def test_simulate_writes_the_same_json_for_the_same_seed(command, tmp_path):
+    for name, seed in (("a", "7"), ("b", "7"), ("c", "8")):
+        done = command("simulate", f"{name}.json", "--seed", seed, "--users", "30")
+        assert done.returncode == 0, done.stderr
+    a, b, c = ((tmp_path / f"{name}.json").read_bytes() for name in "abc")
+    assert a == b != c
+    assert json.loads(a) == simulate(7, 30).export
+
+
+def test_what_simulate_writes_can_be_read_as_the_platforms_export(command, tmp_path):
+    done = command("simulate", "export.json", "--users", "30")
+    change = f"source.path={tmp_path / 'export.json'}"
+    params = load_params(ROOT / "params" / "platform-file.yaml", [change])
+    dataset = read(params.source, params.ratings, params.seed)
+    assert dataset.ratings["user_id"].nunique() == 30
+    assert f"{len(dataset.ratings):,} ratings by 30 simulated users" in done.stdout

@@ -1,0 +1,226 @@
+"""The notebooks: clean as committed, without logic, and each runs by itself under papermill."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+from ruamel.yaml import YAML
+
+from aggregation import sections
+from aggregation.runs import declared
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+STAGES = ("ingest", "train", "diagnostics", "publish")
+ABSOLUTE = re.compile(r"(?<![\w.])/(home|root|work|Users|tmp|mnt)\b|\b[A-Za-z]:\\\\?\w")
+
+PARAMS = """\
+run: alone
+seed: 5
+title: Alone
+source: {kind: simulated, n_users: 60}
+ratings: {min_per_user: 2}
+train: {starts: 2}
+diagnostics: {near_misses: 3}
+rule: {min_ratings: 4}
+publish: {target: file}
+"""
+
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+
+
+def code(path):
+    return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+
+
+def is_parameters(cell):
+    return "parameters" in cell.metadata.get("tags", [])
+
+
+def test_every_stage_has_a_notebook():
+    assert set(STAGES) <= {path.stem for path in NOTEBOOKS}
+
+
+@each
+def test_a_notebook_is_valid_and_has_stable_ids(path):
+    notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor >= 5) == (4, True)
+
+
+@each
+def test_a_notebook_is_committed_without_outputs_and_traces(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert "papermill" not in notebook.metadata
+    for cell in notebook.cells:
+        assert set(cell.metadata) <= {"tags"}
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+
+
+@each
+def test_a_notebook_names_no_place_on_somebodys_machine(path):
+    found = ABSOLUTE.search(path.read_text("utf-8"))
+    assert found is None, found
+
+
+def test_places_on_machines_are_recognised():
+    for text in ('"/home/a"', "open('/root/x')", "/Users/me", "/work", r"C:\\data", "c:\\x"):
+        assert ABSOLUTE.search(text), text
+    for text in ("../shared/home", "a/work/b", "min/max", "http://x.org/home", r"\lambda: \big"):
+        assert not ABSOLUTE.search(text), text
+
+
+@each
+def test_a_notebook_begins_with_its_title_and_purpose(path):
+    first = nbformat.read(path, as_version=4).cells[0]
+    assert first.cell_type == "markdown"
+    title, blank, purpose = first.source.split("\n")[:3]
+    assert title == f"# {path.stem.capitalize()}"
+    assert blank == ""
+    assert len(purpose) > 20
+
+
+@each
+def test_a_notebook_has_one_parameters_cell_and_it_comes_first(path):
+    cells = code(path)
+    assert [is_parameters(cell) for cell in cells] == [True] + [False] * (len(cells) - 1)
+
+
+@each
+def test_the_parameters_cell_assigns_literals_that_the_schema_accepts(path):
+    given = {}
+    for statement in ast.parse(code(path)[0].source).body:
+        assert isinstance(statement, ast.Assign)
+        (target,) = statement.targets
+        given[target.id] = ast.literal_eval(statement.value)
+    assert list(given) == declared(path)
+    assert given.pop("out") == "outputs"
+    sections(**given)
+
+
+@each
+def test_every_declared_parameter_is_used(path):
+    later = ast.parse("\n".join(cell.source for cell in code(path)[1:]))
+    used = {n.id for n in ast.walk(later) if isinstance(n, ast.Name) and n.id}
+    assert set(declared(path)) <= used
+
+
+@each
+def test_a_notebook_holds_no_logic(path):
+    logic = (
+        *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda),
+        *(ast.If, ast.IfExp, ast.For, ast.While, ast.Try, ast.With, ast.Match),
+        *(ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp),
+    )
+    for cell in code(path):
+        assert not re.search(r"^\s*[%!]", cell.source, re.MULTILINE)
+        for node in ast.walk(ast.parse(cell.source)):
+            assert not isinstance(node, logic), ast.unparse(node)
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                module = getattr(node, "module", None) or node.names[0].name
+                assert module.split(".")[0] == "aggregation", ast.unparse(node)
+
+
+# alone, under plain papermill
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A working directory in which every notebook ran by itself, one after the other."""
+    cwd = tmp_path_factory.mktemp("alone")
+    (cwd / "params.yaml").write_text(PARAMS)
+    given = YAML(typ="safe", pure=True).load(PARAMS)
+    made = {}
+    for stage in STAGES:
+        before = {p for p in cwd.rglob("*") if p.is_file()}
+        papermill.execute_notebook(
+            str(ROOT / "notebooks" / f"{stage}.ipynb"),
+            str(cwd / f"{stage}.ipynb"),
+            parameters={k: v for k, v in given.items() if k in declared_by(stage)},
+            kernel_name="python3",
+            cwd=str(cwd),
+            progress_bar=False,
+        )
+        after = {p for p in cwd.rglob("*") if p.is_file()}
+        made[stage] = {p.relative_to(cwd).as_posix() for p in after - before}
+    return cwd, made
+
+
+def declared_by(stage):
+    return declared(ROOT / "notebooks" / f"{stage}.ipynb")
+
+
+@pytest.mark.xdist_group("notebooks")
+@pytest.mark.parametrize(
+    ("stage", "files"),
+    [
+        (
+            "ingest",
+            {
+                *(f"data/{t}.parquet" for t in ("ratings", "guidelines", "users", "topics")),
+                "data/ingest.json",
+            },
+        ),
+        (
+            "train",
+            {
+                *(f"model/{t}.parquet" for t in ("users", "guidelines", "history")),
+                "model/fit.json",
+            },
+        ),
+        ("diagnostics", {"evidence/guidelines.parquet", "evidence/summary.json"}),
+        ("publish", {"constitution.json", "constitution.csv", "report/index.html"}),
+    ],
+)
+def test_a_notebook_runs_alone_and_writes_its_own_files_only(alone, stage, files):
+    _, made = alone
+    assert made[stage] == {f"outputs/alone/{file}" for file in files} | {f"{stage}.ipynb"}
+
+
+@pytest.mark.xdist_group("notebooks")
+def test_notebooks_obey_their_parameters(alone):
+    cwd, _ = alone
+    folder = cwd / "outputs" / "alone"
+    yaml = YAML(typ="safe", pure=True)
+    fit = yaml.load((folder / "model" / "fit.json").read_text())
+    rule = yaml.load((folder / "evidence" / "summary.json").read_text())["rule"]
+    assert len(fit["starts"]) == 2
+    assert 40 <= fit["n_users"] <= 60  # min_per_user takes some away
+    assert rule["min_ratings"] == 4
+    assert "Alone" in (folder / "report" / "index.html").read_text("utf-8")
+
+
+@pytest.mark.xdist_group("notebooks")
+def test_every_output_of_a_notebook_is_something_to_look_at(alone):
+    cwd, _ = alone
+    for stage in STAGES:
+        outputs = [o for cell in code(cwd / f"{stage}.ipynb") for o in cell.outputs]
+        assert outputs, stage
+        for output in outputs:
+            assert output.output_type in ("display_data", "execute_result", "stream")
+            assert output.get("name") != "stderr", output.text
+
+
+@pytest.mark.xdist_group("notebooks")
+def test_papermill_takes_the_parameter_file_on_its_command_line(alone, tmp_path):
+    cwd, _ = alone
+    papermill_command = Path(sys.executable).with_name("papermill")
+    notebook = ROOT / "notebooks" / "train.ipynb"
+    before = (cwd / "outputs" / "alone" / "model" / "fit.json").read_bytes()
+    (cwd / "outputs" / "alone" / "model" / "fit.json").unlink()
+    done = subprocess.run(
+        [papermill_command, notebook, tmp_path / "out.ipynb", "-f", "params.yaml"],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (cwd / "outputs" / "alone" / "model" / "fit.json").read_bytes() == before
+    assert (tmp_path / "out.ipynb").exists()
