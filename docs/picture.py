@@ -1,4 +1,4 @@
-"""Takes the README's picture: the top of the demo's report, by headless Chromium (`make picture`)."""
+"""Takes the README's picture, the top of the demo's report, by headless Chromium."""
 
 import shutil
 from pathlib import Path

@@ -240,6 +240,7 @@ def test_broken_parquet_is_named(tmp_path, cut):
     assert_says(error, path, "no whole Parquet file", "write it again")
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4))
 def test_damaged_parquet_is_read_or_named(file, damage):
     path = parquet(

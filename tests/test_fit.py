@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -166,7 +167,7 @@ def test_both_sides_carry_the_same_penalty(world):
     assert users == pytest.approx(guidelines, rel=1e-4)
 
 
-def test_fit_gives_the_same_bits_for_any_number_of_threads(tmp_path):
+def test_fit_gives_the_same_bits_for_any_number_of_threads():
     code = (
         "import sys, numpy as np; sys.path.insert(0, sys.argv[1])\n"
         "from test_fit import coded, fit, simulate, Settings\n"
@@ -176,7 +177,7 @@ def test_fit_gives_the_same_bits_for_any_number_of_threads(tmp_path):
     bits = set()
     for threads in ("1", "2", "2"):
         done = subprocess.run(
-            [sys.executable, "-c", code, os.path.dirname(__file__)],
+            [sys.executable, "-c", code, str(Path(__file__).parent)],
             env={**os.environ, "PJRT_NPROC": threads, "PYTHONHASHSEED": "0"},
             capture_output=True,
             text=True,

@@ -174,7 +174,7 @@ def test_every_link_of_the_report_leads_somewhere(simulated):
 def test_formulas_are_mathml_not_tex(simulated):
     text = (simulated / "report" / "train.html").read_text("utf-8")
     assert text.count("<math") >= 2
-    assert "\\lambda" not in re.sub(r"<details.*?</details>", "", text, flags=re.S)
+    assert "\\lambda" not in re.sub(r"<details.*?</details>", "", text, flags=re.DOTALL)
 
 
 def test_histograms_are_drawn_to_the_numbers(browser, simulated):

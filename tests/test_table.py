@@ -486,6 +486,7 @@ def test_damaged_csv_is_read_or_named(file, data):
     read_or_named(path, columns={"rated_at": "at"})
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4))
 def test_damaged_parquet_is_read_or_named(file, damage):
     path = file.with_name("damaged.parquet")

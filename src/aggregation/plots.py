@@ -247,8 +247,8 @@ def range_of_perspectives(found: Perspectives, ids: Ids, guidelines: pd.DataFram
         figure.suptitle("no guidelines to show")
     return _picture(
         figure,
-        f"{len(rows)} histograms of helpful and not helpful ratings in {len(found.edges) - 1} buckets "
-        "of the users' embedding; the report tells each in numbers.",
+        f"{len(rows)} histograms of helpful and not helpful ratings in {len(found.edges) - 1} "
+        "buckets of the users' embedding; the report tells each in numbers.",
     )
 
 

@@ -25,9 +25,7 @@ SECRET = re.compile(
 )
 """Names that look like a secret's. The names in `ratings.values` are the data's, and exempt."""
 
-TAKE_OUT = (
-    "looks like a secret: take it out and put it into the environment or .env (see .env.example)"
-)
+TAKE_OUT = "looks like a secret: take it out and put it into the environment"
 
 CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 """Where one word of a camelCase name ends and the next begins."""

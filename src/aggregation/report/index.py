@@ -179,7 +179,8 @@ def _doubts(constitution: Constitution, fit: dict[str, Any]) -> list[str]:
     """What a reader should hold against these results, in sentences."""
     scores, rule, doubts = constitution.scores, constitution.rule, []
     close = scores["intercept"].sub(rule.min_intercept).abs() < CLOSE
-    alone = scores["failed"].map(lambda failed: {c["name"] for c in failed} <= {"min_intercept"})
+    names = [{condition["name"] for condition in failed} for failed in scores["failed"]]
+    alone = np.array([name <= {"min_intercept"} for name in names])
     n = int((close & alone).sum())
     if n:
         doubts.append(
