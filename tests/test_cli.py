@@ -27,21 +27,15 @@ def is_an_error(done):
     return done.returncode != 0 and "Error: " in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("words", [[], ["run"], ["simulate"]], ids=" ".join)
-@pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_help_shows_an_example_that_can_be_copied(command, words, flag):
-    done = command(*words, flag)
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["simulate", "-h"]], ids=" ".join)
+def test_help_shows_an_example_of_files_that_are_there(command, words):
+    done = command(*words)
     assert done.returncode == 0
     assert done.stderr == ""
     examples = [line for line in done.stdout.splitlines() if line.startswith("    aggregation ")]
-    assert examples
-    assert all(word in done.stdout for word in words)
-
-
-def test_the_files_that_help_names_are_there(command):
-    text = command("--help").stdout + command("run", "--help").stdout
-    named = {word for word in text.split() if word.startswith("params/")}
-    assert named >= {"params/demo.yaml", "params/polis.yaml"}
+    assert any(words[0] in example for example in examples) or words == ["--help"]
+    named = {word for example in examples for word in example.split() if "params/" in word}
+    assert named
     assert all((ROOT / name).is_file() for name in named)
 
 
@@ -61,20 +55,16 @@ def test_version_is_that_of_the_package(command):
     [
         (["run", "none.yaml"], "none.yaml: cannot be read (No such file or directory)"),
         (["run", "."], "is a directory"),
-        (["run"], "Missing argument 'PARAMS'"),
         (["rn", "x.yaml"], "No such command 'rn'"),
         (["run", "x.yaml", "--until", "trian"], "'trian' is not one of 'ingest', 'train'"),
-        (["run", "x.yaml", "--ot", "o"], "No such option '--ot'"),
         (["simulate", "no/such/folder/x.json"], "x.json: cannot be written (No such file"),
-        (["simulate", "."], "is a directory"),
-        (["simulate", "x.json", "--users", "0"], "0 is not in the range"),
         (["simulate", "x.json", "--seed", "-1"], "-1 is not in the range"),
     ],
 )
 def test_a_wrong_call_is_told_without_a_traceback(command, tmp_path, words, told):
     done = command(*words)
     assert is_an_error(done)
-    assert told in done.stderr.replace("option: ", "option ")
+    assert told in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -88,12 +78,12 @@ def test_parameters_that_are_refused_leave_nothing_behind(command, tmp_path):
 
 
 def test_simulate_writes_the_same_json_for_the_same_seed(command, tmp_path):
-    for name, seed in (("a", "7"), ("b", "7"), ("c", "8")):
-        done = command("simulate", f"{name}.json", "--seed", seed, "--users", "30")
+    for name in ("a.json", "b.json"):
+        done = command("simulate", name, "--seed", "7", "--users", "30")
         assert done.returncode == 0, done.stderr
-    a, b, c = ((tmp_path / f"{name}.json").read_bytes() for name in "abc")
-    assert a == b != c
-    assert json.loads(a) == simulate(7, 30).export
+    text = (tmp_path / "a.json").read_bytes()
+    assert text == (tmp_path / "b.json").read_bytes()
+    assert json.loads(text) == simulate(7, 30).export != simulate(8, 30).export
 
 
 def test_what_simulate_writes_can_be_read_as_the_platforms_export(command, tmp_path):

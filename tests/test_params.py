@@ -7,13 +7,7 @@ from pathlib import Path
 import pytest
 
 from aggregation import ParameterError, load_params, sections
-from aggregation.params import (
-    PolisSource,
-    SimulatedSource,
-    TrainSection,
-    dump,
-    reference,
-)
+from aggregation.params import PolisSource, SimulatedSource, TrainSection, dump, reference
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = "run: a\nsource: {kind: simulated}\n"
@@ -151,9 +145,8 @@ def test_a_missing_key_is_named_with_the_file(write, missing, rest):
 
 
 def test_every_wrong_thing_is_named_at_once(write):
-    path = write(BASE + "sede: 1\ntrain: {starts: 0}\n")
-    lines = refusal(path).splitlines()
-    assert sorted(line.split(":")[0] for line in lines) == [f"{path}, line 3", f"{path}, line 4"]
+    lines = refusal(write(BASE + "sede: 1\ntrain: {starts: 0}\n")).splitlines()
+    assert sorted(line.split(": ")[1] for line in lines) == ["sede", "train.starts"]
 
 
 @pytest.mark.parametrize(
@@ -189,8 +182,7 @@ def test_broken_yaml_and_duplicate_keys_are_refused_with_their_line(write, text,
     ids=["empty", "comment", "list", "latin", "deep", "control", "cycle"],
 )
 def test_a_file_that_holds_no_parameters_is_refused_by_name(write, text, problem):
-    path = write(text)
-    message = refusal(path)
+    message = refusal(path := write(text))
     assert message.startswith(f"{path}: ")
     assert problem in message
 
@@ -262,22 +254,10 @@ def test_a_secret_given_by_set_is_refused_without_its_value(write, change):
     assert SECRET not in message
 
 
-@pytest.mark.parametrize(
-    ("text", "arguments"),
-    [(BASE, ["--set", f"api_key={SECRET}"]), (BASE + f"token: {SECRET}\n", [])],
-)
-def test_a_secret_never_reaches_the_terminal_nor_the_disk(write, tmp_path, text, arguments):
-    path = write(text)
-    command = [
-        sys.executable,
-        "-m",
-        "aggregation.cli",
-        "run",
-        str(path),
-        "--out",
-        str(tmp_path / "o"),
-    ]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=tmp_path)
+def test_a_secret_never_reaches_the_terminal_nor_the_disk(write, tmp_path):
+    command = [sys.executable, "-m", "aggregation.cli", "run", str(write(BASE))]
+    command += ["--out", str(tmp_path / "o"), "--set", f"publish={{api_key: {SECRET}}}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1
     assert "looks like a secret" in done.stderr
     assert SECRET not in done.stdout + done.stderr

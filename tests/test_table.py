@@ -251,13 +251,14 @@ def test_ratings_all_alike_are_handled_and_noted(tmp_path):
 
 
 def test_minima_are_applied_until_neither_takes_more(tmp_path):
-    # a chain: each removal leaves the next below its minimum; the block on x, y, z stays
+    # a chain: without u1 g1 is too few, then u2, g2, u3; the block that it hangs on stays
     rows = [("u1", "g1", YES), ("u2", "g1", NO), ("u2", "g2", YES), ("u3", "g2", NO)]
+    rows += [("u3", "h1", YES)]
     block = [(u, g, YES if u == "x" else NO) for u, g in product("xyz", ["h1", "h2"])]
     minima = {"min_per_user": 2, "min_per_guideline": 2}
     got = table(tmp_path / "r.csv", rows + block, minima)
     assert set(cells(got)) == {(u, g) for u, g, _ in block}
-    assert counted(got, "ratings", "dropped", "fewer than 2") == 4
+    assert counted(got, "ratings", "dropped", "fewer than 2") == 5
     assert_conserved(got)
 
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 import pyarrow
@@ -207,6 +206,5 @@ class RunFolder:
 
 def _explains(parameters: Parameters, ratings: Ratings, fit: dict[str, Any]) -> bool:
     """Whether the loss at these ratings is the objective that the fit ended at."""
-    with jax.enable_x64(True):
-        found = float(loss(parameters, ratings, Penalty(**fit["penalty"])))
+    found = float(loss(parameters, ratings, Penalty(**fit["penalty"])))
     return math.isclose(found, fit["objective"], rel_tol=1e-9)

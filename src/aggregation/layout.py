@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aggregation.model import Array
+from aggregation.model import Array, Parameters
 from aggregation.ratings import Ratings
+
+jax.tree_util.register_dataclass(Parameters)
 
 
 @jax.tree_util.register_dataclass

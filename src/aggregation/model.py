@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -16,10 +14,12 @@ from aggregation.ratings import Ids, Ratings
 Array = Any  # a NumPy or a JAX array
 
 
-@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Parameters:
-    """What the model learns, for U users, G guidelines and D axes (`dimensions`)."""
+    """What the model learns, for U users, G guidelines and D axes (`dimensions`).
+
+    `layout`, the first to need JAX, registers it as a pytree.
+    """
 
     mu: Array
     """Global intercept, a scalar."""
@@ -64,25 +64,20 @@ def loss(parameters: Parameters, ratings: Ratings, penalty: Penalty) -> Array:
                         + l_f (sum n_u |f_u|_1 + sum n_g |f_g|_1) ] / n
 
     n_u and n_g count the ratings of a user and of a guideline, n all ratings; |.|_1 is the sum of
-    absolute values. Differentiable by jax in `parameters`. Computed in the precision of
-    `parameters`; for float64 call it under `jax.enable_x64(True)`.
+    absolute values. NumPy arrays give NumPy float64; JAX arrays give JAX, differentiable in
+    `parameters` (for float64 under `jax.enable_x64(True)`).
     """
     p, n = parameters, len(ratings)
     n_u, n_g = ratings.per_user(), ratings.per_guideline()
     error = ratings.helpful - predict(p, ratings.user, ratings.guideline)
     intercepts = (
-        jnp.sum(n_u * p.user_intercept**2) + n * p.mu**2 + jnp.sum(n_g * p.guideline_intercept**2)
+        (n_u * p.user_intercept**2).sum() + n * p.mu**2 + (n_g * p.guideline_intercept**2).sum()
     )
-    embeddings = jnp.sum(n_u[:, None] * jnp.abs(p.user_embedding)) + jnp.sum(
-        n_g[:, None] * jnp.abs(p.guideline_embedding)
-    )
-    squares = jnp.sum(error**2)
+    embeddings = (n_u[:, None] * abs(p.user_embedding)).sum() + (
+        n_g[:, None] * abs(p.guideline_embedding)
+    ).sum()
+    squares = (error**2).sum()
     return (squares + penalty.intercept * intercepts + penalty.embedding * embeddings) / n
-
-
-def to_numpy(parameters: Parameters) -> Parameters:
-    """The same parameters as float64 NumPy arrays."""
-    return jax.tree.map(lambda a: np.asarray(a, dtype=np.float64), parameters)
 
 
 def to_tables(parameters: Parameters, ids: Ids) -> tuple[pd.DataFrame, pd.DataFrame]:
