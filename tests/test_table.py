@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from worlds import RATINGS, assert_conserved, assert_says, attempt, cells, counted, reading, rows_to
 
-from aggregation import InputError
+from aggregation import InputError, read, sections
 
 YES, NO = "helpful", "not_helpful"
 ROWS = [("u1", "g1", YES), ("u1", "g2", NO), ("u2", "g1", NO)]
@@ -497,3 +497,23 @@ def test_damaged_parquet_is_read_or_named(file, damage):
         content[at % len(content)] = byte
     path.write_bytes(content)
     read_or_named(path)
+
+
+def test_a_blank_does_not_take_an_earlier_rating_back(tmp_path):
+    path = tmp_path / "ratings.csv"
+    path.write_text("user_id,guideline_id,rating\nu,g,helpful\nu,g,\nv,g,not_helpful\n")
+    s = sections(source={"kind": "table", "path": str(path)}, ratings={})
+    kept = read(s.source, s.ratings).ratings
+    assert kept["user_id"].tolist() == ["u", "v"]
+    assert kept["helpful"].tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("date", ["2024", "20240531"])
+def test_a_date_without_dashes_is_not_taken_for_seconds(tmp_path, date):
+    path = tmp_path / "ratings.csv"
+    path.write_text(f"user_id,guideline_id,rating,at\nu,g,helpful,{date}\n")
+    s = sections(
+        source={"kind": "table", "path": str(path), "columns": {"rated_at": "at"}}, ratings={}
+    )
+    with pytest.raises(InputError, match=rf"ratings.csv.*row 1: '{date}' is no time: write ISO"):
+        read(s.source, s.ratings)

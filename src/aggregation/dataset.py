@@ -255,6 +255,8 @@ def _known(ratings: pd.DataFrame, guidelines: pd.DataFrame, book: _Book) -> pd.D
     for key in ("user_id", "guideline_id"):
         blank = ratings[key].isna() | ratings[key].eq("")
         ratings = book.drop(ratings, "ratings", blank, f"no {key}")
+    word = ratings["value"].astype("str").str.strip()
+    ratings = book.drop(ratings, "ratings", word.isna() | word.eq(""), "no value given")
     stranger = ~ratings["guideline_id"].isin(guidelines["guideline_id"])
     return book.drop(ratings, "ratings", stranger, "the guideline is not among the guidelines")
 
@@ -281,8 +283,6 @@ def _one_per_pair(ratings: pd.DataFrame, duplicates: str, book: _Book, where: st
 def _valued(
     ratings: pd.DataFrame, values: Mapping[str, float | None], book: _Book, where: str
 ) -> pd.DataFrame:
-    word = ratings["value"].astype("str").str.strip()
-    ratings = book.drop(ratings, "ratings", word.isna() | word.eq(""), "no value given")
     word = ratings["value"].astype("str").str.strip()
     strange = word[~word.isin(list(values))]
     if len(strange):

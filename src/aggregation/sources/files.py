@@ -163,7 +163,9 @@ def times(
     numeric = np.isfinite(number)
     milliseconds = number * np.where(np.abs(number) > 1e11, 1, 1000)
     out = pd.Series(pd.NaT, index=text.index, dtype="datetime64[ms, UTC]")
-    within = numeric & (milliseconds > FIRST) & (milliseconds < LAST)
+    # 2024 and 20240531 are dates to people: as seconds they would silently lie in 1970.
+    date = ((number > 1900) & (number < 2100)) | ((number > 1.9e7) & (number < 2.1e7))
+    within = numeric & ~date & (milliseconds > FIRST) & (milliseconds < LAST)
     stamps = np.where(within, milliseconds, 0).astype("int64")
     out = out.mask(within, pd.Series(pd.to_datetime(stamps, unit="ms", utc=True)))
     # Digits first: pandas would take `now` and `today` for the time of reading.
