@@ -157,7 +157,6 @@ def declared_by(stage):
     return declared(ROOT / "notebooks" / f"{stage}.ipynb")
 
 
-@pytest.mark.xdist_group("notebooks")
 @pytest.mark.parametrize(
     ("stage", "files"),
     [
@@ -184,7 +183,6 @@ def test_a_notebook_runs_alone_and_writes_its_own_files_only(alone, stage, files
     assert made[stage] == {f"outputs/alone/{file}" for file in files} | {f"{stage}.ipynb"}
 
 
-@pytest.mark.xdist_group("notebooks")
 def test_notebooks_obey_their_parameters(alone):
     cwd, _ = alone
     folder = cwd / "outputs" / "alone"
@@ -197,7 +195,6 @@ def test_notebooks_obey_their_parameters(alone):
     assert "Alone" in (folder / "report" / "index.html").read_text("utf-8")
 
 
-@pytest.mark.xdist_group("notebooks")
 def test_every_output_of_a_notebook_is_something_to_look_at(alone):
     cwd, _ = alone
     for stage in STAGES:
@@ -208,7 +205,6 @@ def test_every_output_of_a_notebook_is_something_to_look_at(alone):
             assert output.get("name") != "stderr", output.text
 
 
-@pytest.mark.xdist_group("notebooks")
 def test_papermill_takes_the_parameter_file_on_its_command_line(alone, tmp_path):
     cwd, _ = alone
     papermill_command = Path(sys.executable).with_name("papermill")

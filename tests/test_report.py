@@ -12,8 +12,6 @@ from playwright.sync_api import sync_playwright
 
 from aggregation.runs import run
 
-pytestmark = pytest.mark.xdist_group("report")
-
 HOSTILE = [
     "<script>window.pwned = 1</script>Be kind",
     '"><img src=x onerror="window.pwned = 2">',

@@ -41,7 +41,6 @@ AFTER_PUBLISH = AFTER_TRAIN | {
     *("report/diagnostics.html", "report/publish.html"),
 }
 
-pytestmark = pytest.mark.xdist_group("runs")
 
 
 def files(folder):

@@ -10,7 +10,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -94,7 +94,9 @@ def embedding(scores: pd.DataFrame, users: pd.DataFrame) -> Picture:
     `scores` in the order of the constitution, with verdicts; accepted ones carry their number.
     """
     rated = scores[scores["intercept"].notna()]
-    figure, (top, bottom) = _figure(2, height=7.4, shared=True, ratios=(3, 2))
+    figure, (top, bottom) = _figure(
+        2, height=7.4, top=0.75, shared=True, ratios=(3, 2), gaps=(0.16, 0)
+    )
     x = _first(rated["embedding"])
     marks = {
         ACCEPTED: ("o", HELPFUL_COLOUR, 26),
@@ -142,7 +144,7 @@ def embedding(scores: pd.DataFrame, users: pd.DataFrame) -> Picture:
         title=f"Users ({len(users)})"
         + (f", {beyond.sum()} of them beyond the edge (diamonds)" if beyond.any() else ""),
     )
-    figure.legend(*top.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    figure.legend(*top.get_legend_handles_labels(), loc="upper center", ncols=3)
     accepted = (rated["verdict"] == ACCEPTED).to_numpy()
     _number(top, np.column_stack([x[accepted], rated["intercept"][accepted]]))
     reach = np.abs(x[accepted]).max() if accepted.any() else 0.0
@@ -166,7 +168,7 @@ def bridging(scores: pd.DataFrame, rule: Rule) -> Picture:
         (~accepted & liked, NOT_HELPFUL_COLOUR, "D", "helpful rate alone would do"),
         (accepted, HELPFUL_COLOUR, "o", "accepted"),
     )
-    figure, (axes,) = _figure(1, height=4.6)
+    figure, (axes,) = _figure(1, height=4.6, top=0.5)
     for of, colour, shape, label in groups:
         axes.scatter(
             100 * rated["helpful_rate"][of],
@@ -181,7 +183,7 @@ def bridging(scores: pd.DataFrame, rule: Rule) -> Picture:
     axes.axvline(100 * rule.min_helpful_rate, color="#444", linewidth=1, linestyle="--")
     axes.axhline(rule.min_intercept, color="#444", linewidth=1, linestyle="--")
     axes.set(xlabel="helpful rate (percent of ratings)", ylabel="guideline intercept")
-    figure.legend(loc="outside upper center", ncols=3, columnspacing=1.2, handletextpad=0.2)
+    figure.legend(loc="upper center", ncols=3, columnspacing=1.2, handletextpad=0.2)
     return _picture(
         figure,
         f"Scatter plot of {len(rated)} guidelines, intercept against helpful rate, with the rule's "
@@ -192,7 +194,7 @@ def bridging(scores: pd.DataFrame, rule: Rule) -> Picture:
 
 def activity(ratings: Ratings) -> Picture:
     """How many ratings each user gave and each guideline got."""
-    figure, panels = _figure(1, 2, height=3.2)
+    figure, panels = _figure(1, 2, height=3.2, top=0.4)
     counts = {"user": ratings.per_user(), "guideline": ratings.per_guideline()}
     for axes, (side, count) in zip(panels, counts.items(), strict=True):
         edges = np.unique(np.round(np.geomspace(1, count.max() + 1, 22)))
@@ -221,12 +223,7 @@ def range_of_perspectives(found: Perspectives, ids: Ids, guidelines: pd.DataFram
     rows = ids.guidelines.get_indexer(pd.Index(guidelines["guideline_id"]))
     across, down = 3, max(-(-len(rows) // 3), 1)
     height = 1.5 * down + 0.9
-    figure, panels = _figure(
-        down, across, height=height, layout=None
-    )  # solved layouts cost seconds
-    figure.subplots_adjust(
-        left=0.1, right=0.99, bottom=0.75 / height, top=1 - 0.35 / height, wspace=0.22, hspace=0.5
-    )
+    figure, panels = _figure(down, across, height=height, top=0.35, gaps=(0.5, 0.22))
     ticks = [found.edges[0], (found.edges[0] + found.edges[-1]) / 2, found.edges[-1]]
     for axes in panels[len(rows) :]:
         axes.set_visible(False)
@@ -257,14 +254,27 @@ def _figure(
     columns: int = 1,
     *,
     height: float,
+    top: float = 0.3,
     shared: bool = False,
     ratios: Sequence[float] | None = None,
-    layout: Literal["constrained"] | None = "constrained",
+    gaps: tuple[float, float] = (0.3, 0.25),
 ) -> tuple[Figure, list[Axes]]:
+    """A figure of `height` inches with axes in it, `gaps` (down, across) in heights and widths.
+
+    Margins are fixed, in inches: layouts that matplotlib solves cost half a second a figure.
+    """
     with rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout=layout)
+        figure = Figure(figsize=(WIDTH, height), dpi=DPI)
         FigureCanvasAgg(figure)
         panels = figure.subplots(rows, columns, squeeze=False, sharex=shared, height_ratios=ratios)
+        figure.subplots_adjust(
+            left=0.95 / WIDTH,
+            right=1 - 0.1 / WIDTH,
+            bottom=0.62 / height,
+            top=1 - top / height,
+            hspace=gaps[0],
+            wspace=gaps[1],
+        )
         return figure, list(panels.ravel())
 
 

@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -64,13 +65,17 @@ def run(
     given = params.model_dump()
     stages = STAGES[: STAGES.index(until) + 1]
     started, durations = datetime.now(UTC), {}
-    for number, stage in enumerate(stages, start=1):
-        begin = time.perf_counter()
-        say(f"[{number}/{len(stages)}] {stage} ...")
-        _execute(stage, folder, given | {"out": str(out)})
-        write_page(folder, stage)
-        durations[stage] = round(time.perf_counter() - begin, 3)
-        say(f"[{number}/{len(stages)}] {stage} done in {durations[stage]:.1f} s")
+    with ThreadPoolExecutor(1) as beside:  # a page is rendered while the next kernel works
+        pages = []
+        for number, stage in enumerate(stages, start=1):
+            begin = time.perf_counter()
+            say(f"[{number}/{len(stages)}] {stage} ...")
+            _execute(stage, folder, given | {"out": str(out)})
+            pages.append(beside.submit(write_page, folder, stage))
+            durations[stage] = round(time.perf_counter() - begin, 3)
+            say(f"[{number}/{len(stages)}] {stage} done in {durations[stage]:.1f} s")
+        for page in pages:
+            page.result()
     timing = {"started": started.isoformat(), "seconds": durations, "host": platform.node()}
     folder.write_json("timing.json", timing)
     folder.write_json("manifest.json", manifest(params, folder.path))

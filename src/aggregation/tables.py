@@ -12,12 +12,17 @@ LONGEST = 400
 
 @dataclass(frozen=True)
 class Table:
-    """A frame that shows itself whole, escaped, with three decimals and without row numbers."""
+    """A frame that shows itself escaped, with three decimals and without row numbers.
+
+    Columns that are blank throughout are left out, long texts are cut.
+    """
 
     frame: pd.DataFrame
 
     def _repr_html_(self) -> str:
-        return self._short().to_html(
+        shown = self._short()
+        # Names may break after an underscore (U+200B), so that texts keep the width.
+        return shown.rename(columns=lambda name: str(name).replace("_", "_\u200b")).to_html(
             index=False,
             escape=True,
             border=0,
@@ -38,4 +43,7 @@ class Table:
                 text = shown[name].astype("str")
                 cut = text.str.len() > LONGEST
                 shown[name] = text.where(~cut.fillna(value=False), text.str[:LONGEST] + " ...")
-        return shown
+        blank = [
+            name for name in shown.columns if shown[name].isna().all() or shown[name].eq("").all()
+        ]
+        return shown if self.frame.empty else shown.drop(columns=blank)
