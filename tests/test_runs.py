@@ -42,7 +42,6 @@ AFTER_PUBLISH = AFTER_TRAIN | {
 }
 
 
-
 def files(folder):
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
