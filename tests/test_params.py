@@ -392,3 +392,10 @@ def test_sections_refuses_what_the_file_would(given, message):
         sections(**given)
     assert str(caught.value).startswith(message)
     assert SECRET not in str(caught.value)
+
+
+def test_a_text_that_no_file_can_hold_is_refused(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text('run: a\ntitle: "x\\ud800"\nsource: {kind: simulated}\n')
+    with pytest.raises(ParameterError, match=r"p.yaml.*surrogate.*remove it"):
+        load_params(path)

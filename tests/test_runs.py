@@ -7,10 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
 import pandas as pd
+import psutil
 import pytest
 
 from aggregation import RunError, load_params, runs
@@ -273,3 +275,27 @@ def test_parameters_are_checked_before_anything_of_an_earlier_run_is_cleared(par
     assert done.returncode == 1
     assert "train.starts" in done.stderr
     assert (tmp_path / "small" / "manifest.json").read_text() == "earlier"
+
+
+def test_a_kernel_that_is_killed_is_a_clear_error(params, tmp_path):
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("aggregation"), "run", params, "--out", "killed"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    kernels = []
+    while not kernels and process.poll() is None:
+        time.sleep(0.05)
+        children = psutil.Process(process.pid).children(recursive=True)
+        kernels = [c for c in children if "ipykernel_launcher" in " ".join(c.cmdline())]
+    for kernel in kernels:
+        kernel.kill()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "[1/4] ingest ..." in out
+    assert "Traceback" not in err
+    assert len(err.splitlines()) <= 6
+    assert re.search(r"kernel of the ingest notebook died.*run it again", err)
+    assert not list((tmp_path / "killed").glob("*/manifest.json"))

@@ -117,6 +117,16 @@ def _execute(stage: str, folder: RunFolder, given: dict[str, Any]) -> None:
         failed = notebooks / f"{stage}.failed.ipynb"
         partial.replace(failed)
         raise RunError(_failure(stage, error, failed)) from None
+    except RuntimeError as error:  # nbclient's DeadKernelError, and a kernel that never answered
+        raise RunError(
+            f"the kernel of the {stage} notebook died ({str(error).splitlines()[0]}): most likely "
+            "memory ran out; run it again, or with less data"
+        ) from None
+    except OSError as error:
+        raise RunError(
+            f"{folder.path}: cannot be written ({error.strerror or error}): free some room, or "
+            "choose another folder with --out"
+        ) from None
     notebook = _without_traces(nbformat.read(partial, as_version=4))
     folder.write_text(f"notebooks/{stage}.ipynb", nbformat.writes(notebook) + "\n")
     partial.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,9 +57,14 @@ def load_params(path: str | Path, changes: Sequence[str] = ()) -> Params:
         return f"{path}, line {line}" if line else str(path)
 
     try:
-        return _validated(Params, values, place)
+        params = _validated(Params, values, place)
+        json.dumps(params.model_dump(), ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise ParameterError(f"{path}: a YAML alias stands for itself: take it out") from None
+    except UnicodeEncodeError:
+        half = "half of a surrogate pair (such as \\ud800), which no file can hold"
+        raise ParameterError(f"{path}: a text holds {half}: remove it") from None
+    return params
 
 
 def sections(**given: Any) -> SimpleNamespace:
