@@ -9,18 +9,30 @@ __version__ = "0.1.0"
 from aggregation.constitution import Constitution, Rule, Verdict, score, select
 from aggregation.dataset import Dataset
 from aggregation.errors import AggregationError, InputError, ParameterError, RunError
-from aggregation.evidence import by_side, perspectives, with_unrated
-from aggregation.fit import Fit, Settings, fit
+from aggregation.evidence import basins, by_side, perspectives, with_unrated
+from aggregation.fit import Fit, Refits, fit, refit
 from aggregation.folder import RunFolder
-from aggregation.model import Parameters, Penalty, from_tables, loss, predict
+from aggregation.model import (
+    ALIGNED,
+    COMMUNITY_NOTES,
+    Parameters,
+    Penalty,
+    from_tables,
+    loss,
+    predict,
+)
 from aggregation.params import Params, load_params, sections
+from aggregation.progress import progress
 from aggregation.publish import body, overview, payload, table
 from aggregation.ratings import Ids, Ratings, encode
+from aggregation.search import Settings
 from aggregation.simulate import Simulation, simulate
 from aggregation.sources import read
 from aggregation.tables import Table
 
 __all__ = [
+    "ALIGNED",
+    "COMMUNITY_NOTES",
     "AggregationError",
     "Constitution",
     "Dataset",
@@ -32,6 +44,7 @@ __all__ = [
     "Params",
     "Penalty",
     "Ratings",
+    "Refits",
     "Rule",
     "RunError",
     "RunFolder",
@@ -39,6 +52,7 @@ __all__ = [
     "Simulation",
     "Table",
     "Verdict",
+    "basins",
     "body",
     "by_side",
     "encode",
@@ -50,7 +64,9 @@ __all__ = [
     "payload",
     "perspectives",
     "predict",
+    "progress",
     "read",
+    "refit",
     "score",
     "sections",
     "select",

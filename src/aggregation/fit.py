@@ -1,69 +1,114 @@
-"""Fit: exact alternating minimisation of the loss, from several starts, with a certificate.
+"""Fit: the lowest minimum of the loss that a search finds, with a certificate.
 
-With one side fixed, the loss falls apart into one small lasso for each row of the other side, and
-each is solved exactly; `sweeps` does that. Here: where to start, which end to keep, and which way
-its axes point.
+`search` decides where to start and which end to keep, `sweeps` goes down from each start. Here:
+what is asked and answered, which way the axes point, and refits with other weights.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from aggregation.model import Parameters, Penalty, loss
-from aggregation.ratings import Ratings
+from aggregation.errors import InputError
+from aggregation.model import Parameters, Penalty
+from aggregation.ratings import Ratings, check_weights
+from aggregation.search import Basin, Found, Settings, Start, Watch, search
 
-
-@dataclass(frozen=True)
-class Settings:
-    """How to search. `tolerance` bounds the KKT residual (see `Fit`)."""
-
-    dimensions: int = 1
-    starts: int = 8
-    tolerance: float = 1e-6
-    max_sweeps: int = 5000
-    seed: int = 0
+REPLICATES = 8
+"""Refits that are solved side by side."""
 
 
 @dataclass(frozen=True)
 class Fit:
     """The lowest stationary point found, and how it was found."""
 
+    method: Literal["alternating", "gradient-descent"]
     parameters: Parameters
     """float64 NumPy arrays."""
     objective: float
     """The loss at `parameters`."""
     converged: bool
-    """Whether `kkt_residual` <= the tolerance asked for."""
+    """Whether `kkt_residual` <= the tolerance asked for; for gradient descent, whether its loss
+    had stopped to move, which certifies nothing."""
     kkt_residual: float
     """Largest distance of zero from the subgradient of the loss, over all coordinates, each
     divided by its row's share of the ratings: in units of rating error, 0 at a stationary point."""
+    balance: float | None
+    """Largest relative difference, over the axes, of the penalties that users and guidelines
+    carry: 0 at a stationary point, whatever path led there. None where rows were held."""
     sweeps: int
-    starts: tuple[float, ...]
-    """The loss that each start ended at; with a prior, the warm start is the first."""
-    best: int
-    """Which start won."""
+    """Of all starts and moves together; for gradient descent, its steps."""
+    starts: tuple[Start, ...]
+    """Every start and where it ended; with a prior, the first is the warm start."""
+    settled: bool
+    """Whether the lowest loss of the starts was reached from at least three."""
+    basins: tuple[Basin, ...]
+    """The lowest minima found, the fit first; axes point as in `parameters`."""
+    n_basins: int
+    """How many different minima the starts ended in."""
+    moves: int
+    """How many single rows were moved to find a lower one."""
+    n_blocks: int
+    """Blocks of users and guidelines that share no rating: 1 if all is connected. Nothing relates
+    the axes of different blocks."""
     history: np.ndarray
-    """[sweeps, starts]: the loss of every start after each sweep."""
-    warm_start: bool = False
-    """Whether the first start is an earlier model."""
+    """[sweeps, starts]: the loss of every start after each sweep at the full penalty."""
+
+    @property
+    def warm_start(self) -> bool:
+        """Whether the first start is an earlier model."""
+        return self.starts[0].kind == "earlier model"
 
     def summary(self) -> pd.DataFrame:
-        """One row per start: the loss it ended at, how far above the lowest, which one won."""
-        losses = np.array(self.starts)
-        names = [f"start {k + 1}" for k in range(len(losses))]
-        if self.warm_start:
-            names[0] = "earlier model"
-        return pd.DataFrame(
+        """One row per start, the lowest first: what it was, the loss it ended at."""
+        table = pd.DataFrame(
             {
-                "start": names,
-                "loss": [f"{loss:.8f}" for loss in losses],
-                "above the lowest": [f"{loss - losses.min():.8f}" for loss in losses],
-                "won": ["yes" if k == self.best else "" for k in range(len(losses))],
+                "start": [k + 1 for k in range(len(self.starts))],
+                "from": [start.kind for start in self.starts],
+                "penalty": ["led in" if start.led_in else "full" for start in self.starts],
+                "loss": [f"{start.objective:.8f}" for start in self.starts],
+                "above the fit": [
+                    f"{start.objective - self.objective:.8f}" for start in self.starts
+                ],
             }
         )
+        order = np.argsort([start.objective for start in self.starts], kind="stable")
+        return table.iloc[order].reset_index(drop=True)
+
+    def certificate(self) -> str:
+        """What is known of this fit, in a few lines."""
+        lines = [f"loss {self.objective:.8f}, KKT residual {self.kkt_residual:.1e}"]
+        if self.balance is not None:
+            lines[0] += f", penalties of the two sides apart by {self.balance:.1e}"
+        if self.method == "gradient-descent":
+            lines.append("gradient descent certifies nothing: its residual is not small")
+            return "\n".join(lines)
+        lines.append(
+            f"{len(self.starts)} starts ended in {self.n_basins} minima; "
+            f"{self.basins[0].starts} of them in this one; {self.moves} single rows were moved"
+        )
+        if not self.settled:
+            lines.append("fewer than three starts reached the lowest loss: a lower one may exist")
+        if self.n_blocks > 1:
+            lines.append(
+                f"the ratings fall into {self.n_blocks} blocks of users and guidelines that share "
+                "none: nothing relates the sides of one to those of another"
+            )
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Refits:
+    """R refits with other weights; all arrays end in [R]."""
+
+    parameters: Parameters
+    objective: np.ndarray
+    kkt_residual: np.ndarray
+    converged: np.ndarray
+    """bool [R]"""
 
 
 def fit(
@@ -71,84 +116,234 @@ def fit(
     penalty: Penalty | None = None,
     settings: Settings | None = None,
     prior: Parameters | None = None,
+    hold: Literal["users", "guidelines"] | None = None,
+    watch: Watch | None = None,
 ) -> Fit:
     """Minimise the loss of `model.loss` over all parameters.
 
-    Every start draws the guidelines' intercepts and embeddings uniformly from [0, 1), as the
-    original does, seeded; the lowest loss wins. f = 0 is always a local minimum of this loss,
-    so one start is never enough. A `prior`, NaN where unknown, makes one start more, the first:
-    its mu and the guidelines that it knows, the others drawn. It also fixes sign and order of the
-    axes; without one, an axis points to the side with more users, and axes are sorted by
-    strength, sum n_u |f_u|.
+    Starts are drawn uniformly from [0, 1), as the original's, seeded, or are singular vectors; see
+    `search`. A `prior`, NaN where unknown, is the first start: its mu and the guidelines that it
+    knows, the others drawn. It also fixes sign and order of the axes; without one, an axis points
+    to the side with more users (in every block, see `Ratings.blocks`), and axes are sorted by the
+    penalty that the users carry on them.
 
-    A failure to converge is data: see `Fit.converged`. Raises ValueError on empty ratings.
+    `hold` keeps mu and all users (or guidelines) that the prior knows as they are, and minimises
+    over the rest: new guidelines scored against fixed users.
+
+    A failure to converge is data: see `Fit.converged`. `watch` is told of the progress. Raises
+    InputError for ratings that no model fits, more axes than rows, or a `hold` without a prior.
     """
     penalty, settings = penalty or Penalty(), settings or Settings()
-    if len(ratings) == 0:
-        raise ValueError("there are no ratings to fit")
-    from aggregation.sweeps import minimise  # loads JAX, a second that others need not wait
+    ratings.check()
+    _check_axes(ratings, settings.dimensions)
+    held = None
+    if hold is not None:
+        from aggregation.sweeps import Held
 
-    start = _starts(ratings, settings, prior)
-    ends, residual, curve = minimise(
-        ratings, start, penalty, settings.tolerance, settings.max_sweeps
+        known = _known(prior)
+        if prior is None or known is None:
+            raise InputError(f"train.hold: {hold} needs an earlier model with mu; there is none")
+        users, guidelines = known
+        held = Held(users & (hold == "users"), guidelines & (hold == "guidelines"))
+    if settings.method == "gradient-descent":
+        found = _replay(ratings, penalty, settings, prior, watch)
+    else:
+        found = search(ratings, penalty, settings, prior, held, watch)
+    user_block, guideline_block = ratings.blocks()
+    blocks = (user_block, guideline_block)
+    basins = tuple(
+        basin
+        if held is not None
+        else replace(basin, parameters=_oriented(basin.parameters, ratings, penalty, prior, blocks))
+        for basin in found.basins
     )
-    best = int(np.argmin(curve[-1]))
-    found = _oriented(Parameters(*(a[..., best] for a in vars(ends).values())), ratings, prior)
+    best = basins[0]
     return Fit(
-        parameters=found,
-        objective=float(loss(found, ratings, penalty)),
-        converged=bool(residual[best] <= settings.tolerance),
-        kkt_residual=float(residual[best]),
-        sweeps=len(curve),
-        starts=tuple(float(x) for x in curve[-1]),
-        best=best,
-        history=curve,
-        warm_start=prior is not None,
+        method=settings.method,
+        parameters=best.parameters,
+        objective=best.objective,
+        converged=best.converged,
+        kkt_residual=best.kkt_residual,
+        balance=None if held is not None else _balance(best.parameters, ratings, penalty),
+        sweeps=found.sweeps,
+        starts=found.starts,
+        settled=found.settled,
+        basins=basins,
+        n_basins=found.n_basins,
+        moves=found.moves,
+        n_blocks=int(user_block.max()) + 1,
+        history=found.history,
     )
 
 
-def _starts(ratings: Ratings, settings: Settings, prior: Parameters | None) -> Parameters:
-    """Parameters to start from, arrays ending in [S]. Users are solved first: theirs are 0."""
-    g, u, d = ratings.n_guidelines, ratings.n_users, settings.dimensions
+def _replay(
+    ratings: Ratings,
+    penalty: Penalty,
+    settings: Settings,
+    prior: Parameters | None,
+    watch: Watch | None,
+) -> Found:
+    """The original's descent from its kind of start: the earlier model, else uniform draws."""
+    from aggregation.descent import descend
+    from aggregation.sweeps import Sweeper
+
+    u, g, d = ratings.n_users, ratings.n_guidelines, settings.dimensions
     random = np.random.default_rng(settings.seed)
-    # Drawn start by start, so that more starts never change the earlier ones.
-    draws = [random.random((g, 1 + d)) for _ in range(settings.starts)]
-    mu = [ratings.helpful.mean()] * settings.starts
+    drawn = [random.random(shape) for shape in ((u, d), (g, d), u, g)]
+    start = Parameters(np.float64(0.0), drawn[2], drawn[0], drawn[3], drawn[1])
     if prior is not None:
-        known = np.column_stack([prior.guideline_intercept, prior.guideline_embedding])
-        draws.insert(0, np.where(np.isnan(known), draws[0], known))
-        mu.insert(0, prior.mu if np.isfinite(prior.mu) else mu[0])
-    start = np.stack(draws, axis=-1)
-    s = len(mu)
-    return Parameters(
-        np.array(mu), np.zeros((u, s)), np.zeros((u, d, s)), start[:, 0], start[:, 1:]
+        known = zip(prior.arrays(), start.arrays(), strict=True)
+        start = Parameters(*(np.where(np.isnan(new), old, new) for new, old in known))
+
+    def told(steps: int, objective: float) -> None:
+        if watch is not None:
+            watch("gradient descent", steps, objective, float("nan"))
+
+    end = descend(ratings, start, penalty, told)
+    objective, residual = Sweeper(ratings, penalty).measure(end.parameters)
+    p = Parameters(*(np.asarray(x, np.float64) for x in end.parameters.arrays()))
+    kind = "uniform" if prior is None else "earlier model"
+    return Found(
+        basins=(Basin(objective, residual, end.stopped, 1, p),),
+        n_basins=1,
+        starts=(Start(kind, False, objective),),
+        settled=False,
+        moves=0,
+        sweeps=len(end.losses),
+        history=end.losses[:, None].astype(np.float64),
     )
 
 
-def _oriented(p: Parameters, ratings: Ratings, prior: Parameters | None) -> Parameters:
+def refit(
+    ratings: Ratings,
+    weights: np.ndarray,
+    near: Parameters,
+    penalty: Penalty | None = None,
+    settings: Settings | None = None,
+) -> Refits:
+    """Fit again with other weights of the ratings, [n, R], starting from `near`: R refits.
+
+    For bootstrap samples and population weights; to weigh users, give each of their ratings the
+    user's weight (`user_weights[ratings.user]`). A row whose ratings all weigh 0 gets zeros. Each
+    refit is the minimum that `near` leads to, with the axes of `near`; no other start is tried.
+    """
+    penalty, settings = penalty or Penalty(), settings or Settings()
+    ratings.check()
+    check_weights(weights, len(ratings))
+    from aggregation.sweeps import Sweeper
+
+    parts = []
+    for at in range(0, weights.shape[1], REPLICATES):
+        here = weights[:, at : at + REPLICATES]
+        size = here.shape[1]
+        here = np.pad(here, ((0, 0), (0, REPLICATES - size)), mode="edge")
+        start = Parameters(
+            *(np.repeat(np.asarray(x)[..., None], REPLICATES, axis=-1) for x in near.arrays())
+        )
+        sweeper = Sweeper(ratings, penalty, weights=here)
+        ends = sweeper.sweep(start, settings.tolerance, settings.max_sweeps)
+        parts.append((size, ends))
+    arrays = zip(*(ends.parameters.arrays() for _, ends in parts), strict=True)
+    sizes = [size for size, _ in parts]
+
+    def joined(values: tuple[np.ndarray, ...]) -> np.ndarray:
+        cut = [x[..., :size] for x, size in zip(values, sizes, strict=True)]
+        return np.concatenate(cut, axis=-1)
+
+    residual = joined(tuple(ends.residual for _, ends in parts))
+    return Refits(
+        Parameters(*(joined(x) for x in arrays)),
+        joined(tuple(ends.objective for _, ends in parts)),
+        residual,
+        residual <= settings.tolerance,
+    )
+
+
+def _check_axes(ratings: Ratings, dimensions: int) -> None:
+    most = min(ratings.n_users, ratings.n_guidelines)
+    if dimensions > most:
+        raise InputError(
+            f"train.dimensions is {dimensions}, but {ratings.n_users} users and "
+            f"{ratings.n_guidelines} guidelines can carry {most} at most: lower it"
+        )
+
+
+def _known(prior: Parameters | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """Which users and which guidelines a prior knows; None if it has no mu."""
+    if prior is None or not np.isfinite(prior.mu):
+        return None
+    users = np.column_stack([prior.user_intercept, prior.user_embedding])
+    guidelines = np.column_stack([prior.guideline_intercept, prior.guideline_embedding])
+    return np.isfinite(users.sum(axis=1)), np.isfinite(guidelines.sum(axis=1))
+
+
+def _carried(p: Parameters, ratings: Ratings, penalty: Penalty) -> tuple[np.ndarray, np.ndarray]:
+    """The penalty that users and that guidelines carry on each axis, [D] and [D]."""
+    d = p.user_embedding.shape[1]
+    sides = (
+        (ratings.user, ratings.n_users, p.user_embedding),
+        (ratings.guideline, ratings.n_guidelines, p.guideline_embedding),
+    )
+    shares = (penalty.shares(np.bincount(row, ratings.weight, size), d) for row, size, _ in sides)
+    users, guidelines = (
+        (b[:, None] * penalty.size(f)).sum(axis=0)
+        for (_, b), (_, _, f) in zip(shares, sides, strict=True)
+    )
+    return users, guidelines
+
+
+def _balance(p: Parameters, ratings: Ratings, penalty: Penalty) -> float:
+    users, guidelines = _carried(p, ratings, penalty)
+    both = users + guidelines
+    return float(np.max(np.abs(users - guidelines) / np.where(both > 0, both, 1)))
+
+
+def _oriented(
+    p: Parameters,
+    ratings: Ratings,
+    penalty: Penalty,
+    prior: Parameters | None,
+    blocks: tuple[np.ndarray, np.ndarray],
+) -> Parameters:
     """Fix order and sign of the axes (see `fit`); the loss is blind to both."""
     users, guidelines = p.user_embedding, p.guideline_embedding
-    d = users.shape[1]
+    leads = []  # the first that is not a tie decides
     if prior is None:
-        strength = (ratings.per_user()[:, None] * np.abs(users)).sum(axis=0)
-        order = np.argsort(-strength, kind="stable")
-        lead = np.sign(users).sum(axis=0)
-        lead = np.where(lead != 0, lead, users.sum(axis=0))[order]
+        order = np.argsort(-_carried(p, ratings, penalty)[0], kind="stable")
+        users, guidelines = users[:, order], guidelines[:, order]
     else:
-        both = np.concatenate([users, guidelines])
-        earlier = np.nan_to_num(np.concatenate([prior.user_embedding, prior.guideline_embedding]))
-        match = earlier.T @ both  # [earlier axis, axis]
-        order, lead = np.zeros(d, dtype=int), np.ones(d)
-        free = np.abs(match)
-        for axis in range(d):
-            order[axis] = np.argmax(free[axis])
-            lead[axis] = match[axis, order[axis]]
-            free[:, order[axis]] = -1.0
-    sign = np.where(lead < 0, -1.0, 1.0)
-    return Parameters(
-        p.mu,
-        p.user_intercept,
-        users[:, order] * sign + 0.0,  # + 0.0: no negative zeros
-        p.guideline_intercept,
-        guidelines[:, order] * sign + 0.0,
+        of_users = np.nan_to_num(prior.user_embedding)
+        of_guidelines = np.nan_to_num(prior.guideline_embedding)
+        order = _matched(of_users.T @ users + of_guidelines.T @ guidelines)
+        users, guidelines = users[:, order], guidelines[:, order]
+        same = _by_block(of_users * users, blocks[0]) + _by_block(
+            of_guidelines * guidelines, blocks[1]
+        )
+        leads.append(same)
+    leads += [
+        _by_block(np.sign(users), blocks[0]),
+        _by_block(users, blocks[0]),
+        _by_block(guidelines, blocks[1]),
+    ]
+    sign = np.select([lead != 0 for lead in leads], [np.sign(lead) for lead in leads], 1.0)
+    return replace(
+        p,
+        user_embedding=users * sign[blocks[0]] + 0.0,  # + 0.0: no negative zeros
+        guideline_embedding=guidelines * sign[blocks[1]] + 0.0,
     )
+
+
+def _by_block(x: np.ndarray, block: np.ndarray) -> np.ndarray:
+    """[blocks, D]: sums of the rows of each block; rows without ratings are 0."""
+    out = np.zeros((int(block.max()) + 1, x.shape[1]))
+    np.add.at(out, block, x)
+    return out
+
+
+def _matched(match: np.ndarray) -> np.ndarray:
+    """For each earlier axis, the axis most like it; `match` [earlier axis, axis]."""
+    free, order = np.abs(match), np.zeros(len(match), dtype=int)
+    for axis in range(len(match)):
+        order[axis] = np.argmax(free[axis])
+        free[:, order[axis]] = -1.0
+    return order

@@ -130,6 +130,9 @@ class RunFolder:
             raise RunError(
                 f"the fit has not converged: its residual is {fit.kkt_residual:.1e} after "
                 f"{fit.sweeps} sweeps. Raise train.max_sweeps, or accept less with train.tolerance"
+                if fit.method == "alternating"
+                else f"gradient descent still moves after {fit.sweeps} steps, where the original "
+                "gives up: use train.method: alternating"
             )
         users, guidelines = to_tables(fit.parameters, ids)
         kinds = {"intercept": "float64", "embedding": "list"}
@@ -144,6 +147,14 @@ class RunFolder:
             }
         )
         self.write_table("model/history.parquet", history)
+        basins = {
+            "basin": np.repeat(np.arange(1, len(fit.basins) + 1), len(ids.guidelines)),
+            "guideline_id": np.tile(ids.guidelines.to_numpy(), len(fit.basins)),
+            "intercept": np.concatenate([b.parameters.guideline_intercept for b in fit.basins]),
+        }
+        self.write_table(
+            "model/basins.parquet", pd.DataFrame(basins).astype({"guideline_id": "str"})
+        )
         self.write_json(
             "model/fit.json",
             {
@@ -151,14 +162,24 @@ class RunFolder:
                 "mu": float(fit.parameters.mu),
                 "converged": fit.converged,
                 "kkt_residual": fit.kkt_residual,
+                "balance": fit.balance,
                 "sweeps": fit.sweeps,
                 "n_ratings": len(ratings),
                 "n_users": ratings.n_users,
                 "n_guidelines": ratings.n_guidelines,
                 "dimensions": int(fit.parameters.user_embedding.shape[1]),
                 "penalty": dataclasses.asdict(penalty),
-                "starts": list(fit.starts),
-                "best": fit.best + 1,
+                "method": fit.method,
+                "starts": [start.objective for start in fit.starts],
+                "start_kinds": [start.kind for start in fit.starts],
+                "settled": fit.settled,
+                "basins": [
+                    {name: getattr(b, name) for name in ("objective", "kkt_residual", "starts")}
+                    for b in fit.basins
+                ],
+                "n_basins": fit.n_basins,
+                "moves": fit.moves,
+                "n_blocks": fit.n_blocks,
                 "warm_start": fit.warm_start,
             },
         )
@@ -183,9 +204,10 @@ class RunFolder:
             )
         return ratings, ids, parameters
 
-    def save_evidence(self, constitution: Constitution) -> None:
+    def save_evidence(self, constitution: Constitution, basins: pd.DataFrame) -> None:
         """Write evidence/."""
         self.write_table("evidence/guidelines.parquet", constitution.scores)
+        self.write_json("evidence/basins.json", basins.to_dict("records"))
         verdicts = constitution.scores["verdict"].value_counts()
         self.write_json(
             "evidence/summary.json",

@@ -1,14 +1,18 @@
 """Layout: how the ratings of one side lie in memory, so that a pass over its rows is fast.
 
-The rows of a side (its users, or its guidelines) are sorted by number of ratings and cut into
-buckets whose widths halve. Within a bucket the ratings form a rectangle, one column per rating,
-one lane per row; a pass walks over the columns and adds to per-row sums. No sum crosses rows, so
-the order of every addition is fixed and the result has the same bits on any number of threads.
+SELL-C-sigma (Kreutzer et al. 2014, doi:10.1137/130930352): the rows of a side (its users, or its
+guidelines) are sorted by number of ratings and cut into blocks of as many rows as there are lanes.
+A block is a rectangle, one row a lane, one rating a line, padded to its longest row. A pass walks
+down the lines of a block and adds to per-lane sums. No sum crosses lanes, so the order of every
+addition is fixed and the result has the same bits on any number of threads.
+
+A rating is one integer: the row on the other side, and in the last bits which of the few values
+that ratings have.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -17,32 +21,30 @@ import numpy as np
 from aggregation.model import Array, Parameters
 from aggregation.ratings import Ratings
 
+CHUNK = 1 << 20
+"""Ratings that are laid out at a time: bounds the memory that it takes."""
+
 jax.tree_util.register_dataclass(Parameters)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Bucket:
-    """Rows with similar numbers of ratings; W columns, R rows."""
-
-    count: Array
-    """int32 [R], ratings of each row; the columns at and after it are padding."""
-    other: Array
-    """int32 [W, R], row on the other side."""
-    helpful: Array
-    """float64 [W, R]"""
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
 class Side:
-    """All rows of one side, in buckets."""
+    """All rows of one side: L lanes, W weightings (1, or as many as replicates)."""
 
-    buckets: tuple[Bucket, ...]
+    entries: Array
+    """int32 (int64 if it must) [lines, L]: row on the other side << bits | code of the value. The
+    padding's row is one after the last."""
+    weight: Array | None
+    """float64 [lines, L, W], or None: every rating counts once."""
+    start: Array
+    """int32 [blocks + 1]: first line of each block, and the end."""
     place: Array
-    """int32 [rows]: where each row stands in the concatenation of the buckets."""
+    """int32 [rows]: block * L + lane of each row."""
     count: Array
-    """float64 [rows]: number of ratings."""
+    """float64 [rows, W]: (weighted) number of ratings."""
+    given: Array
+    """float64 [rows, W]: (weighted) sum of ratings."""
 
 
 @jax.tree_util.register_dataclass
@@ -52,6 +54,11 @@ class Layout:
 
     users: Side
     guidelines: Side
+    values: Array
+    """float64 [2 ** bits]: the value of each code."""
+    squares: Array
+    """float64 [W]: (weighted) sum of squared ratings."""
+    bits: int = field(metadata={"static": True})
 
 
 @jax.tree_util.register_dataclass
@@ -59,76 +66,132 @@ class Layout:
 class Sums:
     """What a row needs to know of its ratings, for S starts at once and D axes.
 
-    Over the row's ratings, with v = (r, h): r = rating - mu - intercept of the other side, and h
-    the other side's embedding.
+    Over the row's ratings: r = rating - mu - intercept of the other side, h the other side's
+    embedding, each term times its weight.
     """
 
-    first: Array
-    """[rows, 1 + D, S]: sum v"""
-    second: Array
-    """[rows, 1 + D, 1 + D, S]: sum v v'"""
-
-    r = property(lambda self: self.first[:, 0])  # sum r
-    rr = property(lambda self: self.second[:, 0, 0])  # sum r^2
-    h = property(lambda self: self.first[:, 1:])  # sum h
-    hr = property(lambda self: self.second[:, 0, 1:])  # sum h r
-    hh = property(lambda self: self.second[:, 1:, 1:])  # sum h h'
+    r: Array
+    """[rows, S]: sum r"""
+    h: Array
+    """[rows, D, S]: sum h"""
+    hr: Array
+    """[rows, D, S]: sum h r"""
+    hh: Array
+    """[rows, D, D, S]: sum h h'"""
 
 
-def layout(ratings: Ratings) -> Layout:
-    """Lay ratings out by user and by guideline (host arrays)."""
+def layout(ratings: Ratings, weights: np.ndarray | None = None) -> Layout:
+    """Lay ratings out by user and by guideline (NumPy arrays).
+
+    `weights` [n, W] weigh every replicate by itself; without them `ratings.weight` does.
+    """
+    if weights is None and ratings.weight is not None:
+        weights = ratings.weight[:, None]
+    values, squares = np.zeros(0), np.zeros(1)
+    for chunk in _chunks(len(ratings)):
+        helpful = ratings.helpful[chunk].astype(np.float64)
+        values = np.union1d(values, helpful)
+        squares = squares + _weighted(helpful**2, weights, chunk).sum(axis=0)
+    bits = max(int(len(values) - 1).bit_length(), 1)
     return Layout(
-        users=_side(ratings.user, ratings.guideline, ratings.helpful, ratings.n_users),
-        guidelines=_side(ratings.guideline, ratings.user, ratings.helpful, ratings.n_guidelines),
+        _side(ratings, weights, values, bits, by_user=True),
+        _side(ratings, weights, values, bits, by_user=False),
+        np.concatenate([values, np.zeros((1 << bits) - len(values))]),
+        squares,
+        bits,
     )
 
 
-def _side(row: np.ndarray, other: np.ndarray, helpful: np.ndarray, n_rows: int) -> Side:
-    count = np.bincount(row, minlength=n_rows)
-    by_row = np.lexsort((other, row))
-    other, helpful = other[by_row], helpful[by_row]
-    start = np.concatenate([[0], np.cumsum(count)[:-1]])
-    order = np.argsort(-count, kind="stable")
-    buckets, at = [], 0
-    while at < n_rows:
-        width = max(int(count[order[at]]), 1)
-        end = at + int(np.searchsorted(-count[order[at:]], -(width // 2), side="left"))
-        rows = order[at : max(end, at + 1)]
-        column = np.arange(width)[:, None]
-        inside = column < count[rows]
-        source = np.where(inside, start[rows] + column, 0)
-        buckets.append(
-            Bucket(
-                count=count[rows].astype(np.int32),
-                other=np.where(inside, other[source], 0).astype(np.int32),
-                helpful=np.where(inside, helpful[source], 0.0),
-            )
-        )
-        at += len(rows)
-    place = np.empty(n_rows, dtype=np.int32)
-    place[order] = np.arange(n_rows, dtype=np.int32)
-    return Side(tuple(buckets), place, count.astype(np.float64))
+def _chunks(n: int) -> list[slice]:
+    return [slice(at, at + CHUNK) for at in range(0, n, CHUNK)]
 
 
-def row_sums(side: Side, mu: Array, intercept: Array, embedding: Array) -> Sums:
+def _weighted(x: np.ndarray, weights: np.ndarray | None, chunk: slice) -> np.ndarray:
+    """[chunk, W]"""
+    return x[:, None] if weights is None else x[:, None] * weights[chunk]
+
+
+def _side(
+    ratings: Ratings,
+    weights: np.ndarray | None,
+    values: np.ndarray,
+    bits: int,
+    *,
+    by_user: bool,
+) -> Side:
+    """A counting sort, chunk by chunk, straight to where each rating goes."""
+    row, rows = ratings.user, ratings.n_users
+    other, others = ratings.guideline, ratings.n_guidelines
+    if not by_user:
+        row, rows, other, others = other, others, row, rows
+    length = np.bincount(row, minlength=rows)
+    order = np.argsort(-length, kind="stable")
+    place = np.empty(rows, dtype=np.int32)
+    place[order] = np.arange(rows, dtype=np.int32)
+    lanes = _lanes(rows)
+    start = np.concatenate([[0], np.cumsum(np.maximum(length[order[::lanes]], 1))])
+    kind = np.int32 if (others + 1) << bits <= np.iinfo(np.int32).max else np.int64
+    entries = np.full((start[-1], lanes), others << bits, dtype=kind)
+    weight = None if weights is None else np.zeros((start[-1], lanes, weights.shape[1]))
+    count = np.zeros((rows, 1 if weights is None else weights.shape[1]))
+    given = np.zeros_like(count)
+    free = start[place // lanes] * lanes + place % lanes  # where each row's next rating goes
+    for chunk in _chunks(len(ratings)):
+        by_row = np.argsort(row[chunk], kind="stable")
+        mine, theirs = row[chunk][by_row], other[chunk][by_row]
+        helpful = ratings.helpful[chunk].astype(np.float64)[by_row]
+        first = np.flatnonzero(np.diff(mine, prepend=-1))
+        run = np.diff(first, append=len(mine))
+        at = free[mine] + (np.arange(len(mine)) - np.repeat(first, run)) * lanes
+        free[mine[first]] += run * lanes
+        entries.reshape(-1)[at] = (theirs.astype(kind) << bits) | np.searchsorted(values, helpful)
+        ones = _weighted(np.ones(len(mine)), weights, chunk)
+        w = ones if weights is None else ones[by_row]
+        if weight is not None:
+            weight.reshape(-1, w.shape[1])[at] = w
+        count[mine[first]] += np.add.reduceat(w, first, axis=0)
+        given[mine[first]] += np.add.reduceat(w * helpful[:, None], first, axis=0)
+    return Side(entries, weight, start.astype(np.int32), place, count, given)
+
+
+def _lanes(rows: int) -> int:
+    """Power of two: many enough for vectors, and few enough for at least 16 blocks, since rows
+    of unlike lengths in one block are padding. Many rows take more lanes: each block walks over
+    the other side's whole table, and that may not fit the cache.
+    """
+    return 1 << int(np.clip(rows // 16, 16, 4096)).bit_length() - 1
+
+
+def row_sums(lay: Layout, side: Side, mu: Array, intercept: Array, embedding: Array) -> Sums:
     """One pass over the ratings: the Sums of every row of `side`.
 
     `mu` [S], `intercept` [others, S] and `embedding` [others, D, S] are those of the other side.
     """
     table = jnp.concatenate([(mu + intercept)[:, None, :], embedding], axis=1)
-    parts = [_bucket_sums(bucket, table) for bucket in side.buckets]
-    return jax.tree.map(lambda *xs: jnp.concatenate(xs)[side.place], *parts)
+    table = jnp.concatenate([table, jnp.zeros((1, *table.shape[1:]))])  # the padding's row
+    lanes, (_, d, s) = side.entries.shape[1], embedding.shape
+    blocks = side.start.shape[0] - 1
 
+    def add(line: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
+        entry = side.entries[line]
+        v = table[entry >> lay.bits]
+        h = v[:, 1:]
+        r = lay.values[entry & ((1 << lay.bits) - 1)][:, None] - v[:, 0]
+        w = 1.0 if side.weight is None else side.weight[line]
+        wh = h if side.weight is None else h * side.weight[line][:, None]
+        terms = (w * v[:, 0], wh, wh * r[:, None], wh[:, :, None] * h[:, None])
+        return tuple(total + term for total, term in zip(sums, terms, strict=True))
 
-def _bucket_sums(bucket: Bucket, table: Array) -> Sums:
-    (width, rows), (_, columns, starts) = bucket.other.shape, table.shape
-    sign = jnp.ones((columns, 1)).at[0].set(-1.0)  # r = rating - (mu + intercept), but h = +h
+    def walk(block: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
+        none = tuple(jnp.zeros((lanes, *total.shape[1:])) for total in sums)
+        here = jax.lax.fori_loop(side.start[block], side.start[block + 1], add, none)
+        return tuple(
+            jax.lax.dynamic_update_slice_in_dim(total, part, block * lanes, axis=0)
+            for total, part in zip(sums, here, strict=True)
+        )
 
-    def add(c: Array, sums: Sums) -> Sums:
-        v = (table[bucket.other[c]] * sign).at[:, 0].add(bucket.helpful[c][:, None])
-        v = jnp.where((c < bucket.count)[:, None, None], v, 0.0)
-        return Sums(sums.first + v, sums.second + v[:, :, None] * v[:, None])
-
-    first = jnp.zeros((rows, columns, starts))
-    second = jnp.zeros((rows, columns, columns, starts))
-    return jax.lax.fori_loop(0, width, add, Sums(first, second))
+    shapes = ((s,), (d, s), (d, s), (d, d, s))
+    none = tuple(jnp.zeros((blocks * lanes, *shape)) for shape in shapes)
+    sums = jax.lax.fori_loop(jnp.int32(0), jnp.int32(blocks), walk, none)
+    gone, h, hr, hh = (total[side.place] for total in sums)
+    return Sums(side.given - gone, h, hr, hh)

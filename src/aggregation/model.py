@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -32,15 +32,45 @@ class Parameters:
     guideline_embedding: Array
     """[G, D]"""
 
+    def arrays(self) -> tuple[Array, ...]:
+        """All of them, in the order above."""
+        return tuple(vars(self).values())
+
 
 @dataclass(frozen=True)
 class Penalty:
-    """Strength of the regularisation, per rating. Defaults: the original's `cn_loss`."""
+    """The regularisation. Defaults: `aligned`, the original's `cn_loss`."""
 
     intercept: float = 0.15
     """lambda_i, on the squares of mu and of all intercepts."""
     embedding: float = 0.03
-    """lambda_f, on the absolute values of all embeddings."""
+    """lambda_f, on the embeddings."""
+    norm: Literal["l1", "l2"] = "l1"
+    """Of an embedding: the sum of absolute values, or of squares."""
+    per: Literal["rating", "parameter"] = "rating"
+    """What counts alike: every rating, so that a row is penalised as often as it was rated; or
+    every parameter, so that the penalty is a mean over rows (and axes)."""
+
+    def shares(self, count: Array, dimensions: int) -> tuple[Array, Array]:
+        """Weights of the rows' intercepts and embeddings in n times the loss.
+
+        `count` [rows, ...]: (weighted) number of ratings of each row; both results are like it.
+        """
+        if self.per == "rating":
+            return count, count
+        even = 0 * count + count.sum(axis=0) / count.shape[0]
+        return even, even / dimensions
+
+    def size(self, embedding: Array) -> Array:
+        """|f| or f^2, elementwise."""
+        return abs(embedding) if self.norm == "l1" else embedding**2
+
+
+ALIGNED = Penalty()
+"""The original notebook's `cn_loss`."""
+COMMUNITY_NOTES = Penalty(norm="l2", per="parameter")
+"""Community Notes: mean(err^2) + .15 (mean i_u^2 + mean i_g^2 + mu^2)
++ .03 (mean f_u^2 + mean f_g^2); numbers as in the original, theirs change over time."""
 
 
 def predict(parameters: Parameters, user: Array, guideline: Array) -> Array:
@@ -58,26 +88,34 @@ def predict(parameters: Parameters, user: Array, guideline: Array) -> Array:
 
 
 def loss(parameters: Parameters, ratings: Ratings, penalty: Penalty) -> Array:
-    """The loss of the original notebook (`cn_loss`), a scalar:
+    """The loss that a fit minimises, a scalar:
 
-        [ sum (r - y)^2 + l_i (sum n_u i_u^2 + n mu^2 + sum n_g i_g^2)
-                        + l_f (sum n_u |f_u|_1 + sum n_g |f_g|_1) ] / n
+        [ sum w (r - y)^2 + l_i (sum a_u i_u^2 + n mu^2 + sum a_g i_g^2)
+                          + l_f (sum b_u |f_u|   + sum b_g |f_g|) ] / n
 
-    n_u and n_g count the ratings of a user and of a guideline, n all ratings; |.|_1 is the sum of
-    absolute values. NumPy arrays give NumPy float64; JAX arrays give JAX, differentiable in
+    w are the ratings' weights (1 if there are none) and n their sum; a and b come from
+    `Penalty.shares`. With `aligned` both are n_u and n_g, the (weighted) numbers of ratings of a
+    user and of a guideline, and |.| is the sum of absolute values: `cn_loss` of the original
+    notebook. NumPy arrays give NumPy float64; JAX arrays give JAX, differentiable in
     `parameters` (for float64 under `jax.enable_x64(True)`).
     """
-    p, n = parameters, len(ratings)
-    n_u, n_g = ratings.per_user(), ratings.per_guideline()
+    p = parameters
+    w = np.ones(len(ratings)) if ratings.weight is None else ratings.weight
+    n, d = w.sum(), p.user_embedding.shape[1]
     error = ratings.helpful - predict(p, ratings.user, ratings.guideline)
-    intercepts = (
-        (n_u * p.user_intercept**2).sum() + n * p.mu**2 + (n_g * p.guideline_intercept**2).sum()
-    )
-    embeddings = (n_u[:, None] * abs(p.user_embedding)).sum() + (
-        n_g[:, None] * abs(p.guideline_embedding)
-    ).sum()
-    squares = (error**2).sum()
-    return (squares + penalty.intercept * intercepts + penalty.embedding * embeddings) / n
+    total = (w * error**2).sum() + penalty.intercept * n * p.mu**2
+    for count, intercept, embedding in (
+        (np.bincount(ratings.user, w, ratings.n_users), p.user_intercept, p.user_embedding),
+        (
+            np.bincount(ratings.guideline, w, ratings.n_guidelines),
+            p.guideline_intercept,
+            p.guideline_embedding,
+        ),
+    ):
+        a, b = penalty.shares(count, d)
+        total += penalty.intercept * (a * intercept**2).sum()
+        total += penalty.embedding * (b[:, None] * penalty.size(embedding)).sum()
+    return total / n
 
 
 def to_tables(parameters: Parameters, ids: Ids) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -57,13 +57,13 @@ class Picture:
         return data, {"image/png": {"alt": self.alt}}
 
 
-def loss_curve(history: pd.DataFrame, best: int) -> Picture:
+def loss_curve(history: pd.DataFrame) -> Picture:
     """How far each start is above the lowest loss found, after each sweep.
 
-    `history` has the columns sweep, start (from 1), loss; `best` is the winning start.
+    `history` has the columns sweep, start (from 1), loss.
     """
     table = history.pivot(index="sweep", columns="start", values="loss")
-    lowest = float(table.iloc[-1].min())
+    lowest, best = float(table.iloc[-1].min()), table.iloc[-1].idxmin()
     floor = 1e-9
     other = min(set(table.columns) - {best}, default=None)  # one entry in the legend for them all
     figure, (axes,) = _figure(1, height=3.4)

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from aggregation.errors import InputError
+
 
 @dataclass(frozen=True)
 class Ratings:
     """All ratings as arrays, sorted by user, then guideline.
 
-    `user` and `guideline` are int32 [n], rows of the parameter arrays; `helpful` is float64 [n]
-    in [0, 1]. Ids never enter: they stay in `Ids`.
+    `user` and `guideline` are int32 [n], rows of the parameter arrays; `helpful` [n] holds floats
+    in [0, 1], of any width. Ids never enter: they stay in `Ids`.
     """
 
     user: np.ndarray
@@ -21,6 +23,9 @@ class Ratings:
     helpful: np.ndarray
     n_users: int
     n_guidelines: int
+    weight: np.ndarray | None = None
+    """float64 [n]: how often each rating counts, at least 0; None: once each. To weigh users,
+    give each of their ratings the user's weight."""
 
     def __len__(self) -> int:
         return len(self.helpful)
@@ -32,6 +37,70 @@ class Ratings:
     def per_guideline(self) -> np.ndarray:
         """Number of ratings of each guideline, int64 [n_guidelines]."""
         return np.bincount(self.guideline, minlength=self.n_guidelines)
+
+    def check(self) -> None:
+        """Raise InputError unless a model can be fitted to these ratings."""
+        if len(self) == 0:
+            raise InputError("there are no ratings to fit: see what the filters left, and why")
+        if not (len(self.user) == len(self.guideline) == len(self)):
+            raise InputError("user, guideline and helpful must have the same length")
+        for name, row, size in (
+            ("user", self.user, self.n_users),
+            ("guideline", self.guideline, self.n_guidelines),
+        ):
+            if row.min() < 0 or row.max() >= size:
+                raise InputError(f"a rating's {name} is no row from 0 to {size - 1}")
+        if not (self.helpful.min() >= 0 and self.helpful.max() <= 1):  # NaN is neither
+            raise InputError("a rating is missing or outside [0, 1]")
+        if self.weight is not None:
+            check_weights(self.weight, len(self))
+
+    def blocks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which block each user and each guideline belongs to: int32 [n_users], [n_guidelines].
+
+        Two blocks share no rating, even over others: nothing relates their axes' signs. Blocks
+        are numbered from 0, the one with most ratings first; users and guidelines without
+        ratings have -1.
+        """
+        if self._surely_one_block():
+            user = np.where(self.per_user() > 0, 0, -1)
+            return user.astype(np.int32), np.where(self.per_guideline() > 0, 0, -1).astype(np.int32)
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        size = self.n_users + self.n_guidelines
+        edges = (np.ones(len(self), dtype=np.int8), (self.user, self.guideline + self.n_users))
+        _, found = connected_components(coo_array(edges, shape=(size, size)), directed=False)
+        ratings = np.bincount(found[self.user], minlength=found.max() + 1)
+        number = np.empty(len(ratings), dtype=np.int32)
+        number[np.argsort(-ratings, kind="stable")] = np.arange(len(ratings))
+        number[ratings == 0] = -1
+        return number[found[: self.n_users]], number[found[self.n_users :]]
+
+    def _surely_one_block(self) -> bool:
+        """Whether two steps from the most rated guideline reach everybody, as they mostly do.
+
+        Spares large data the memory that a graph takes.
+        """
+        users, guidelines = np.zeros(self.n_users, bool), np.zeros(self.n_guidelines, bool)
+        guidelines[np.argmax(self.per_guideline())] = True
+        chunks = [slice(at, at + (1 << 22)) for at in range(0, len(self), 1 << 22)]
+        for _ in range(2):
+            for c in chunks:
+                users[self.user[c][guidelines[self.guideline[c]]]] = True
+            for c in chunks:
+                guidelines[self.guideline[c][users[self.user[c]]]] = True
+        return bool(users[self.per_user() > 0].all() and guidelines[self.per_guideline() > 0].all())
+
+
+def check_weights(weight: np.ndarray, n: int) -> None:
+    """Raise InputError unless `weight`, [n] or [n, R], can weigh n ratings."""
+    if weight.ndim not in (1, 2) or len(weight) != n:
+        raise InputError(f"weights have shape {weight.shape}: one row for each of the {n} ratings")
+    if not (np.isfinite(weight).all() and weight.min() >= 0):
+        raise InputError("a weight is negative or not a number: weights are at least 0")
+    if not (weight.sum(axis=0) > 0).all():
+        raise InputError("all weights are 0: at least one rating has to count")
 
 
 @dataclass(frozen=True)

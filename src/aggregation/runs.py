@@ -111,6 +111,7 @@ def _execute(stage: str, folder: RunFolder, given: dict[str, Any]) -> None:
             parameters={name: given[name] for name in declared(source) if name in given},
             kernel_name="python3",
             progress_bar=sys.stderr.isatty(),
+            stderr_file=sys.stderr if sys.stderr.isatty() else None,  # a fit's own progress
             extra_arguments=["--log-level=CRITICAL"],  # else it warns that its sockets are TCP
         )
     except PapermillExecutionError as error:
@@ -171,5 +172,8 @@ def _without_traces(notebook: Any) -> Any:
             cell.source = re.sub(r"^out = .*\n?", "", cell.source, flags=re.MULTILINE)
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
-                output.text = re.sub(r"\x1b\[[0-9;]*m", "", output.text)
+                shown = [line.rsplit("\r", maxsplit=1)[-1] for line in output.text.split("\n")]
+                output.text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(shown))
+        if "outputs" in cell:  # a progress bar that has gone leaves an empty one
+            cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text.strip()]
     return notebook

@@ -9,9 +9,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from aggregation.constitution import Rule
 from aggregation.dataset import HELPFUL, Choices, Dataset
-from aggregation.fit import Settings
-from aggregation.model import Parameters, Penalty, from_tables
+from aggregation.model import ALIGNED, COMMUNITY_NOTES, Parameters, Penalty, from_tables
 from aggregation.ratings import Ids
+from aggregation.search import Settings
 
 
 class Section(BaseModel):
@@ -151,39 +151,68 @@ class RatingsSection(Section):
 class TrainSection(Section):
     """How the model is fitted."""
 
-    method: Literal["alternating"] = "alternating"
-    """Exact alternating minimisation."""
-    penalty: Literal["aligned"] = "aligned"
-    """The original's: per rating, squared intercepts, absolute embeddings."""
+    method: Literal["alternating", "gradient-descent"] = "alternating"
+    """`alternating`: exact minimisation with a certificate. `gradient-descent`: the original's,
+    which stops far from the optimum; only to reproduce old decisions."""
+    penalty: Literal["aligned", "community-notes"] = "aligned"
+    """`aligned`, the original's: every rating counts alike, absolute embeddings. `community-notes`:
+    every parameter counts alike, squared embeddings. The next four can change either."""
     intercept_penalty: float = Field(default=0.15, gt=0)
     """lambda_i. Original: 0.15."""
     embedding_penalty: float = Field(default=0.03, gt=0)
     """lambda_f. Original: 0.03."""
+    embedding_norm: Literal["l1", "l2"] | None = None
+    """Absolute or squared embeddings. Default: the penalty's own."""
+    penalty_per: Literal["rating", "parameter"] | None = None
+    """What counts alike in the penalty. Default: the penalty's own."""
     dimensions: int = Field(default=1, ge=1, le=8)
     """Number of axes."""
     starts: int = Field(default=8, ge=1, le=256)
-    """Random starts; the lowest loss wins. One is never enough: see docs/method.md."""
+    """Starts before the first look at where they ended."""
+    max_starts: int = Field(default=256, ge=1, le=4096)
+    """Starts at most; the search ends before when three of them reach the lowest loss."""
+    moves: bool = True
+    """Whether to try to lower the lowest ends by moving single guidelines (and, where few carry
+    an axis, users). With `starts: 1`, `max_starts: 1` and `moves: false` a fit is one descent."""
     tolerance: float = Field(default=1e-6, gt=0, lt=1)
     """Largest KKT residual of a fit that counts as converged."""
     max_sweeps: int = Field(default=5000, ge=1)
-    """Give up after this many sweeps."""
+    """Give up on a start after this many sweeps."""
     warm_start: bool = True
     """Where the source brings an earlier model, start from it too."""
+    hold: Literal["users", "guidelines"] | None = None
+    """Keep the level and all users (or guidelines) that the earlier model knows as they are, and
+    fit only the rest: new guidelines scored against fixed users."""
 
     def weights(self) -> Penalty:
-        """The penalty's numbers."""
-        return Penalty(self.intercept_penalty, self.embedding_penalty)
+        """The penalty itself."""
+        base = {"aligned": ALIGNED, "community-notes": COMMUNITY_NOTES}[self.penalty]
+        return Penalty(
+            self.intercept_penalty,
+            self.embedding_penalty,
+            self.embedding_norm or base.norm,
+            self.penalty_per or base.per,
+        )
 
     def prior(self, dataset: Dataset, ids: Ids) -> Parameters | None:
         """The earlier model that the source brought, unless there is none or it is not wanted."""
-        if not self.warm_start:
+        if not self.warm_start and self.hold is None:
             return None
         users, guidelines = dataset.users, dataset.guidelines
         return from_tables(users, guidelines, dataset.mu, ids, self.dimensions)
 
     def settings(self, seed: int) -> Settings:
-        """The search's numbers."""
-        return Settings(self.dimensions, self.starts, self.tolerance, self.max_sweeps, seed)
+        """The search's settings."""
+        return Settings(
+            method=self.method,
+            dimensions=self.dimensions,
+            starts=self.starts,
+            max_starts=self.max_starts,
+            moves=self.moves,
+            tolerance=self.tolerance,
+            max_sweeps=self.max_sweeps,
+            seed=seed,
+        )
 
 
 class DiagnosticsSection(Section):

@@ -87,7 +87,7 @@ def write_index(
         more_near=max(len(near) - near_misses, 0),
         cards=cards,
         majority=_majority(constitution),
-        doubts=_doubts(constitution, fit),
+        doubts=_doubts(constitution, fit, folder.read_json("evidence/basins.json")),
         counts=[c for c in dataset.counts if c.n],
         embedding=plots.embedding(constitution.scores, folder.read_table("model/users.parquet")),
         bridging=plots.bridging(constitution.scores, constitution.rule),
@@ -175,7 +175,9 @@ def _period(rated_at: pd.Series) -> str:
     return words[0] if words[0] == words[1] else " to ".join(words)
 
 
-def _doubts(constitution: Constitution, fit: dict[str, Any]) -> list[str]:
+def _doubts(
+    constitution: Constitution, fit: dict[str, Any], basins: list[dict[str, Any]]
+) -> list[str]:
     """What a reader should hold against these results, in sentences."""
     scores, rule, doubts = constitution.scores, constitution.rule, []
     close = scores["intercept"].sub(rule.min_intercept).abs() < CLOSE
@@ -187,13 +189,24 @@ def _doubts(constitution: Constitution, fit: dict[str, Any]) -> list[str]:
             f"{_many(n, 'decision')} would turn on a change of the intercept by less than {CLOSE}: "
             "treat them as close calls."
         )
-    lowest = min(fit["starts"])
-    elsewhere = [s for s in fit["starts"] if s > lowest + 1e-6]
-    if elsewhere:
+    if not fit["settled"]:
         doubts.append(
-            f"{len(elsewhere)} of {len(fit['starts'])} starts of the fit ended at a higher loss "
-            f"(up to {max(elsewhere):.6f} instead of {lowest:.6f}), a worse explanation of the "
-            "ratings that can give another constitution. The lowest was taken."
+            f"Fewer than three of {_many(len(fit['starts']), 'start')} of the fit reached the "
+            "lowest loss: a lower one, perhaps with another constitution, may exist."
+        )
+    other = [b for b in basins if b["gained"] or b["lost"]]
+    if other:
+        near, number = other[0], _many(len(other), "other minimum", "other minima")
+        doubts.append(
+            f"The fit has {number} that would decide otherwise. The lowest of them, at a loss of "
+            f"{near['loss']:.6f} instead of {basins[0]['loss']:.6f}, would accept "
+            f"{_many(near['accepted'], 'guideline')}: {len(near['gained'])} that are not accepted "
+            f"here, and not {len(near['lost'])} that are. The lowest minimum was taken."
+        )
+    if fit["n_blocks"] > 1:
+        doubts.append(
+            f"The ratings fall into {fit['n_blocks']} blocks of users and guidelines that share no "
+            "rating: nothing relates the sides of one block to those of another."
         )
     accepted = constitution.accepted
     thin = [int((accepted[f"n_ratings_{name}"] < rule.min_ratings).sum()) for name in SIDES]
@@ -211,5 +224,5 @@ def _doubts(constitution: Constitution, fit: dict[str, Any]) -> list[str]:
     return doubts
 
 
-def _many(n: int, noun: str) -> str:
-    return f"{n} {noun}" + ("" if n == 1 else "s")
+def _many(n: int, noun: str, nouns: str = "") -> str:
+    return f"{n} {noun if n == 1 else nouns or noun + 's'}"
