@@ -14,7 +14,7 @@ import pandas as pd
 
 from aggregation.errors import InputError
 from aggregation.model import Parameters, Penalty
-from aggregation.ratings import Ratings, check_weights
+from aggregation.ratings import Ratings, check_weights, counts
 from aggregation.search import Basin, Found, Settings, Start, Watch, search
 
 REPLICATES = 8
@@ -284,7 +284,7 @@ def _carried(p: Parameters, ratings: Ratings, penalty: Penalty) -> tuple[np.ndar
         (ratings.user, ratings.n_users, p.user_embedding),
         (ratings.guideline, ratings.n_guidelines, p.guideline_embedding),
     )
-    shares = (penalty.shares(np.bincount(row, ratings.weight, size), d) for row, size, _ in sides)
+    shares = (penalty.shares(counts(row, size, ratings.weight), d) for row, size, _ in sides)
     users, guidelines = (
         (b[:, None] * penalty.size(f)).sum(axis=0)
         for (_, b), (_, _, f) in zip(shares, sides, strict=True)

@@ -3,8 +3,9 @@
 SELL-C-sigma (Kreutzer et al. 2014, doi:10.1137/130930352): the rows of a side (its users, or its
 guidelines) are sorted by number of ratings and cut into blocks of as many rows as there are lanes.
 A block is a rectangle, one row a lane, one rating a line, padded to its longest row. A pass walks
-down the lines of a block and adds to per-lane sums. No sum crosses lanes, so the order of every
-addition is fixed and the result has the same bits on any number of threads.
+down the lines of a block and adds to per-lane sums. Rows of more than twice the mean length are
+dealt out to several lanes, else few long rows would be most of the padding. The order of every
+addition is fixed, so the result has the same bits on any number of threads.
 
 A rating is one integer: the row on the other side, and in the last bits which of the few values
 that ratings have.
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aggregation.model import Array, Parameters
-from aggregation.ratings import Ratings
+from aggregation.ratings import Ratings, counts
 
 CHUNK = 1 << 20
 """Ratings that are laid out at a time: bounds the memory that it takes."""
@@ -40,7 +41,11 @@ class Side:
     start: Array
     """int32 [blocks + 1]: first line of each block, and the end."""
     place: Array
-    """int32 [rows]: block * L + lane of each row."""
+    """int32 [rows]: block * L + lane of each row, or of its first piece."""
+    more_place: Array
+    """int32 [further pieces]: the same of all but the first pieces."""
+    more_row: Array
+    """int32 [further pieces]: whose they are."""
     count: Array
     """float64 [rows, W]: (weighted) number of ratings."""
     given: Array
@@ -124,42 +129,69 @@ def _side(
     other, others = ratings.guideline, ratings.n_guidelines
     if not by_user:
         row, rows, other, others = other, others, row, rows
-    length = np.bincount(row, minlength=rows)
-    order = np.argsort(-length, kind="stable")
-    place = np.empty(rows, dtype=np.int32)
-    place[order] = np.arange(rows, dtype=np.int32)
-    lanes = _lanes(rows)
-    start = np.concatenate([[0], np.cumsum(np.maximum(length[order[::lanes]], 1))])
+    length = counts(row, rows).astype(np.int64)
+    pieces = np.maximum(-(-length // max(2 * len(row) // rows, 1)), 1)
+    first = np.concatenate([[0], np.cumsum(pieces)])[:-1]  # first piece of each row
+    owner = np.repeat(np.arange(rows), pieces)
+    number = np.arange(len(owner)) - first[owner]
+    lines = -((number - length[owner]) // pieces[owner])  # ceil: ratings of each piece
+    order = np.argsort(-lines, kind="stable")
+    place = np.empty(len(owner), dtype=np.int64)
+    place[order] = np.arange(len(owner))
+    lanes = _lanes(len(owner))
+    start = np.concatenate([[0], np.cumsum(np.maximum(lines[order[::lanes]], 1))])
+    corner = start[place // lanes] * lanes + place % lanes  # where each piece's first rating goes
     kind = np.int32 if (others + 1) << bits <= np.iinfo(np.int32).max else np.int64
-    entries = np.full((start[-1], lanes), others << bits, dtype=kind)
+    entries = _aligned((int(start[-1]), lanes), kind)
+    entries[:] = others << bits
     weight = None if weights is None else np.zeros((start[-1], lanes, weights.shape[1]))
     count = np.zeros((rows, 1 if weights is None else weights.shape[1]))
     given = np.zeros_like(count)
-    free = start[place // lanes] * lanes + place % lanes  # where each row's next rating goes
+    done = np.zeros(rows, dtype=np.int64)  # ratings of each row that are in their places
     for chunk in _chunks(len(ratings)):
         by_row = np.argsort(row[chunk], kind="stable")
         mine, theirs = row[chunk][by_row], other[chunk][by_row]
         helpful = ratings.helpful[chunk].astype(np.float64)[by_row]
-        first = np.flatnonzero(np.diff(mine, prepend=-1))
-        run = np.diff(first, append=len(mine))
-        at = free[mine] + (np.arange(len(mine)) - np.repeat(first, run)) * lanes
-        free[mine[first]] += run * lanes
+        begin = np.flatnonzero(np.diff(mine, prepend=-1))
+        run = np.diff(begin, append=len(mine))
+        rank = done[mine] + np.arange(len(mine)) - np.repeat(begin, run)
+        done[mine[begin]] += run
+        line, piece = np.divmod(rank, pieces[mine])
+        at = corner[first[mine] + piece] + line * lanes
         entries.reshape(-1)[at] = (theirs.astype(kind) << bits) | np.searchsorted(values, helpful)
         ones = _weighted(np.ones(len(mine)), weights, chunk)
         w = ones if weights is None else ones[by_row]
         if weight is not None:
             weight.reshape(-1, w.shape[1])[at] = w
-        count[mine[first]] += np.add.reduceat(w, first, axis=0)
-        given[mine[first]] += np.add.reduceat(w * helpful[:, None], first, axis=0)
-    return Side(entries, weight, start.astype(np.int32), place, count, given)
+        count[mine[begin]] += np.add.reduceat(w, begin, axis=0)
+        given[mine[begin]] += np.add.reduceat(w * helpful[:, None], begin, axis=0)
+    more = number > 0
+    return Side(
+        entries,
+        weight,
+        start.astype(np.int32),
+        place[first].astype(np.int32),
+        place[more].astype(np.int32),
+        owner[more].astype(np.int32),
+        count,
+        given,
+    )
 
 
-def _lanes(rows: int) -> int:
-    """Power of two: many enough for vectors, and few enough for at least 16 blocks, since rows
-    of unlike lengths in one block are padding. Many rows take more lanes: each block walks over
-    the other side's whole table, and that may not fit the cache.
+def _aligned(shape: tuple[int, int], kind: type) -> np.ndarray:
+    """An array that JAX takes over without a copy: it begins at a multiple of 64 bytes."""
+    size = shape[0] * shape[1] * np.dtype(kind).itemsize
+    raw = np.empty(size + 64, dtype=np.uint8)
+    skip = -raw.ctypes.data % 64
+    return raw[skip : skip + size].view(kind).reshape(shape)
+
+
+def _lanes(pieces: int) -> int:
+    """Power of two: many enough for vectors, and few enough for 16 blocks, since rows of unlike
+    lengths in one block are padding. Many rows take more lanes: each block walks over the other
+    side's whole table, and that may not fit the cache.
     """
-    return 1 << int(np.clip(rows // 16, 16, 4096)).bit_length() - 1
+    return 1 << int(np.clip(pieces // 16, 16, 4096)).bit_length() - 1
 
 
 def row_sums(lay: Layout, side: Side, mu: Array, intercept: Array, embedding: Array) -> Sums:
@@ -193,5 +225,7 @@ def row_sums(lay: Layout, side: Side, mu: Array, intercept: Array, embedding: Ar
     shapes = ((s,), (d, s), (d, s), (d, d, s))
     none = tuple(jnp.zeros((blocks * lanes, *shape)) for shape in shapes)
     sums = jax.lax.fori_loop(jnp.int32(0), jnp.int32(blocks), walk, none)
-    gone, h, hr, hh = (total[side.place] for total in sums)
+    gone, h, hr, hh = (
+        total[side.place].at[side.more_row].add(total[side.more_place]) for total in sums
+    )
     return Sums(side.given - gone, h, hr, hh)

@@ -32,11 +32,11 @@ class Ratings:
 
     def per_user(self) -> np.ndarray:
         """Number of ratings of each user, int64 [n_users]."""
-        return np.bincount(self.user, minlength=self.n_users)
+        return counts(self.user, self.n_users).astype(np.int64)
 
     def per_guideline(self) -> np.ndarray:
         """Number of ratings of each guideline, int64 [n_guidelines]."""
-        return np.bincount(self.guideline, minlength=self.n_guidelines)
+        return counts(self.guideline, self.n_guidelines).astype(np.int64)
 
     def check(self) -> None:
         """Raise InputError unless a model can be fitted to these ratings."""
@@ -91,6 +91,18 @@ class Ratings:
             for c in chunks:
                 guidelines[self.guideline[c][users[self.user[c]]]] = True
         return bool(users[self.per_user() > 0].all() and guidelines[self.per_guideline() > 0].all())
+
+
+def counts(row: np.ndarray, size: int, weight: np.ndarray | None = None) -> np.ndarray:
+    """(Weighted) number of ratings of each row, float64 [size].
+
+    In chunks: `np.bincount` makes an int64 copy of all that it is given.
+    """
+    total = np.zeros(size)
+    for at in range(0, len(row), 1 << 22):
+        here = slice(at, at + (1 << 22))
+        total += np.bincount(row[here], None if weight is None else weight[here], size)
+    return total
 
 
 def check_weights(weight: np.ndarray, n: int) -> None:

@@ -153,11 +153,13 @@ def search(
             break
     distinct = _distinct(ends)
     lowest = (_improved(work, ratings, distinct) if settings.moves else distinct)[:BATCH]
-    work.doing = "polishing"
-    polished, _ = work.sweep([end.parameters for end in lowest], settings.tolerance * POLISH)
-    basins = _distinct(
-        [min(pair, key=lambda end: end.residual) for pair in zip(polished, lowest, strict=True)]
-    )
+    if settings.max_starts > 1:
+        work.doing = "polishing"
+        fine, _ = work.sweep([end.parameters for end in lowest], settings.tolerance * POLISH)
+        lowest = [
+            min(pair, key=lambda end: end.residual) for pair in zip(fine, lowest, strict=True)
+        ]
+    basins = _distinct(lowest)
     return Found(
         basins=tuple(
             Basin(

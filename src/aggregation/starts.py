@@ -28,7 +28,10 @@ def plan(ratings: Ratings, dimensions: int, seed: int, prior: Parameters | None)
     """Endless starts. Uniform draws are the original's; singular vectors find what they miss."""
     g, u, d = ratings.n_guidelines, ratings.n_users, dimensions
     random = np.random.default_rng(seed)
-    mean = np.float64(np.average(ratings.helpful, weights=ratings.weight))
+    if ratings.weight is None:
+        mean = ratings.helpful.mean(dtype=np.float64)
+    else:
+        mean = np.average(ratings.helpful.astype(np.float64), weights=ratings.weight)
     cold = Parameters(mean, np.zeros(u), np.zeros((u, d)), np.zeros(g), np.zeros((g, d)))
 
     def uniform(*, led_in: bool) -> Point:
@@ -84,7 +87,8 @@ def _singular_vectors(ratings: Ratings, k: int) -> tuple[np.ndarray, np.ndarray,
     r, w = ratings, np.ones(len(ratings)) if ratings.weight is None else ratings.weight
     n_u = np.maximum(np.bincount(r.user, w, r.n_users), 1e-9)
     n_g = np.maximum(np.bincount(r.guideline, w, r.n_guidelines), 1e-9)
-    error = r.helpful - np.average(r.helpful, weights=w)
+    helpful = r.helpful.astype(np.float64)
+    error = helpful - np.average(helpful, weights=w)
     level = np.zeros(r.n_guidelines)
     for _ in range(20):
         by_user = np.bincount(r.user, w * error, r.n_users) / n_u
@@ -94,8 +98,8 @@ def _singular_vectors(ratings: Ratings, k: int) -> tuple[np.ndarray, np.ndarray,
         level += by_guideline
     shape = (r.n_users, r.n_guidelines)
     found = []
-    for values in (r.helpful, error):
-        matrix = csr_array((np.asarray(w * values, np.float64), (r.user, r.guideline)), shape=shape)
+    for values in (helpful, error):
+        matrix = csr_array((w * values, (r.user, r.guideline)), shape=shape)
         other = matrix.T.tocsr()
         vectors = np.random.default_rng(0).random((r.n_guidelines, k))
         for _ in range(30):
