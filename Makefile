@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test lab lint types lock docs picture clean help
+.PHONY: run test bench lab lint types lock docs picture clean help
 .DEFAULT_GOAL := help
 
 help: ## Say what can be made
@@ -16,6 +16,9 @@ run: $(READY) ## Run the demo and say where the report is
 
 test: $(READY) ## Run all tests (real data: see AGGREGATION_DATA in CONTRIBUTING.md)
 	@$(BIN)/pytest
+
+bench: $(READY) ## Measure the solver, half an hour; some of it: make bench ONLY="scale refits"
+	@$(BIN)/python benchmarks/bench.py $(ONLY)
 
 lab: $(READY) ## Open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --config=notebooks/jupyter_lab_config.py

@@ -62,11 +62,11 @@ def test_the_loss_curve_tells_where_the_starts_ended():
     history = pd.DataFrame(
         {"sweep": [1, 1, 2, 2], "start": [1, 2, 1, 2], "loss": [0.5, 0.6, 0.2, 0.3]}
     )
-    alt = plots.loss_curve(history, best=1).alt
+    alt = plots.loss_curve(history).alt
     assert "2 starts over 2 sweeps" in alt
     assert "lowest ends at 0.200000" in alt
     assert "1 of 2 starts" in alt
-    plots.loss_curve(history[history["start"] == 1], best=1)  # one start alone has no others
+    plots.loss_curve(history[history["start"] == 1])  # one start alone has no others
 
 
 def test_activity_tells_the_medians():

@@ -26,18 +26,18 @@ PARAMS = """\
 run: small
 seed: 7
 source: {kind: simulated, n_users: 80}
-train: {starts: 2}
+train: {starts: 2, max_starts: 2, moves: false}
 """
 
 AFTER_TRAIN = {
     *("params.yaml", "manifest.json", "timing.json", "data/ingest.json", "model/fit.json"),
     *(f"data/{t}.parquet" for t in ("ratings", "guidelines", "users", "topics")),
-    *(f"model/{t}.parquet" for t in ("guidelines", "users", "history")),
+    *(f"model/{t}.parquet" for t in ("guidelines", "users", "history", "basins")),
     *("notebooks/ingest.ipynb", "notebooks/train.ipynb"),
     *("report/ingest.html", "report/train.html"),
 }
 AFTER_PUBLISH = AFTER_TRAIN | {
-    *("evidence/guidelines.parquet", "evidence/summary.json"),
+    *("evidence/guidelines.parquet", "evidence/basins.json", "evidence/summary.json"),
     *("constitution.json", "constitution.csv", "report/index.html"),
     *("notebooks/diagnostics.ipynb", "notebooks/publish.ipynb"),
     *("report/diagnostics.html", "report/publish.html"),
@@ -109,7 +109,17 @@ def test_the_fit_tells_how_it_ended(first):
     assert 0 <= fit["kkt_residual"] <= 1e-6
     assert len(fit["starts"]) == 2
     assert fit["objective"] == pytest.approx(min(fit["starts"]), rel=1e-12)
-    assert fit["penalty"] == {"intercept": 0.15, "embedding": 0.03}
+    assert fit["penalty"] == {
+        "intercept": 0.15,
+        "embedding": 0.03,
+        "norm": "l1",
+        "per": "rating",
+    }
+    assert fit["method"] == "alternating"
+    assert fit["settled"] is False
+    assert fit["balance"] < 1e-6
+    assert fit["basins"][0]["objective"] == fit["objective"]
+    assert fit["n_blocks"] == 1
     assert fit["sweeps"] >= 1
     assert isinstance(fit["mu"], float)
     counts = (len(ratings), ratings["user_id"].nunique(), ratings["guideline_id"].nunique())

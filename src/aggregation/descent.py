@@ -46,7 +46,7 @@ def descend(
     Stops after at least 100 steps when |L_k - L_k-1| <= 1e-8 + 1e-5 |L_k-1|, or after 10,000. At 0,
     where |f| has no slope, 0 is taken, as JAX does.
     """
-    lay = jax.tree.map(jnp.asarray, layout(ratings))
+    lay = jax.device_put(layout(ratings))
     p = Parameters(*(jnp.asarray(x, jnp.float32)[..., None] for x in start.arrays()))
     last, losses, going = jnp.asarray(jnp.nan, jnp.float32), [np.empty(0, np.float32)], True
     done = 0

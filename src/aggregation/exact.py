@@ -190,12 +190,16 @@ def fixed_sum(x: Array, lanes: int = 256) -> Array:
     then by halving.
     """
     lanes = min(lanes, 1 << max(x.shape[0] - 1, 0).bit_length())
-    lines = -(-x.shape[0] // lanes)
-    padding = jnp.zeros((lines * lanes - x.shape[0], *x.shape[1:]), x.dtype)
-    x = jnp.concatenate([x, padding]).reshape(lines, lanes, *x.shape[1:])
-    total = x[0]
-    if lines > 1:
-        total = jax.lax.fori_loop(1, lines, lambda line, total: total + x[line], total)
+    lines, rest = divmod(x.shape[0], lanes)
+
+    def add(line: Array, total: Array) -> Array:
+        return total + jax.lax.dynamic_slice_in_dim(x, line * lanes, lanes)
+
+    total = jnp.zeros((lanes, *x.shape[1:]), x.dtype)
+    if lines:
+        total = jax.lax.fori_loop(0, lines, add, total)
+    if rest:
+        total = total.at[:rest].add(x[lines * lanes :])
     while len(total) > 1:
         half = len(total) // 2
         total = total[:half] + total[half:]

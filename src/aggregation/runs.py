@@ -112,6 +112,7 @@ def _execute(stage: str, folder: RunFolder, given: dict[str, Any]) -> None:
             kernel_name="python3",
             progress_bar=sys.stderr.isatty(),
             stderr_file=sys.stderr if sys.stderr.isatty() else None,  # a fit's own progress
+            coalesce_streams=True,  # else a bar and what wipes it away are two outputs
             extra_arguments=["--log-level=CRITICAL"],  # else it warns that its sockets are TCP
         )
     except PapermillExecutionError as error:

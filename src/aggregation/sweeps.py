@@ -92,13 +92,13 @@ class Sweeper:
         held = held or Held(np.zeros(ratings.n_users, bool), np.zeros(ratings.n_guidelines, bool))
         with jax.enable_x64(True):
             self.terms = Terms(
-                lay=jax.tree.map(jnp.asarray, layout(ratings, weights)),
-                hold_user=jnp.asarray(held.users)[:, None],
-                hold_guideline=jnp.asarray(held.guidelines)[:, None],
-                hold_mu=jnp.asarray(held.users.any() or held.guidelines.any()),
-                intercept=jnp.asarray(penalty.intercept, jnp.float64),
-                embedding=jnp.asarray([penalty.embedding], jnp.float64),
-                tolerance=jnp.asarray(0.0),
+                lay=jax.device_put(layout(ratings, weights)),  # takes the arrays over, no copy
+                hold_user=held.users[:, None],
+                hold_guideline=held.guidelines[:, None],
+                hold_mu=held.users.any() or held.guidelines.any(),
+                intercept=np.float64(penalty.intercept),
+                embedding=np.array([penalty.embedding]),
+                tolerance=np.float64(0.0),
                 penalty=replace(penalty, intercept=0.0, embedding=0.0),
             )
         self.n = len(ratings)
@@ -120,8 +120,8 @@ class Sweeper:
         with jax.enable_x64(True):
             terms = replace(
                 self.terms,
-                embedding=self.terms.embedding * jnp.asarray(strength, jnp.float64),
-                tolerance=jnp.asarray(tolerance, jnp.float64),
+                embedding=self.terms.embedding * np.asarray(strength, np.float64),
+                tolerance=np.float64(tolerance),
             )
             state = _first_state(start)
             s = len(state.objective)
@@ -130,7 +130,7 @@ class Sweeper:
             done = 0
             while True:
                 limit = min(per_call, max_sweeps - done)
-                state = _sweeps(terms, jnp.int32(limit), state)
+                state = _sweeps(terms, np.int32(limit), state)
                 history.append(np.asarray(state.history)[: int(state.sweeps)])
                 done += int(state.sweeps)
                 objective, residual = np.asarray(state.objective), np.asarray(state.residual)
@@ -155,21 +155,24 @@ class Sweeper:
 
 
 def _first_state(p: Parameters) -> _State:
-    """The state of starts that have not swept yet, from NumPy arrays ending in [S]."""
-    p = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), p)
-    # Every dtype is spelt out: a type that changes after the first call would compile it anew.
+    """The state of starts that have not swept yet, arrays ending in [S].
+
+    NumPy's arrays: JAX compiles even a `zeros`, and the first fit would wait for a dozen of these.
+    Every dtype is spelt out: a type that changes after the first call would compile it anew.
+    """
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), p)
     g, d, s = p.guideline_embedding.shape
-    memory = jnp.zeros((1 + g + g * d, MEMORY, s), jnp.float64)
+    memory = np.zeros((1 + g + g * d, MEMORY, s))
     return _State(
         parameters=p,
         image=Guess(p.mu, p.guideline_intercept, p.guideline_embedding),
-        objective=jnp.full(s, jnp.inf, jnp.float64),
-        residual=jnp.full(s, jnp.inf, jnp.float64),
-        steps=jnp.full(s, -1, jnp.int32),
+        objective=np.full(s, np.inf),
+        residual=np.full(s, np.inf),
+        steps=np.full(s, -1, np.int32),
         change=memory,
         image_change=memory,
-        sweeps=jnp.zeros((), jnp.int32),
-        history=jnp.zeros((SWEEPS_PER_CALL, s), jnp.float64),
+        sweeps=np.int32(0),
+        history=np.zeros((SWEEPS_PER_CALL, s)),
     )
 
 
@@ -227,7 +230,9 @@ def _extrapolated(state: _State, count: Array) -> Guess:
     by_axis = jnp.broadcast_to(count[:, None], (g, d, s)).reshape(g * d, s)
     weight = jnp.concatenate([count.sum(axis=0)[None], count, by_axis])
     columns = jnp.concatenate([state.change, f[:, None]], axis=1)
-    products = fixed_sum(weight[:, None, None] * columns[:, :, None] * columns[:, None])
+    # One column at a time: all products at once would be the largest array of a fit.
+    weighted = jnp.moveaxis(weight[:, None] * columns, 1, 0)
+    products = jax.lax.map(lambda column: fixed_sum(columns * column[:, None]), weighted)
     gram = jnp.moveaxis(products[:MEMORY, :MEMORY], -1, 0)
     trace = jnp.trace(gram, axis1=1, axis2=2)[:, None, None]
     ridge = (1e-12 * trace + jnp.where(trace > 0, 0, 1)) * jnp.eye(MEMORY)
