@@ -37,3 +37,11 @@ def test_an_empty_table_says_so():
     assert "<th>" in Table(pd.DataFrame({"a": []}))._repr_html_().replace(
         ' style="text-align: left;"', ""
     )
+
+
+def test_lists_are_shown_as_words():
+    frame = pd.DataFrame({"basin": [1, 2], "gained": [[], ["a", "<b>"]], "lost": [[], []]})
+    shown = Table(frame)._repr_html_()
+    assert "<td>a, &lt;b&gt;</td>" in shown
+    assert "[" not in shown
+    assert "lost" not in shown  # blank throughout

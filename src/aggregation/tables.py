@@ -39,6 +39,9 @@ class Table:
     def _short(self) -> pd.DataFrame:
         shown = self.frame.copy()
         for name in shown.columns:
+            lists = shown[name].map(lambda cell: isinstance(cell, list))
+            if lists.all():
+                shown[name] = shown[name].map(lambda cell: ", ".join(map(str, cell))).astype("str")
             if pd.api.types.is_string_dtype(shown[name]):
                 text = shown[name].astype("str")
                 cut = text.str.len() > LONGEST

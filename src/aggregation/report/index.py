@@ -201,7 +201,7 @@ def _doubts(
             f"The fit has {number} that would decide otherwise. The lowest of them, at a loss of "
             f"{near['loss']:.6f} instead of {basins[0]['loss']:.6f}, would accept "
             f"{_many(near['accepted'], 'guideline')}: {len(near['gained'])} that are not accepted "
-            f"here, and not {len(near['lost'])} that are. The lowest minimum was taken."
+            f"here, without {len(near['lost'])} of those that are. The lowest minimum was taken."
         )
     if fit["n_blocks"] > 1:
         doubts.append(
