@@ -39,9 +39,10 @@ class Table:
     def _short(self) -> pd.DataFrame:
         shown = self.frame.copy()
         for name in shown.columns:
-            lists = shown[name].map(lambda cell: isinstance(cell, list))
-            if lists.all():
-                shown[name] = shown[name].map(lambda cell: ", ".join(map(str, cell))).astype("str")
+            cells = list(shown[name])
+            if cells and all(isinstance(cell, list) for cell in cells):
+                words = [", ".join(map(str, cell)) for cell in cells]
+                shown[name] = pd.Series(words, index=shown.index, dtype="str")
             if pd.api.types.is_string_dtype(shown[name]):
                 text = shown[name].astype("str")
                 cut = text.str.len() > LONGEST
