@@ -1,0 +1,164 @@
+"""The tables of `benchmarks/README.md` and the plot of growth, from the results of `bench.py`."""
+
+from pathlib import Path
+
+from worlds import LOWEST
+
+HEAD = """# Benchmarks
+
+`make bench` runs everything (half an hour), `make bench ONLY="scale refits"` some of it. Every
+measurement runs in a process of its own; each line says the machine's load when it began. Times
+depend on the machine: what one run measured side by side can be compared, two runs cannot.
+
+The bars are those the solver was built to; a line that misses its bar says so.
+"""
+
+
+def write(results: dict, folder: Path) -> str:
+    """Write README.md and growth.png into `folder`; gives the README back."""
+    parts = [HEAD]
+    for section, found in results.items():
+        title, columns, rows = SECTIONS[section](found["rows"])
+        loads = [row["load"] for row in found["rows"].values()]
+        parts.append(
+            f"\n## {title}\n\n{found['machine']}; load when measurements began "
+            f"{min(loads)} to {max(loads)}\n\n{table(columns, rows)}\n"
+        )
+        if section == "scale":
+            grow(found["rows"], folder / "growth.png")
+            parts.append("\n![Seconds of layout and fit over the number of ratings](growth.png)\n")
+    text = "".join(parts)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def table(columns: list[str], rows: list[list]) -> str:
+    """Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def within(value: float, bar: float, text: str, *, least: bool = False) -> str:
+    """The value, and whether it misses the bar."""
+    missed = value < bar if least else value > bar
+    return f"**{text}, misses it**" if missed else text
+
+
+def quality(rows: dict) -> tuple:
+    """Default search, 20 seeds."""
+    columns = ["moderation all", "ratings", "lowest loss", "highest", "bar", "KKT residual"]
+    columns += ["accepted sets", "accepted", "settled", "starts", "s a fit"]
+    lines = []
+    for name, r in rows.items():
+        line = [name, f"{r['ratings']:,}", f"{r['lowest']:.9f}"]
+        line.append(within(r["highest"], LOWEST[name], f"{r['highest']:.9f}"))
+        line += [LOWEST[name], within(r["residual"], 1e-6, f"{r['residual']:.0e}")]
+        line += [within(r["sets"], 1, str(r["sets"])), ", ".join(map(str, r["accepted"]))]
+        lines.append([*line, f"{r['settled']} of 20", r["starts"], f"{r['seconds']:.2f}"])
+    return "The default search from 20 seeds", columns, lines
+
+
+def sweeps(rows: dict) -> tuple:
+    """Plain against extrapolated."""
+    names = list(dict.fromkeys(key.rsplit(" ", 1)[0] for key in rows))
+    lines = []
+    for name in names:
+        plain, fast = (rows[f"{name} {how}"]["sweeps"] for how in ("plain", "extrapolated"))
+        lines.append([name, plain, fast, f"{plain / fast:.1f}"])
+    title = "Sweeps until eight uniform starts have a KKT residual of 1e-6"
+    return title, ["", "plain", "extrapolated", "times fewer"], lines
+
+
+def against_original(rows: dict) -> tuple:
+    """Loop against loop."""
+    columns = ["", "original: steps", "loss", "ms a step (100 timed)", "s in all"]
+    columns += ["ours: sweeps", "ms", "times faster (bar 20,000)", "with our layout"]
+    lines = []
+    for name, r in rows.items():
+        line = [name, f"{r['steps']:,}", f"{r['loss']:.4f}", f"{r['step_ms']:.1f}"]
+        times = r["original_s"] / r["ours_ms"] * 1e3
+        with_layout = r["original_s"] / (r["ours_ms"] + r["layout_ms"]) * 1e3
+        line += [f"{r['original_s']:.0f}", r["sweeps"], f"{r['ours_ms']:.2f}"]
+        line += [within(times, 2e4, f"{times:,.0f}", least=True), f"{with_layout:,.0f}"]
+        lines.append(line)
+    return "To the loss where the original stops (its loop, dense, not compiled)", columns, lines
+
+
+def first_call(rows: dict) -> tuple:
+    """Fresh processes."""
+    bars = {"cold": 3, "warm": 1}
+    lines = [
+        [key, within(r["first_s"], bars[key], f"{r['first_s']:.2f}"), bars[key]]
+        + [f"{r['again_s']:.2f}"]
+        for key, r in rows.items()
+        if key in bars
+    ]
+    columns = ["compilation cache", "s, first fit", "bar", "s, next fit"]
+    return "First fit of a process, 8 starts, vtaiwan.uberx", columns, lines
+
+
+def scale(rows: dict) -> tuple:
+    """From 1e5 to 1e8 ratings."""
+    columns = ["ratings", "layout s", "fit s", "sweeps", "KKT residual", "loss", "at f = 0"]
+    columns += ["ns a rating and half pass", "least pass, 1 number", "2 numbers", "times", "GB"]
+    columns += ["GB at 16 B + 1 GB"]
+    lines = []
+    for r in rows.values():
+        n, big = r["ratings"], r["ratings"] > 5e6
+        bars = (90, 90) if n > 5e7 else (3, 3) if big else (9, 9)
+        room = 16e-9 * n + 1
+        line = [f"{n:,}", within(r["layout_s"], bars[0], f"{r['layout_s']:.2f}")]
+        line += [within(r["fit_s"] + (n > 5e7) * r["layout_s"], bars[1], f"{r['fit_s']:.2f}")]
+        line += [r["sweeps"], f"{r['residual']:.0e}", f"{r['loss']:.5f}"]
+        line += [f"{r['without_embeddings']:.5f}", within(r["ns"], 5, f"{r['ns']:.2f}")]
+        line += [f"{r['one_ns']:.2f}", f"{r['both_ns']:.2f}"]
+        line += [f"{r['ns'] / r['one_ns']:.1f}, {r['ns'] / r['both_ns']:.1f}"]
+        line += [within(r["peak_gb"], room, f"{r['peak_gb']:.2f}"), f"{room:.2f}"]
+        lines.append(line)
+    return "One start, led in, to a KKT residual of 1e-4, on simulated ratings", columns, lines
+
+
+def refits(rows: dict) -> tuple:
+    """Bootstrap."""
+    lines = [
+        [name, within(r["seconds"], 10, f"{r['seconds']:.1f}"), 10, f"{r['fits_s']:.0f}"]
+        + [f"{r['converged']} of 200", f"{r['residual']:.0e}"]
+        for name, r in rows.items()
+    ]
+    columns = ["", "s, 200 refits, warm", "bar", "s, 200 fits", "converged", "KKT residual"]
+    return "Bootstrap weights", columns, lines
+
+
+def axes(rows: dict) -> tuple:
+    """Several axes."""
+    columns = ["deliberation, axes", "s, 8 starts", "s, compiled", "loss", "KKT residual"]
+    columns += ["balance", "sweeps"]
+    lines = [
+        [key, f"{r['first_s']:.2f}", f"{r['again_s']:.2f}", f"{r['loss']:.6f}"]
+        + [within(r["residual"], 1e-6, f"{r['residual']:.0e}"), f"{r['balance']:.0e}", r["sweeps"]]
+        for key, r in rows.items()
+    ]
+    return "Several axes", columns, lines
+
+
+def grow(rows: dict, path: Path) -> None:
+    """Seconds over ratings, both logarithmic, beside what is linear in ratings."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    n = [r["ratings"] for r in rows.values()]
+    figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+    for key, label, marker in (("layout_s", "layout", "s"), ("fit_s", "fit, one start", "o")):
+        seconds = [r[key] for r in rows.values()]
+        ax.loglog(n, seconds, marker=marker, label=label)
+    ax.loglog(n, [seconds[-1] * x / n[-1] for x in n], "k:", label="linear, through the last fit")
+    ax.set(xlabel="ratings", ylabel="seconds", title="Growth with the number of ratings")
+    ax.legend()
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+SECTIONS = {
+    f.__name__: f for f in (first_call, against_original, sweeps, refits, axes, scale, quality)
+}
