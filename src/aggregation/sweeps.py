@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -176,7 +177,7 @@ def _first_state(p: Parameters) -> _State:
     )
 
 
-@jax.jit
+@partial(jax.jit, donate_argnames="state")
 def _sweeps(terms: Terms, limit: Array, state: _State) -> _State:
     """Sweep until every start is stationary, `limit` times at most."""
 
