@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test bench lab lint types lock docs picture clean help
+.PHONY: run test bench platform lab lint types lock docs picture clean help
 .DEFAULT_GOAL := help
 
 help: ## Say what can be made
@@ -19,6 +19,9 @@ test: $(READY) ## Run all tests (real data: see AGGREGATION_DATA in CONTRIBUTING
 
 bench: $(READY) ## Measure the solver, half an hour; some of it: make bench ONLY="scale refits"
 	@$(BIN)/python benchmarks/bench.py $(ONLY)
+
+platform: $(READY) ## Serve a platform on this machine, with a simulated deliberation, to try things on
+	@$(BIN)/python tests/loopback.py
 
 lab: $(READY) ## Open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab --config=notebooks/jupyter_lab_config.py

@@ -343,7 +343,7 @@ def test_the_parameter_files_that_come_with_the_project_are_valid(path, write):
 
 def test_there_are_parameter_files_for_every_kind_of_source():
     kinds = {load_params(path).source.kind for path in (ROOT / "params").glob("*.yaml")}
-    assert kinds == {"simulated", "platform-file", "polis", "table"}
+    assert kinds == {"simulated", "platform-file", "platform", "polis", "table"}
 
 
 def test_the_parameter_file_of_the_design_is_valid(write):

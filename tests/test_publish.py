@@ -11,9 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregation import Dataset, Parameters, Rule, body, encode, payload, score, select, table
+from aggregation import (
+    Dataset,
+    Parameters,
+    Rule,
+    body,
+    changes,
+    encode,
+    guards,
+    payload,
+    score,
+    select,
+    table,
+)
 from aggregation.dataset import frame
-from aggregation.publish import neutral, topic_paths
+from aggregation.publish import Payload, neutral, topic_paths
 
 NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
 LISTS = {
@@ -109,3 +121,70 @@ def test_neutral_text_starts_with_no_formula_and_loses_nothing(text):
 
 def test_paths_of_topics_go_from_the_root_down(world):
     assert topic_paths(world[3].topics) == {"t": "=root", "s": "=root > leaf"}
+
+
+# What publishing would change.
+
+
+def model(accepted, mu=0.5, **scores):
+    ids = sorted({*accepted, "x"})
+    return Payload(
+        accepted_guideline_ids=list(accepted),
+        guideline_scores={g: scores.get(g, 0.5) for g in accepted},
+        guideline_intercepts=dict.fromkeys(ids, 0.4),
+        user_intercepts={"u": 0.1},
+        guideline_embeddings={g: [0.2] for g in ids},
+        user_embeddings={"u": [0.3]},
+        mu=mu,
+    )
+
+
+def test_changes_tell_what_is_new_gone_and_moved():
+    found = changes(model("abc", a=0.5, b=0.6), model("bcd", mu=0.7, b=0.75))
+    assert not found.first
+    assert found.accepted == ("d",)
+    assert found.gone == ("a",)
+    assert found.kept == 2
+    assert found.moved == {"b": pytest.approx(0.15)}
+    assert found.mu == pytest.approx(0.2)
+    assert not found.same
+    table = found.table().set_index("change")
+    assert table.loc["newly accepted", "guidelines"] == ["d"]
+    assert table.loc["of these, score moved (by +0.150 at most)", "n"] == 1
+
+
+def test_a_first_constitution_is_all_new():
+    found = changes(None, model("ab"))
+    assert found.first
+    assert found.accepted == ("a", "b")
+    assert not found.same
+
+
+@given(st.floats(-0.9e-6, 0.9e-6), st.booleans())
+def test_noise_within_a_fits_tolerance_is_no_change_and_more_is(noise, anywhere):
+    base = model("ab")
+    moved = base.model_dump()
+    if anywhere:
+        moved["user_embeddings"]["u"][0] += noise
+    moved["mu"] += noise
+    assert changes(base, Payload(**moved)).same
+    moved["guideline_intercepts"]["a"] += 3e-6
+    assert not changes(base, Payload(**moved)).same
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "ratings", "says"),
+    [
+        ("abcd", "", (9, 9), ["no guideline is accepted", "4 of the 4"]),
+        ("abcd", "ax", (9, 9), ["3 of the 4"]),
+        ("abcd", "abx", (9, 9), []),
+        ("ab", "ab", (8, 9), ["8 ratings are fewer than the 9"]),
+        ("", "a", (9, 9), []),
+    ],
+)
+def test_guards_stop_what_nobody_can_have_meant(before, after, ratings, says):
+    new = model(after)
+    against = guards(changes(model(before), new), new, *ratings)
+    assert len(against) == len(says)
+    for reason, words in zip(against, says):
+        assert words in reason

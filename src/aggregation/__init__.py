@@ -22,8 +22,9 @@ from aggregation.model import (
     predict,
 )
 from aggregation.params import Params, load_params, sections
+from aggregation.posting import post
 from aggregation.progress import progress
-from aggregation.publish import body, overview, payload, table
+from aggregation.publish import body, changes, guards, overview, payload, table
 from aggregation.ratings import Ids, Ratings, encode
 from aggregation.search import Settings
 from aggregation.simulate import Simulation, simulate
@@ -55,14 +56,17 @@ __all__ = [
     "basins",
     "body",
     "by_side",
+    "changes",
     "encode",
     "fit",
     "from_tables",
+    "guards",
     "load_params",
     "loss",
     "overview",
     "payload",
     "perspectives",
+    "post",
     "predict",
     "progress",
     "read",

@@ -46,7 +46,8 @@ def main() -> None:
 @click.option(
     "--out", default="outputs", show_default=True, help="Folder that holds the run folders."
 )
-def run(params: str, changes: tuple[str, ...], until: str, out: str) -> None:
+@click.option("--offline", is_flag=True, help="Read the platform's export that is saved already.")
+def run(params: str, changes: tuple[str, ...], until: str, out: str, offline: bool) -> None:
     """Run the notebooks with the parameters of the file PARAMS.
 
     Ingest, train, diagnostics and publish, in this order, into OUT/<run>. An earlier run of the
@@ -57,11 +58,17 @@ def run(params: str, changes: tuple[str, ...], until: str, out: str) -> None:
       aggregation run params/demo.yaml
       aggregation run params/demo.yaml --set train.starts=16 --set run=more-starts
       aggregation run params/polis.yaml --until train --out /tmp/outputs
+      aggregation run params/platform.yaml --offline
     """
+    changes += ("source.offline=true",) if offline else ()
     from aggregation import runs  # loads papermill, which the other commands do without
+    from aggregation.posting import LAST
 
     folder = runs.run(params, changes=changes, until=until, out=out, say=click.echo)
     report = folder / "report" / "index.html"
+    told = folder / LAST
+    if told.exists():
+        click.echo(told.read_text("utf-8").strip())
     click.echo(f"Report: {report}" if report.exists() else f"Run folder: {folder}")
 
 

@@ -1,9 +1,15 @@
 """Errors that people see. Each message says what is wrong, where, and what to do.
 
 AggregationError
-├── InputError        the data: a file, a table, a record
-├── ParameterError    the parameter file or a --set
-└── RunError          a run: its folder, a stage that failed, a fit that did not converge
+├── InputError            the data: a file, a table, a record
+├── ParameterError        the parameter file or a --set
+├── RunError              a run: its folder, a stage that failed, a fit that did not converge
+└── ServiceError          a service on the network
+    ├── AccessError           it refuses the key, or there is none
+    ├── UnreachableError      no connection, no valid certificate, no answer in time
+    ├── BusyError             it says "not now", again and again
+    ├── AnswerError           what it answered cannot be used
+    └── UnknownOutcomeError   what was sent may have arrived, or not
 """
 
 
@@ -21,3 +27,27 @@ class ParameterError(AggregationError):
 
 class RunError(AggregationError):
     """A run that cannot go on."""
+
+
+class ServiceError(AggregationError):
+    """A service that did not do what was asked."""
+
+
+class AccessError(ServiceError):
+    """The key is missing, or the service refuses it."""
+
+
+class UnreachableError(ServiceError):
+    """The service cannot be reached, or not in time."""
+
+
+class BusyError(ServiceError):
+    """The service asks to wait, or fails, as often as we tried."""
+
+
+class AnswerError(ServiceError):
+    """An answer that cannot be used."""
+
+
+class UnknownOutcomeError(ServiceError):
+    """Nobody knows whether what was sent arrived."""

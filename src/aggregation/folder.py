@@ -62,8 +62,16 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a UTF-8 file."""
+        self.write_bytes(name, text.encode("utf-8"))
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file as it is."""
         with self.writing(name) as path:
-            path.write_bytes(text.encode("utf-8"))
+            path.write_bytes(content)
+
+    def read_bytes(self, name: str) -> bytes:
+        """A file as it is."""
+        return self._there(name).read_bytes()
 
     def write_json(self, name: str, value: object) -> None:
         """Write JSON for people: indented, in the order given. NaN is refused."""

@@ -15,7 +15,8 @@ from aggregation.params import Params
 ROOT = Path(__file__).resolve().parents[2]
 """The project: its notebooks, lock and history."""
 
-VOLATILE = ("timing.json", "manifest.json")
+VOLATILE = ("timing.json", "manifest.json", "published", "source")
+"""Not among the outputs: what tells times, and what came from the platform (an input)."""
 LIBRARIES = ("jax", "jaxlib", "numpy", "pandas", "pyarrow", "matplotlib", "papermill")
 
 
@@ -25,12 +26,12 @@ def manifest(params: Params, folder: Path) -> dict[str, Any]:
     made = [
         p
         for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.relative_to(folder).as_posix() not in VOLATILE
+        if p.is_file() and p.relative_to(folder).parts[0] not in VOLATILE
     ]
     return {
         "run": params.run,
         "seed": params.seed,
-        "input": _inputs(params),
+        "input": _inputs(params, folder),
         "parameters": sha256(folder / "params.yaml"),
         "lock": sha256(ROOT / "requirements.lock"),
         "notebooks": {p.name: sha256(p) for p in notebooks},
@@ -52,8 +53,10 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _inputs(params: Params) -> dict[str, str]:
-    """Name and hash of each file that the source names; none for a simulated one."""
+def _inputs(params: Params, folder: Path) -> dict[str, str]:
+    """Name and hash of each file that the source names or sent; none for a simulated one."""
+    if params.source.kind == "platform":
+        return {"export.json": sha256(folder / "source" / "export.json")}
     named = [getattr(params.source, key, None) for key in ("path", "guidelines")]
     files: list[Path] = []
     for name in filter(None, named):

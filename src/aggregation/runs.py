@@ -22,10 +22,12 @@ import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
+from aggregation import errors
 from aggregation.errors import RunError
 from aggregation.folder import RunFolder
 from aggregation.manifest import ROOT, manifest
 from aggregation.params import dump, load_params
+from aggregation.posting import LAST
 from aggregation.report.environment import STAGES
 from aggregation.report.pages import write_page
 
@@ -36,12 +38,16 @@ MADE = (
     "data",
     "model",
     "evidence",
+    "demographics",
     "notebooks",
     "report",
     "constitution.json",
     "constitution.csv",
+    LAST,
 )
-"""What a run makes in its folder, and what a new run of that name clears away first."""
+"""What a run makes in its folder, and what a new run of that name clears away first.
+
+What came from the platform (`source/`) and what went there (`published/`) stays."""
 
 
 def run(
@@ -55,7 +61,8 @@ def run(
     """Run the notebooks up to `until`; return the run's folder.
 
     All parameters are checked before anything runs. A folder without manifest.json is of a run
-    that did not finish. `say` hears one line per stage. Raises ParameterError, or RunError with
+    that did not finish. `say` hears one line per stage. Where only demographics failed, the others
+    are done before that error is raised. Raises ParameterError, or RunError with
     the cell and its error; the failed notebook is kept as notebooks/<stage>.failed.ipynb.
     """
     params = load_params(params_path, changes)
@@ -63,15 +70,23 @@ def run(
     _clear(folder.path)
     folder.write_text("params.yaml", dump(params))
     given = params.model_dump()
-    stages = STAGES[: STAGES.index(until) + 1]
-    started, durations = datetime.now(UTC), {}
+    stages = [s for s in STAGES if s != "demographics" or params.demographics is not None]
+    stages = [s for s in stages if STAGES.index(s) <= STAGES.index(until)]
+    started, durations, late = datetime.now(UTC), {}, None
     with ThreadPoolExecutor(1) as beside:  # a page is rendered while the next kernel works
         pages = []
         for number, stage in enumerate(stages, start=1):
             begin = time.perf_counter()
             say(f"[{number}/{len(stages)}] {stage} ...")
-            _execute(stage, folder, given | {"out": str(out)})
-            pages.append(beside.submit(write_page, folder, stage))
+            try:
+                _execute(stage, folder, given | {"out": str(out)})
+                pages.append(beside.submit(write_page, folder, stage, stages))
+            except RunError as error:
+                if stage != "demographics":
+                    raise
+                late = error  # who took part changes no verdict: the constitution goes on
+                say(f"[{number}/{len(stages)}] {stage} failed, the others go on")
+                continue
             durations[stage] = round(time.perf_counter() - begin, 3)
             say(f"[{number}/{len(stages)}] {stage} done in {durations[stage]:.1f} s")
         for page in pages:
@@ -79,6 +94,8 @@ def run(
     timing = {"started": started.isoformat(), "seconds": durations, "host": platform.node()}
     folder.write_json("timing.json", timing)
     folder.write_json("manifest.json", manifest(params, folder.path))
+    if late is not None:
+        raise late
     return folder.path
 
 
@@ -150,7 +167,8 @@ def declared(notebook: Path) -> list[str]:
 def _failure(stage: str, error: PapermillExecutionError, failed: Path) -> str:
     """What went wrong, in few lines. An error that this package raises speaks for itself."""
     lines = [line for line in str(error.evalue).splitlines() if line.strip()]
-    ours = error.ename in {"InputError", "ParameterError", "RunError"}
+    raised = getattr(errors, error.ename, None)
+    ours = isinstance(raised, type) and issubclass(raised, errors.AggregationError)
     what = lines or [error.ename]
     if not ours:
         what = [f"{error.ename}: {what[0]}", *what[1:]]

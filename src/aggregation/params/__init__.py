@@ -3,9 +3,11 @@
 from aggregation.params.loading import dump, load_params, sections
 from aggregation.params.reference import reference
 from aggregation.params.schema import (
+    DemographicsSection,
     DiagnosticsSection,
     Params,
     PlatformFileSource,
+    PlatformSource,
     PolisSource,
     PublishSection,
     RatingsSection,
@@ -17,9 +19,11 @@ from aggregation.params.schema import (
 )
 
 __all__ = [
+    "DemographicsSection",
     "DiagnosticsSection",
     "Params",
     "PlatformFileSource",
+    "PlatformSource",
     "PolisSource",
     "PublishSection",
     "RatingsSection",

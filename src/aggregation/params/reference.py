@@ -24,6 +24,7 @@ def reference() -> str:
     titles = {
         schema.SimulatedSource: "source: {kind: simulated}",
         schema.PlatformFileSource: "source: {kind: platform-file}",
+        schema.PlatformSource: "source: {kind: platform}",
         schema.PolisSource: "source: {kind: polis}",
         schema.TableSource: "source: {kind: table}",
         schema.RatingColumns: "source.columns, for kind table",
@@ -32,6 +33,7 @@ def reference() -> str:
         schema.TrainSection: "train",
         schema.DiagnosticsSection: "diagnostics",
         schema.RuleSection: "rule",
+        schema.DemographicsSection: "demographics",
         schema.PublishSection: "publish",
     }
     for section, title in titles.items():
@@ -48,6 +50,8 @@ def _rows(section: type[Section], about: str, title: str) -> list[str]:
         shown = (
             "required" if field.is_required() else "" if isinstance(default, Section) else default
         )
+        if isinstance(shown, list):
+            shown = f"[{', '.join(shown)}]"
         if shown is None or isinstance(shown, bool):
             shown = {None: "null", True: "true", False: "false"}[shown]
         shown = f"`{shown}`" if shown not in ("", "required") else shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from aggregation.constitution import Rule
 from aggregation.dataset import HELPFUL, Choices, Dataset
@@ -22,6 +22,10 @@ class Section(BaseModel):
     )
 
 
+FLAGS = ("topics", "guidelines", "ratings", "users", "mu")
+"""What `GET /exports` can be asked for."""
+
+
 class SimulatedSource(Section):
     """A planted deliberation (see docs/method.md). Every page says that it is simulated."""
 
@@ -31,11 +35,38 @@ class SimulatedSource(Section):
 
 
 class PlatformFileSource(Section):
-    """The platform's export (`GET /exports`) as a JSON file."""
+    """What the platform lets people download, on disk."""
 
     kind: Literal["platform-file"]
     path: str
-    """The JSON file."""
+    """The answer of `GET /exports` or the tree of topics (one JSON file), or the folder of the
+    three CSV files. Which one it is shows."""
+
+
+class PlatformSource(Section):
+    """The platform itself, over HTTP. The key comes from the environment or from `.env`."""
+
+    kind: Literal["platform"]
+    environment: Literal["production", "development"] = "production"
+    """Which of the platform's two addresses; `AGGREGATION_PLATFORM_URL` overrides both."""
+    base_url: str | None = None
+    """Another address; overrides all."""
+    topics: bool = True
+    """Ask for topics."""
+    guidelines: bool = True
+    """Ask for guidelines, with the embeddings and intercepts of the last published model."""
+    ratings: bool = True
+    """Ask for ratings."""
+    users: bool = True
+    """Ask for users, with the embeddings and intercepts of the last published model."""
+    mu: bool = True
+    """Ask for the level of the last published model."""
+    offline: bool = False
+    """Read the export that an earlier run of this name saved, and ask nobody."""
+
+    def flags(self) -> dict[str, bool]:
+        """What to ask for."""
+        return {name: getattr(self, name) for name in FLAGS}
 
 
 class PolisSource(Section):
@@ -98,9 +129,10 @@ class TableSource(Section):
 
 
 Source = Annotated[
-    SimulatedSource | PlatformFileSource | PolisSource | TableSource, Field(discriminator="kind")
+    SimulatedSource | PlatformFileSource | PlatformSource | PolisSource | TableSource,
+    Field(discriminator="kind"),
 ]
-SOURCES = (SimulatedSource, PlatformFileSource, PolisSource, TableSource)
+SOURCES = (SimulatedSource, PlatformFileSource, PlatformSource, PolisSource, TableSource)
 
 
 def _keys_as_text(values: Any) -> Any:
@@ -116,6 +148,7 @@ DEFAULT_VALUES: dict[str, dict[str, Any]] = {
     "polis": {"agree": "helpful", "disagree": "not_helpful", "pass": None},
     "simulated": {"helpful": "helpful", "not_helpful": "not_helpful"},
     "platform-file": {"helpful": "helpful", "not_helpful": "not_helpful"},
+    "platform": {"helpful": "helpful", "not_helpful": "not_helpful"},
     "table": {"helpful": "helpful", "not_helpful": "not_helpful"},
 }
 
@@ -244,10 +277,50 @@ class RuleSection(Section):
 class PublishSection(Section):
     """Where the constitution goes."""
 
-    target: Literal["file"] = "file"
-    """`file`: into the run's folder."""
+    target: Literal["file", "platform"] = "file"
+    """`file`: into the run's folder, nothing is sent. `platform`: to the platform as well, see
+    `confirm`."""
+    environment: Literal["production", "development"] = "production"
+    """Which of the platform's two addresses; `AGGREGATION_PLATFORM_URL` overrides both."""
+    base_url: str | None = None
+    """Another address; overrides all."""
     confirm: bool = False
-    """For targets that send something: send it. `file` sends nothing."""
+    """Send it. Without, a dry run says what would change."""
+    force: bool = False
+    """Send it although a guard says no (no guideline accepted, more than half of the accepted ones
+    gone, fewer ratings than before). Needs a `reason`."""
+    reason: str = ""
+    """Why it was forced; kept in the receipt."""
+
+    @model_validator(mode="after")
+    def _reasoned(self) -> PublishSection:
+        if self.force and not self.reason.strip():
+            raise ValueError("force needs a reason: publish.reason")
+        return self
+
+
+class DemographicsSection(Section):
+    """Who took part, as Prolific knows it. The token comes from the environment variable
+    `PROLIFIC_TOKEN` or from `.env`. Without this section the stage is left out.
+    """
+
+    states: list[str] = ["active", "completed"]
+    """Studies in which states."""
+    endpoint: Literal["successor", "deprecated"] = "successor"
+    """Which of Prolific's two exports of demographics."""
+    left_out: list[str] = ["RETURNED", "TIMED-OUT", "REJECTED"]
+    """Submissions of these statuses are left out. Who withdrew consent always is."""
+    prolific_url: str | None = None
+    """Another address than Prolific's own."""
+    target: Literal["file", "platform"] = "file"
+    """`file`: counts go into the run's folder, nothing is sent. `platform`: submissions go to the
+    platform as well, see `confirm`."""
+    environment: Literal["production", "development"] = "production"
+    """Which of the platform's two addresses; `AGGREGATION_PLATFORM_URL` overrides both."""
+    base_url: str | None = None
+    """Another address of the platform; overrides all."""
+    confirm: bool = False
+    """Send them. Without, a dry run says how many."""
 
 
 class Params(Section):
@@ -271,4 +344,6 @@ class Params(Section):
     train: TrainSection = TrainSection()
     diagnostics: DiagnosticsSection = DiagnosticsSection()
     rule: RuleSection = RuleSection()
+    demographics: DemographicsSection | None = None
+    """Who took part; null: nobody is asked."""
     publish: PublishSection = PublishSection()

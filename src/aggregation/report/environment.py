@@ -10,5 +10,5 @@ TEMPLATES = Environment(
 )
 """Everything put into a page is escaped: strangers write the guidelines."""
 
-STAGES = ("ingest", "train", "diagnostics", "publish")
-"""Notebooks of a run, in order."""
+STAGES = ("ingest", "train", "diagnostics", "demographics", "publish")
+"""Notebooks of a run, in order; demographics only where the parameters have that section."""

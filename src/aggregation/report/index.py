@@ -16,10 +16,13 @@ from aggregation.dataset import Dataset
 from aggregation.evidence import SIDES, Perspectives, perspectives
 from aggregation.folder import RunFolder
 from aggregation.publish import table
+from aggregation.report.demographics import demographics_section
 from aggregation.report.environment import STAGES, TEMPLATES
 
 CONDITION = re.compile(r"\[([^\[\]\n]{1,200})\]:\s*")
 """`[condition]:` before a guideline, set off as on the platform's page."""
+
+PEOPLE = "demographics/counts.json"
 
 LONGEST = 2000
 """Characters of a text that the report shows; the table for download has all."""
@@ -69,6 +72,7 @@ def write_index(
     near = [number[g] for g in constitution.near_misses()["guideline_id"]]
     accepted = [card for card in cards if card["verdict"] == "accepted"]
     side = np.sign(parameters.user_embedding[:, 0])
+    people = folder.path / PEOPLE
     page = TEMPLATES.get_template("index.html").render(
         title=title or dataset.about.title or folder.path.name,
         question=question or dataset.about.description,
@@ -93,6 +97,7 @@ def write_index(
         bridging=plots.bridging(constitution.scores, constitution.rule),
         csv=base64.b64encode(table(constitution, dataset).encode("utf-8-sig")).decode("ascii"),
         stages=[s for s in STAGES if list((folder.path / "notebooks").glob(f"{s}.*ipynb"))],
+        demographics=demographics_section(folder.read_json(PEOPLE)) if people.exists() else None,
         run=folder.path.name,
         version=__version__,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from aggregation.folder import RunFolder
-from aggregation.report.environment import STAGES, TEMPLATES
+from aggregation.report.environment import TEMPLATES
 
 
 class _MathRenderer(IPythonRenderer):
@@ -35,8 +36,8 @@ class _Exporter(HTMLExporter):
         return MarkdownWithMath(renderer=renderer).render(source)
 
 
-def write_page(folder: RunFolder, stage: str) -> None:
-    """Render the executed notebook of a stage to report/<stage>.html."""
+def write_page(folder: RunFolder, stage: str, stages: Sequence[str]) -> None:
+    """Render the executed notebook of a stage to report/<stage>.html; `stages` have pages too."""
     exporter = _Exporter(
         template_name="page",
         extra_template_basedirs=[str(Path(__file__).parent / "templates")],
@@ -48,7 +49,7 @@ def write_page(folder: RunFolder, stage: str) -> None:
     page = TEMPLATES.get_template("notebook.html").render(
         title=f"{stage}: {folder.path.name}",
         body=body,
-        stages=STAGES,
+        stages=stages,
         stage=stage,
         simulated=folder.dataset().about.simulated,
     )

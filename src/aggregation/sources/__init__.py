@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from aggregation.dataset import Dataset
 from aggregation.params import (
     PlatformFileSource,
+    PlatformSource,
     PolisSource,
     RatingsSection,
     SimulatedSource,
@@ -15,14 +18,22 @@ from aggregation.simulate import simulate
 from aggregation.sources import platform_file, polis, table
 
 
-def read(source: Source, ratings: RatingsSection, seed: int = 0) -> Dataset:
-    """Read a deliberation. `seed` is that of a simulated one. Raises InputError."""
+def read(
+    source: Source, ratings: RatingsSection, seed: int = 0, raw: Path | None = None
+) -> Dataset:
+    """Read a deliberation. `seed` is that of a simulated one; `raw` is the folder in which the
+    platform's export is kept as it came. Raises InputError, or ServiceError.
+    """
     choices = ratings.choices(source.kind)
     match source:
         case PolisSource():
             return polis.read(source, choices)
         case PlatformFileSource():
             return platform_file.read(source, choices)
+        case PlatformSource():
+            from aggregation.sources import platform  # loads requests, for this source alone
+
+            return platform.read(source, choices, raw or Path("source"))
         case TableSource():
             return table.read(source, choices)
         case SimulatedSource():

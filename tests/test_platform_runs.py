@@ -1,0 +1,231 @@
+"""Whole runs against a platform: fetched, trained, published, read back, trained again."""
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from loopback import Loopback
+from prolific_worlds import export, row
+from test_http import KEY
+from test_prolific import NAMES_SOMEBODY, crowded, worlds
+
+from aggregation import simulate
+
+COMMAND = Path(sys.executable).with_name("aggregation")
+PARAMS = """\
+run: nightly
+seed: 3
+source: {kind: platform}
+train: {starts: 2, max_starts: 2, moves: false}
+publish: {target: platform}
+"""
+
+
+def command(cwd, url, *words, **environment):
+    env = {**os.environ, "AGGREGATION_PLATFORM_URL": url, **environment}
+    return subprocess.run(
+        [COMMAND, "run", "p.yaml", *words], cwd=cwd, env=env, capture_output=True, text=True
+    )
+
+
+def everything(folder):
+    return {p: p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Fetched, published, and again with newcomers: the server, the folder, what each run said."""
+    cwd = tmp_path_factory.mktemp("platform")
+    (cwd / "p.yaml").write_text(PARAMS)
+    whole = simulate(3, 80).export
+    first = copy.deepcopy(whole)
+    new_users = {u["id"] for u in whole["users"][-10:]}
+    new_guidelines = {g["id"] for g in whole["guidelines"][-6:]}
+    first["users"] = [None, *(u for u in whole["users"] if u["id"] not in new_users)]
+    first["guidelines"] = [g for g in whole["guidelines"] if g["id"] not in new_guidelines]
+    first["ratings"] = [
+        r
+        for r in whole["ratings"]
+        if r["authorId"] not in new_users and r["guidelineId"] not in new_guidelines
+    ]
+    with Loopback(first, KEY) as server:
+        (cwd / ".env").write_text(f"AGGREGATION_PLATFORM_KEY={KEY}\n")
+        said = [command(cwd, server.url)]
+        dry = len(server.constitutions)
+        said.append(command(cwd, server.url, "--set", "publish.confirm=true"))
+        body = (cwd / "outputs" / "nightly" / "constitution.json").read_bytes()
+        stored = copy.deepcopy(server.export)
+        now = copy.deepcopy(stored)
+        known = {u["id"]: u for u in now["users"] if u}
+        server.export["users"] = [known.get(u["id"], u) for u in whole["users"]]
+        known = {g["id"]: g for g in now["guidelines"]}
+        server.export["guidelines"] = [known.get(g["id"], g) for g in whole["guidelines"]]
+        server.export["ratings"] = whole["ratings"]
+        said.append(command(cwd, server.url, "--set", "publish.confirm=true"))
+        yield {
+            "server": server,
+            "folder": cwd / "outputs" / "nightly",
+            "cwd": cwd,
+            "said": said,
+            "dry": dry,
+            "body": body,
+            "stored": stored,
+        }
+
+
+def test_every_run_ends_well(world):
+    for done in world["said"]:
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_run_without_confirm_publishes_nothing_and_says_so(world):
+    assert world["dry"] == 0
+    assert "Dry run: nothing is sent to" in world["said"][0].stdout
+    assert "Published to" in world["said"][1].stdout
+
+
+def test_what_the_platform_stored_is_the_payload(world):
+    sent = json.loads(world["body"])
+    assert world["server"].constitutions[0] == sent
+    stored = world["stored"]
+    assert stored["mu"] == sent["mu"]
+    for name, word in (("guidelines", "guideline"), ("users", "user")):
+        records = [r for r in stored[name] if r and r["id"] in sent[f"{word}_intercepts"]]
+        assert len(records) == len(sent[f"{word}_intercepts"])
+        for record in records:
+            assert record["intercept"] == sent[f"{word}_intercepts"][record["id"]]
+            assert record["embeddings"] == sent[f"{word}_embeddings"][record["id"]]
+
+
+def test_the_second_run_starts_from_what_was_stored_and_keeps_ids_aligned(world):
+    fit = json.loads((world["folder"] / "model" / "fit.json").read_text())
+    assert fit["warm_start"] is True
+    assert fit["start_kinds"][0] == "earlier model"
+    first = json.loads(world["body"])["user_embeddings"]
+    second = json.loads((world["folder"] / "constitution.json").read_text())["user_embeddings"]
+    assert len(second) == len(first) + 10
+    both = pd.DataFrame(
+        {
+            "first": {u: e[0] for u, e in first.items()},
+            "second": {u: e[0] for u, e in second.items()},
+        }
+    ).dropna()
+    assert len(both) == len(first)
+    assert both.corr().iloc[0, 1] > 0.95  # the same people on the same sides
+    assert len(world["server"].constitutions) == 2
+
+
+def test_the_raw_export_is_kept_and_a_run_can_be_repeated_without_the_platform(world):
+    folder = world["folder"]
+    before = (folder / "constitution.json").read_bytes()
+    receipt = json.loads((folder / "source" / "receipt.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["input"] == {"export.json": receipt["sha256"]}
+    nobody = "http://127.0.0.1:9/api"
+    words = ("--offline", "--until", "train", "--set", "publish.target=file")
+    done = command(world["cwd"], nobody, *words, AGGREGATION_PLATFORM_KEY="")
+    assert done.returncode == 0, done.stderr
+    done = command(world["cwd"], nobody, "--offline", "--set", "publish.target=file")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "constitution.json").read_bytes() == before
+    export = folder / "source" / "export.json"
+    content = export.read_bytes()
+    try:
+        export.write_bytes(content.replace(b"helpful", b"hopeful", 1))
+        done = command(world["cwd"], nobody, "--offline")
+        assert done.returncode != 0
+        assert "is not what the platform sent" in done.stderr
+    finally:
+        export.write_bytes(content)
+
+
+def test_the_key_is_nowhere_but_in_the_file_it_came_from(world):
+    for path, content in everything(world["cwd"]).items():
+        assert path.name == ".env" or KEY.encode() not in content, path
+    for done in world["said"]:
+        assert KEY not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("fault", [401, 404, "html", "truncated json"])
+def test_a_fault_ends_a_run_with_three_lines_and_no_key(world, tmp_path, fault):
+    (tmp_path / "p.yaml").write_text(PARAMS)
+    server = world["server"]
+    server.fail("exports", fault, times=9)
+    try:
+        done = command(tmp_path, server.url, AGGREGATION_PLATFORM_KEY=KEY)
+    finally:
+        server.faults.clear()
+    assert done.returncode != 0
+    assert len(done.stderr.strip().splitlines()) <= 3, done.stderr
+    assert "Traceback" not in done.stderr
+    for content in everything(tmp_path).values():
+        assert KEY.encode() not in content
+    assert KEY not in done.stdout + done.stderr
+
+
+CHILD = """
+import sys
+import aggregation as ag
+given = ag.sections(source={"kind": "platform"}, ratings={})
+from aggregation.sources import platform
+folder = ag.RunFolder.of("killed", sys.argv[1])
+print("go", flush=True)
+folder.save_dataset(ag.read(given.source, given.ratings, 0, folder.path / "source"))
+print("done", flush=True)
+"""
+
+
+def test_a_process_killed_at_any_point_of_ingest_leaves_nothing_half_written(
+    world, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("AGGREGATION_PLATFORM_KEY", KEY)
+    monkeypatch.setenv("AGGREGATION_PLATFORM_URL", world["server"].url)
+    words = [sys.executable, "-c", CHILD]
+    subprocess.run([*words, tmp_path / "whole"], check=True, capture_output=True)
+    ended = set()
+    for k in range(10):
+        child = subprocess.Popen([*words, tmp_path], stdout=subprocess.PIPE, text=True)
+        assert child.stdout.readline() == "go\n"
+        time.sleep(0.05 * k)
+        child.send_signal(signal.SIGKILL)
+        ended.add(child.communicate()[0])
+        left = {p.name for p in everything(tmp_path / "killed") if not p.name.startswith(".")}
+        for name in left & {"export.json", "ingest.json", "receipt.json"}:
+            found = next((tmp_path / "killed").rglob(name)).read_text()
+            json.loads(found)
+        for path in (tmp_path / "killed").rglob("[a-z]*.parquet"):
+            pd.read_parquet(path)
+    subprocess.run([*words, tmp_path], check=True, capture_output=True)
+    for path in everything(tmp_path / "whole" / "killed"):
+        same = tmp_path / path.relative_to(tmp_path / "whole")
+        assert same.read_bytes() == path.read_bytes(), path
+    assert "" in ended, "no kill fell before the end"
+
+
+def test_a_study_that_fails_loses_neither_the_others_nor_the_constitution(world, tmp_path):
+    server = world["server"]
+    server.studies = crowded() | worlds(zz=export([row(1), row(2, Completed_at="no time")]))
+    wanted = (
+        f"demographics: {{prolific_url: '{server.prolific_url}', target: platform, confirm: true}}"
+    )
+    (tmp_path / "p.yaml").write_text(f"{PARAMS}{wanted}\n")
+    keys = {"AGGREGATION_PLATFORM_KEY": KEY, "PROLIFIC_TOKEN": KEY}
+    done = command(tmp_path, server.url, **keys)
+    assert done.returncode != 0
+    assert "1 of 3 studies failed: 'Study zz' (zz)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [set(sent["studyIdToDemoData"]) for sent in server.demographics] == [{"a1", "b2"}]
+    folder = tmp_path / "outputs" / "nightly"
+    assert (folder / "constitution.json").exists()
+    report = (folder / "report" / "index.html").read_text("utf-8")
+    assert "Who took part" in report
+    assert "of <b>60</b> people" in report
+    for path, content in everything(tmp_path).items():
+        assert not NAMES_SOMEBODY.search(content.decode("utf-8", "replace")), path
