@@ -376,6 +376,15 @@ def test_value_nested_as_deep_as_can_be_read_is_named(file):
         assert len(str(error.value)) < 1000
 
 
+def test_time_nested_as_deep_as_can_be_read_is_named(file):
+    for depth in range(sys.getrecursionlimit() - 200, sys.getrecursionlimit(), 2):
+        deep = b"[" * depth + b"]" * depth
+        rating = json.dumps(R1)[:-1].encode() + b', "createdAt": %s}' % deep
+        error = raised(file, b'{"guidelines": [], "ratings": [%s]}' % rating)
+        assert_says(error, file)
+        assert len(str(error.value)) < 1000
+
+
 # anything
 
 ANY = st.recursive(

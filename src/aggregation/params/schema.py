@@ -299,13 +299,18 @@ class PublishSection(Section):
         return self
 
 
+StudyState = Literal[
+    "UNPUBLISHED", "SCHEDULED", "PUBLISHING", "ACTIVE", "PAUSED", "AWAITING REVIEW", "COMPLETED"
+]
+
+
 class DemographicsSection(Section):
     """Who took part, as Prolific knows it. The token comes from the environment variable
     `PROLIFIC_TOKEN` or from `.env`. Without this section the stage is left out.
     """
 
-    states: list[str] = ["active", "completed"]
-    """Studies in which states."""
+    states: list[StudyState] = Field(default=["ACTIVE", "COMPLETED"], min_length=1)
+    """Studies in any of these states are asked for."""
     endpoint: Literal["successor", "deprecated"] = "successor"
     """Which of Prolific's two exports of demographics."""
     left_out: list[str] = ["RETURNED", "TIMED-OUT", "REJECTED"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import os
 import random
 import re
 import tempfile
@@ -130,22 +131,25 @@ class Client:
 
     def download(self, path: str, query: Mapping[str, str] | None, target: Path) -> str:
         """The JSON answer as the file `target`, whole or not at all; returns its sha256, in hex."""
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.") as file:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        partial = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
 
-            def keep(pieces: Iterator[bytes]) -> bytes:
-                file.seek(0)
-                file.truncate()
-                digest = hashlib.sha256()
-                for piece in pieces:
-                    file.write(piece)
-                    digest.update(piece)
-                file.flush()
-                return digest.hexdigest().encode()
+                def keep(pieces: Iterator[bytes]) -> bytes:
+                    file.seek(0)  # what an earlier try left
+                    file.truncate()
+                    digest = hashlib.sha256()
+                    for piece in pieces:
+                        file.write(piece)
+                        digest.update(piece)
+                    return digest.hexdigest().encode()
 
-            digest = self._call("GET", path, query, None, "application/json", keep).body
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(target)
-            Path(file.name).touch()  # for NamedTemporaryFile to remove
+                digest = self._call("GET", path, query, None, "application/json", keep).body
+            partial.chmod(0o644)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
         return digest.decode()
 
     def post(self, path: str, body: bytes, *, accept: str = "application/json") -> Answer:
