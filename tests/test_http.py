@@ -365,6 +365,17 @@ def test_another_file_with_names_and_passwords_changes_nothing(server, tmp_path,
         assert p.export({"mu": True}) == {"mu": None}
 
 
+def test_a_proxy_does_not_see_a_key_that_is_not_encrypted(server, monkeypatch):
+    with Loopback(EXPORT, KEY) as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        with platform(server) as p:
+            assert p.export({"mu": True}) == {"mu": None}
+        assert proxy.requests == []
+
+
 @given(st.integers(0, 10**6))
 def test_retry_after_is_a_number_or_a_date(seconds):
     assert retry_after(str(seconds)) == seconds

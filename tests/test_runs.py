@@ -309,3 +309,19 @@ def test_a_kernel_that_is_killed_is_a_clear_error(params, tmp_path):
     assert len(err.splitlines()) <= 6
     assert re.search(r"kernel of the ingest notebook died.*run it again", err)
     assert not list((tmp_path / "killed").glob("*/manifest.json"))
+
+
+def test_a_second_run_in_the_same_folder_is_refused_with_who_holds_it(params, tmp_path):
+    first = subprocess.Popen(
+        [COMMAND, "run", params, "--out", tmp_path], stdout=subprocess.PIPE, text=True
+    )
+    assert first.stdout.readline() == "[1/4] ingest ...\n"
+    done = command(tmp_path, params, "--out", tmp_path)
+    assert done.returncode != 0
+    assert f"another run is at work there (process {first.pid} since 20" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    first.kill()
+    first.communicate()
+    folder = runs.run(params, until="ingest", out=tmp_path, say=lambda _: None)  # it let go
+    assert (folder / "manifest.json").exists()
+    assert not (folder / ".lock").exists()

@@ -15,7 +15,10 @@ from aggregation.params import Params
 ROOT = Path(__file__).resolve().parents[2]
 """The project: its notebooks, lock and history."""
 
-VOLATILE = ("timing.json", "manifest.json", "published", "source")
+LOCK = ".lock"
+"""Held by the process that runs."""
+
+VOLATILE = ("timing.json", "manifest.json", "published", "source", LOCK)
 """Not among the outputs: what tells times, and what came from the platform (an input)."""
 LIBRARIES = ("jax", "jaxlib", "numpy", "pandas", "pyarrow", "matplotlib", "papermill")
 

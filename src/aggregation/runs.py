@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import fcntl
+import os
 import platform
 import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,8 +28,8 @@ from papermill.exceptions import PapermillExecutionError
 from aggregation import errors
 from aggregation.errors import RunError
 from aggregation.folder import RunFolder
-from aggregation.manifest import ROOT, manifest
-from aggregation.params import dump, load_params
+from aggregation.manifest import LOCK, ROOT, manifest
+from aggregation.params import Params, dump, load_params
 from aggregation.posting import LAST
 from aggregation.report.environment import STAGES
 from aggregation.report.pages import write_page
@@ -67,6 +70,42 @@ def run(
     """
     params = load_params(params_path, changes)
     folder = RunFolder.of(params.run, out)
+    with _alone(folder.path):
+        return _run(params, folder, until, out, say)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the folder while the block runs. A process that dies lets go of it.
+
+    Raises RunError, naming the process and when it began, if another one holds it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        file = (path / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise RunError(
+                f"{path}: another run is at work there ({file.read().strip() or 'just begun'}): "
+                "wait for it, or give this one another name with --set run=..."
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} since {datetime.now(UTC).isoformat(timespec='seconds')}")
+        file.flush()
+        try:
+            yield
+        finally:
+            (path / LOCK).unlink(missing_ok=True)
+
+
+def _run(
+    params: Params, folder: RunFolder, until: str, out: str | Path, say: Callable[[str], None]
+) -> Path:
     _clear(folder.path)
     folder.write_text("params.yaml", dump(params))
     given = params.model_dump()
@@ -101,7 +140,6 @@ def run(
 
 def _clear(path: Path) -> None:
     try:
-        path.mkdir(parents=True, exist_ok=True)
         for name in MADE:
             old = path / name
             if old.is_dir() and not old.is_symlink():
@@ -109,10 +147,14 @@ def _clear(path: Path) -> None:
             else:
                 old.unlink(missing_ok=True)
     except OSError as error:
-        raise RunError(
-            f"{error.filename or path}: cannot be written ({error.strerror}): choose another "
-            "folder with --out"
-        ) from None
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> RunError:
+    return RunError(
+        f"{error.filename or path}: cannot be written ({error.strerror}): choose another folder "
+        "with --out"
+    )
 
 
 def _execute(stage: str, folder: RunFolder, given: dict[str, Any]) -> None:
