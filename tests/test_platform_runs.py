@@ -153,11 +153,11 @@ def test_the_key_is_nowhere_but_in_the_file_it_came_from(world):
         assert KEY not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("fault", [401, 404, "html", "truncated json"])
+@pytest.mark.parametrize("fault", [401, 403, 404, "html", "truncated json", "redirect"])
 def test_a_fault_ends_a_run_with_three_lines_and_no_key(world, tmp_path, fault):
     (tmp_path / "p.yaml").write_text(PARAMS)
     server = world["server"]
-    server.fail("exports", fault, times=9)
+    server.fail("exports", fault, times=9, to="https://example.org/exports")
     try:
         done = command(tmp_path, server.url, AGGREGATION_PLATFORM_KEY=KEY)
     finally:
@@ -168,6 +168,34 @@ def test_a_fault_ends_a_run_with_three_lines_and_no_key(world, tmp_path, fault):
     for content in everything(tmp_path).values():
         assert KEY.encode() not in content
     assert KEY not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "details"),
+    [("reset in the body", {}), (500, {}), (429, {"headers": {"retry-after": "1"}}), ("gzip", {})],
+)
+def test_a_fault_that_passes_does_not_end_a_run(world, tmp_path, fault, details):
+    (tmp_path / "p.yaml").write_text(PARAMS)
+    world["server"].fail("exports", fault, **details)
+    keys = {"AGGREGATION_PLATFORM_KEY": KEY}
+    done = command(tmp_path, world["server"].url, "--until", "ingest", **keys)
+    assert done.returncode == 0, done.stderr
+    assert world["server"].faults.pop()[2] == 0  # it was met
+
+
+def test_a_post_that_broke_is_told_and_settled_by_the_next_run(world, tmp_path):
+    (tmp_path / "p.yaml").write_text(PARAMS)
+    server, keys = world["server"], {"AGGREGATION_PLATFORM_KEY": KEY}
+    server.fail("constitution", "reset after it is stored")
+    posted = len(server.constitutions)
+    done = command(tmp_path, server.url, "--set", "publish.confirm=true", **keys)
+    assert done.returncode != 0
+    assert "Nobody knows whether what was sent arrived" in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 3, done.stderr
+    done = command(tmp_path, server.url, "--set", "publish.confirm=true", **keys)
+    assert done.returncode == 0, done.stderr
+    assert "nothing is sent" in done.stdout
+    assert len(server.constitutions) == posted + 1
 
 
 CHILD = """
