@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import fcntl
+import logging
 import os
 import platform
 import re
@@ -33,6 +34,10 @@ from aggregation.params import Params, dump, load_params
 from aggregation.posting import LAST
 from aggregation.report.environment import STAGES
 from aggregation.report.pages import write_page
+
+# A socket that closes while a kernel shuts down is logged with a traceback now and then. What fails
+# in a notebook comes as an exception.
+logging.getLogger("tornado").setLevel(logging.CRITICAL)
 
 MADE = (
     "manifest.json",

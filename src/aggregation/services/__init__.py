@@ -10,9 +10,18 @@ from pathlib import Path
 
 from decouple import Config, RepositoryEmpty, RepositoryEnv
 
+from aggregation.errors import ParameterError
+
 
 def setting(name: str) -> str:
     """The environment's value of `name`, else that of `.env` in the working directory, else ""."""
     file = Path(".env")
-    repository = RepositoryEnv(str(file)) if file.is_file() else RepositoryEmpty()
+    repository = RepositoryEmpty()
+    if file.is_file():
+        try:
+            repository = RepositoryEnv(str(file), encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError):
+            repository = None  # the error holds the file's text, so it must not be raised from here
+    if repository is None:
+        raise ParameterError(".env: cannot be read as UTF-8 text: save it as UTF-8")
     return str(Config(repository)(name, default="")).strip()

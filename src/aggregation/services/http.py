@@ -8,7 +8,6 @@ and size. A GET is tried again when that may help; a POST only where it surely d
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import os
 import random
 import re
@@ -24,7 +23,6 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
-from requests.auth import AuthBase
 
 from aggregation.errors import (
     AccessError,
@@ -35,6 +33,8 @@ from aggregation.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
+from aggregation.services.address import NOWHERE, loopback, origin, plain
+from aggregation.services.wire import UNDER_WAY, Exchange, session
 
 REDIRECTS, FOLLOWED = (301, 302, 303, 307, 308), 5
 TOO_MANY, UNAUTHORIZED, FORBIDDEN, FAILED = 429, 401, 403, 500
@@ -91,20 +91,9 @@ class Answer:
 class _AgainError(Exception):
     """A try that failed where another may not. `sent`: the request may have arrived."""
 
-    def __init__(self, error: ServiceError, *, sent: bool, wait: float | None = None) -> None:
+    def __init__(self, error: ServiceError, *, sent: bool, wait: float = 0.0) -> None:
         super().__init__()
         self.error, self.sent, self.wait = error, sent, wait
-
-
-class _Key(AuthBase):
-    """Sets the authorization header; being there, it keeps .netrc from setting another one."""
-
-    def __init__(self, service: Service) -> None:
-        self._header = f"{service.scheme} {service.key}"
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["authorization"] = self._header
-        return request
 
 
 class Client:
@@ -113,8 +102,7 @@ class Client:
     def __init__(self, service: Service, policy: Policy = DEFAULT) -> None:
         _check(service)
         self.service, self.policy = service, policy
-        self._session = requests.Session()
-        self._session.auth = _Key(service)
+        self._session = session(f"{service.scheme} {service.key}")
         # A proxy would see a key that is not encrypted; to reach itself this machine needs none.
         self._session.trust_env = service.url.startswith("https:")
 
@@ -141,10 +129,16 @@ class Client:
                 def keep(pieces: Iterator[bytes]) -> bytes:
                     file.seek(0)  # what an earlier try left
                     file.truncate()
-                    digest = hashlib.sha256()
+                    digest, last = hashlib.sha256(), b""
                     for piece in pieces:
                         file.write(piece)
                         digest.update(piece)
+                        last = piece.rstrip()[-1:] or last
+                    if last not in (b"}", b"]"):  # HTTP alone does not always tell
+                        raise AnswerError(
+                            f"{self.service.name} ({path}): its answer is cut off, or no JSON: "
+                            "try again later"
+                        )
                     return digest.hexdigest().encode()
 
                 digest = self._call("GET", path, query, None, "application/json", keep).body
@@ -173,17 +167,18 @@ class Client:
         for number in range(self.policy.tries):
             try:
                 return self._try(method, url, query, body, accept, take, end)
-            except _AgainError as again:
-                if method == "POST" and again.sent:
-                    raise UnknownOutcomeError(
-                        f"{self._where(url)}: {_first(again.error)}.\n"
-                        "Nobody knows whether what was sent arrived: look before you send it again"
-                    ) from None
-                most = min(self.policy.longest_wait, self.policy.first_wait * 2**number)
-                wait = random.uniform(0, most) if again.wait is None else again.wait
-                last = number + 1 == self.policy.tries
-                if last or time.monotonic() + wait > end:
-                    raise again.error from None
+            except _AgainError as error:
+                again = error
+            # Raised out here: an error keeps the one it is raised in, whose request has the key.
+            if method == "POST" and again.sent:
+                raise UnknownOutcomeError(
+                    f"{self._where(url)}: {_first(again.error)}.\n"
+                    "Nobody knows whether what was sent arrived: look before you send it again"
+                )
+            most = min(self.policy.longest_wait, self.policy.first_wait * 2**number)
+            wait = max(random.uniform(0, most), again.wait)
+            if number + 1 == self.policy.tries or time.monotonic() + wait > end:
+                raise again.error
             time.sleep(wait)
         raise AssertionError("unreachable")
 
@@ -201,6 +196,8 @@ class Client:
         if body is not None:
             headers["content-type"] = "application/json"
             self._session.close()  # an old connection may be dead: who knows then what arrived
+        exchange = Exchange(self.policy.read, end)
+        UNDER_WAY.set(exchange)
         answered = False
         try:
             for _ in range(FOLLOWED):
@@ -219,16 +216,27 @@ class Client:
                     if response.status_code in REDIRECTS:
                         url, query = self._redirected(method, url, response), None
                         continue
-                    self._judge(method, url, response, end)
-                    self._expect(method, url, response, accept)
-                    pieces = self._pieces(url, response, end)
-                    return Answer(response.status_code, take(pieces))
+                    self._judge(method, url, response)
+                    try:
+                        self._expect(url, response, accept)
+                        return Answer(response.status_code, take(self._pieces(url, response)))
+                    except AnswerError as error:
+                        unusable = error
+                    raise _AgainError(unusable, sent=True) if method == "POST" else unusable
             raise AnswerError(f"{self._where(url)}: redirects in a circle: check the address")
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise self._broken(url, error, answered=answered) from None
+            broken = self._broken(url, error, exchange, answered=answered)
+        except OSError:
+            if answered:  # not of the connection: the disk, for one
+                raise
+            broken = UnreachableError(
+                f"{self._where(url)}: the trusted certificates cannot be read: check "
+                "REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE in the environment"
+            )
+        raise broken
 
-    def _pieces(self, url: str, response: requests.Response, end: float) -> Iterator[bytes]:
-        """The body as it comes, unpacked, within the limits."""
+    def _pieces(self, url: str, response: requests.Response) -> Iterator[bytes]:
+        """The body as it comes, unpacked, up to the size allowed."""
         size = 0
         while piece := response.raw.read1(PIECE, decode_content=True):
             size += len(piece)
@@ -237,14 +245,9 @@ class Client:
                     f"{self._where(url)}: its answer is larger than {self.policy.most_bytes:,} "
                     "bytes: that is no answer of this service; check the address"
                 )
-            if time.monotonic() > end:
-                raise UnreachableError(
-                    f"{self._where(url)}: its answer was not whole after "
-                    f"{self.policy.deadline:g} s ({size:,} bytes came): try again later"
-                )
             yield piece
 
-    def _judge(self, method: str, url: str, response: requests.Response, end: float) -> None:
+    def _judge(self, method: str, url: str, response: requests.Response) -> None:
         """Raise unless the status is good."""
         status = response.status_code
         if 200 <= status < 300:
@@ -259,80 +262,83 @@ class Client:
             wait = retry_after(response.headers.get("retry-after"))
             remedy = f"wait {wait:g} s" if wait is not None else "wait a while"
             error = BusyError(f"{where}: too many requests, also after waiting: {remedy}")
-            raise _AgainError(error, sent=False, wait=wait)
+            raise _AgainError(error, sent=False, wait=wait or 0.0)
         if status >= FAILED:
             error = BusyError(f"{where}: the service failed: try again later")
             raise _AgainError(error, sent=True)
-        said = self._said(response, end)
+        said = self._said(response)
         raise AnswerError(f"{where}: it refuses this {method}: check address and data{said}")
 
-    def _said(self, response: requests.Response, end: float) -> str:
+    def _said(self, response: requests.Response) -> str:
         """The beginning of what the service wrote, harmless."""
+        said = b""
         try:
-            text = next(self._pieces("", response, end), b"")[:2000].decode("utf-8", "replace")
+            for piece in self._pieces("", response):
+                said += piece
+                if len(said) > PIECE:
+                    break
         except (ServiceError, requests.RequestException, urllib3.exceptions.HTTPError):
             return ""
+        text = said.decode("utf-8", "replace")  # not cut: half a key would not be found
         text = re.sub(r"<[^>]*>|[^\w .,;:!?()/'-]+", " ", text.replace(self.service.key, "***"))
         text = " ".join(text.split())[:200]
         return f".\nIt says: {text}" if text else ""
 
-    def _expect(self, method: str, url: str, response: requests.Response, accept: str) -> None:
+    def _expect(self, url: str, response: requests.Response, accept: str) -> None:
         """Raise unless the body is of the kind that was asked for."""
         kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
-        if kind == accept:
+        if kind == accept or (accept == "*/*" and kind != "text/html"):
             return
-        error = AnswerError(
+        raise AnswerError(
             f"{self._where(url)}: answers with {kind[:60] or 'no content type'} instead of "
             f"{accept}: check the address"
         )
-        if method == "POST":
-            raise _AgainError(error, sent=True)
-        raise error
 
     def _redirected(self, method: str, url: str, response: requests.Response) -> str:
-        target = urljoin(url, response.headers.get("location", ""))
-        if method == "GET" and _origin(target) == _origin(url):
+        try:
+            target = urljoin(url, response.headers.get("location", ""))
+        except ValueError:
+            target = NOWHERE
+        if method == "GET" and origin(target) == origin(url):
             return target
         raise AnswerError(
-            f"{self._where(url)}: redirects to {_origin(target)}, which would get the key: "
+            f"{self._where(url)}: redirects to {origin(target)}, which would get the key: "
             "not followed. Check the address"
         )
 
-    def _broken(self, url: str, error: Exception, *, answered: bool) -> ServiceError | _AgainError:
+    def _broken(
+        self, url: str, error: Exception, exchange: Exchange, *, answered: bool
+    ) -> ServiceError | _AgainError:
         """What a broken connection means, and whether another try may help."""
-        where = self._where(url)
         text = str(error)
         if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text:
             return UnreachableError(
-                f"{where}: its certificate does not verify: nothing was sent. Check the address, "
-                "and who stands between"
+                f"{self._where(url)}: its certificate does not verify: nothing was sent. Check the "
+                "address, and who stands between"
             )
-        if answered:
-            what = "the connection broke in the middle of its answer"
-            return _AgainError(UnreachableError(f"{where}: {what}: try again later"), sent=True)
-        reason = getattr(error.args[0] if error.args else None, "reason", None)
-        never = isinstance(error, requests.ConnectTimeout) or isinstance(
-            reason, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
-        )
-        if never:
+        if time.monotonic() >= exchange.end:
+            what = f"its answer was not whole after {self.policy.deadline:g} s: try again later"
+        elif answered:
+            what = "the connection broke in the middle of its answer: try again later"
+        elif not exchange.sent:
             what = "cannot be reached: check the address and the network"
         elif isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
             what = f"does not answer within {self.policy.read:g} s: try again later"
         else:
             what = "broke the connection without an answer: try again later"
-        return _AgainError(UnreachableError(f"{where}: {what}"), sent=not never)
+        return _AgainError(UnreachableError(f"{self._where(url)}: {what}"), sent=exchange.sent)
 
     def _url(self, path: str) -> str:
         url = path if "://" in path else f"{self.service.url.rstrip('/')}/{path.lstrip('/')}"
-        if _origin(url) != _origin(self.service.url):
+        if origin(url) != origin(self.service.url):
             raise AnswerError(
-                f"{self.service.name} names an address of another host, {_origin(url)}, which "
+                f"{self.service.name} names an address of another host, {origin(url)}, which "
                 "would get the key: not followed"
             )
         return url
 
     def _where(self, url: str) -> str:
-        return f"{self.service.name} ({_plain(url)})"
+        return f"{self.service.name} ({plain(url)})"
 
 
 def retry_after(value: str | None) -> float | None:
@@ -350,13 +356,14 @@ def retry_after(value: str | None) -> float | None:
 
 def _check(service: Service) -> None:
     """Raise unless address and key are fit to be used."""
+    if origin(service.url) == NOWHERE:
+        raise ParameterError(f"{service.name}: {service.url!r:.80} is no http(s) address")
     parts = urlsplit(service.url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-        raise ParameterError(f"{service.name}: {_plain(service.url)!r} is no http(s) address")
-    if parts.scheme == "http" and not _loopback(parts.hostname):
+        raise ParameterError(f"{service.name}: {plain(service.url)!r} is no http(s) address")
+    if parts.scheme == "http" and not loopback(parts.hostname):
         raise ParameterError(
-            f"{service.name}: {_plain(service.url)} would send the key without encryption: "
-            "use https"
+            f"{service.name}: {plain(service.url)} would send the key without encryption: use https"
         )
     if not service.key:
         raise AccessError(
@@ -368,25 +375,6 @@ def _check(service: Service) -> None:
             f"{service.name}: the key in {service.variable} holds blanks or characters that no "
             "key has: copy it again"
         )
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _origin(url: str) -> tuple[str, str, int] | str:
-    parts = urlsplit(url)
-    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
-    return f"{parts.scheme}://{parts.hostname}:{port}"
-
-
-def _plain(url: str) -> str:
-    """Without query, and without a name and password that somebody put in."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rsplit('@', maxsplit=1)[-1]}{parts.path}"[:200]
 
 
 def _first(error: Any) -> str:

@@ -52,7 +52,7 @@ class Platform:
         """`GET /exports`, parsed."""
         body = self._client.get("exports", _query(flags))
         try:
-            export = json.loads(body)
+            export = json.loads(body, parse_constant=_no_number)
         except (ValueError, RecursionError):
             export = None
         if not isinstance(export, dict):
@@ -78,7 +78,11 @@ class Platform:
 
     def post_demographics(self, body: bytes) -> Answer:
         """`POST /prolific/demographics`."""
-        return self._client.post("prolific/demographics", body)
+        return self._client.post("prolific/demographics", body, accept="*/*")
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
 
 
 def _query(flags: Mapping[str, bool]) -> dict[str, str]:
