@@ -127,7 +127,7 @@ def test_the_raw_export_is_kept_and_a_run_can_be_repeated_without_the_platform(w
     before = (folder / "constitution.json").read_bytes()
     receipt = json.loads((folder / "source" / "receipt.json").read_text())
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["input"] == {"export.json": receipt["sha256"]}
+    assert manifest["stages"]["ingest"]["input"] == {"export.json": receipt["sha256"]}
     nobody = "http://127.0.0.1:9/api"
     words = ("--offline", "--until", "train", "--set", "publish.target=file")
     done = command(world["cwd"], nobody, *words, AGGREGATION_PLATFORM_KEY="")

@@ -5,6 +5,7 @@ import json
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,8 +16,9 @@ import pandas as pd
 import psutil
 import pytest
 
-from aggregation import RunError, load_params, runs
-from aggregation.manifest import sha256
+from aggregation import RunError, __version__, load_params, runs
+from aggregation.manifest import is_sealed, package
+from aggregation.stages import sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = Path(sys.executable).with_name("aggregation")
@@ -46,6 +48,14 @@ AFTER_PUBLISH = AFTER_TRAIN | {
 
 def files(folder):
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+UNHASHED = {"manifest.json", "timing.json"}
+
+
+def outputs(manifest):
+    """Every file that a stage made, with its hash."""
+    return {n: h for record in manifest["stages"].values() for n, h in record["outputs"].items()}
 
 
 def command(cwd, *words):
@@ -96,9 +106,16 @@ def test_a_run_leaves_exactly_the_files_of_the_layout(first):
 
 def test_a_run_says_which_stage_it_is_at(first):
     _, said = first
-    assert [line.split(" done")[0] for line in said[1::2]] == [
+    assert all(re.match(r"\d\d:\d\d:\d\d \[\d/4\] ", line) for line in said)
+    told = [line[9:] for line in said]
+    assert [line for line in told if line.endswith(" ...")] == [
+        f"[{k}/4] {stage} ..." for k, stage in enumerate(STAGES, start=1)
+    ]
+    done = [line for line in told if re.search(r"\w done in [\d.]+ s$", line) and ":" not in line]
+    assert [line.split(" done")[0] for line in done] == [
         f"[{k}/4] {stage}" for k, stage in enumerate(STAGES, start=1)
     ]
+    assert any(re.search(r"train: cell \d+ of \d+ done in [\d.]+ s$", line) for line in told)
 
 
 def test_the_fit_tells_how_it_ended(first):
@@ -146,16 +163,31 @@ def test_the_evidence_has_one_row_per_guideline_and_agrees_with_what_is_publishe
 def test_the_hashes_of_the_manifest_are_true_and_complete(first):
     folder, _ = first
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert set(manifest["outputs"]) == AFTER_PUBLISH - {"manifest.json", "timing.json"}
-    for name, digest in manifest["outputs"].items():
+    assert set(outputs(manifest)) == AFTER_PUBLISH - {*UNHASHED, "params.yaml"}
+    for name, digest in outputs(manifest).items():
         assert digest == hashlib.sha256((folder / name).read_bytes()).hexdigest(), name
     assert manifest["parameters"] == sha256(folder / "params.yaml")
     assert manifest["lock"] == sha256(ROOT / "requirements.lock")
-    for stage in STAGES:
-        assert manifest["notebooks"][f"{stage}.ipynb"] == sha256(
-            ROOT / "notebooks" / f"{stage}.ipynb"
-        )
+    assert manifest["package"] == {"version": __version__, "sha256": package()}
+    assert list(manifest["stages"]) == list(STAGES)
+    for stage, record in manifest["stages"].items():
+        assert record["notebook"] == sha256(ROOT / "notebooks" / f"{stage}.ipynb")
     assert (manifest["run"], manifest["seed"]) == ("small", 7)
+    assert is_sealed(manifest)
+    ingested = json.loads((folder / "data" / "ingest.json").read_text())
+    assert manifest["tables"] == ingested["tables"]
+    assert set(manifest["tables"]) == {"ratings", "guidelines", "users", "topics"}
+
+
+def test_a_stage_is_noted_with_what_it_was_told_and_what_it_read(first):
+    manifest = json.loads((first[0] / "manifest.json").read_text())
+    stages = manifest["stages"]
+    assert stages["train"]["parameters"]["train"]["starts"] == 2
+    assert set(stages["diagnostics"]["parameters"]) == {"run", "diagnostics", "rule"}
+    read = {name.partition("/")[0] for name in stages["diagnostics"]["input"]}
+    assert read == {"data", "model"}
+    assert all(outputs(manifest)[n] == h for n, h in stages["publish"]["input"].items())
+    assert stages["ingest"]["input"] == {}
 
 
 def test_the_manifest_knows_no_time_and_no_host(first):
@@ -165,7 +197,10 @@ def test_the_manifest_knows_no_time_and_no_host(first):
     assert f'"{platform.node()}"' not in text
     timing = json.loads((folder / "timing.json").read_text())
     assert timing["host"] == platform.node()
-    assert list(timing["seconds"]) == list(STAGES)
+    assert list(timing["seconds"]) == list(timing["cells"]) == list(STAGES)
+    assert is_sealed(timing)
+    for stage, seconds in timing["seconds"].items():
+        assert 0 < sum(timing["cells"][stage]) < seconds
 
 
 def test_the_parameters_of_a_run_are_complete_and_run_again(first, params):
@@ -211,7 +246,6 @@ def test_the_command_says_where_the_report_is_and_nothing_else_is_on_stderr(seco
     _, done = second
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1] == "Report: a folder 🎉/outputs/small/report/index.html"
-    assert len(done.stdout.splitlines()) == 9
     assert done.stderr == ""
 
 
@@ -221,12 +255,13 @@ def test_the_same_run_elsewhere_gives_the_same_bytes(first, second):
     assert AFTER_PUBLISH - same == {"timing.json"}
 
 
-def test_until_stops_there_and_clears_away_later_stages(first, params, tmp_path):
+def test_until_stops_there_and_clears_away_later_results_that_do_not_hold(first, params, tmp_path):
     shutil.copytree(first[0], tmp_path / "small")
-    folder = runs.run(params, until="train", out=tmp_path, say=lambda _: None)
+    changes = ["rule.min_ratings=6"]
+    folder = runs.run(params, changes=changes, until="train", out=tmp_path, say=lambda _: None)
     assert files(folder) == AFTER_TRAIN
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert set(manifest["outputs"]) == AFTER_TRAIN - {"manifest.json", "timing.json"}
+    assert set(outputs(manifest)) == AFTER_TRAIN - {*UNHASHED, "params.yaml"}
     for name in ("model/users.parquet", "model/fit.json", "notebooks/train.ipynb"):
         assert (folder / name).read_bytes() == (first[0] / name).read_bytes(), name
 
@@ -237,17 +272,20 @@ def failed(done, folder, stage, told):
     assert told in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert f"(the {stage} notebook stopped in cell " in done.stderr
-    assert len((done.stdout + done.stderr).splitlines()) <= 6
+    assert len(done.stderr.splitlines()) <= 6
+    assert len(done.stdout.splitlines()) <= 6
     at = STAGES.index(stage)
     kept = f"notebooks/{stage}.failed.ipynb"
     assert str(folder / kept) in done.stderr
     notebook = nbformat.read(folder / kept, as_version=4)
     outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
     assert any(o.output_type == "error" for o in outputs)
+    noted = json.loads((folder / "manifest.partial.json").read_text())
+    assert list(noted["stages"]) == list(STAGES[:at])
     stages_left = {f"notebooks/{s}.ipynb" for s in STAGES[:at]} | {kept}
     assert {n for n in files(folder) if n.startswith("notebooks/")} == stages_left
     folders = ("data", "model", "evidence", "constitution", "report/index")[at:]
-    beyond = ("manifest", "timing", *folders)
+    beyond = ("manifest.json", "timing", *folders)
     assert not [n for n in files(folder) if n.startswith(beyond)]
 
 
@@ -307,7 +345,7 @@ def test_a_kernel_that_is_killed_is_a_clear_error(params, tmp_path):
     assert "[1/4] ingest ..." in out
     assert "Traceback" not in err
     assert len(err.splitlines()) <= 6
-    assert re.search(r"kernel of the ingest notebook died.*run it again", err)
+    assert re.search(r"kernel of the ingest notebook died.*run it again", err, re.DOTALL)
     assert not list((tmp_path / "killed").glob("*/manifest.json"))
 
 
@@ -315,7 +353,7 @@ def test_a_second_run_in_the_same_folder_is_refused_with_who_holds_it(params, tm
     first = subprocess.Popen(
         [COMMAND, "run", params, "--out", tmp_path], stdout=subprocess.PIPE, text=True
     )
-    assert first.stdout.readline() == "[1/4] ingest ...\n"
+    assert first.stdout.readline().endswith(" [1/4] ingest ...\n")
     done = command(tmp_path, params, "--out", tmp_path)
     assert done.returncode != 0
     assert f"another run is at work there (process {first.pid} since 20" in done.stderr
@@ -325,3 +363,171 @@ def test_a_second_run_in_the_same_folder_is_refused_with_who_holds_it(params, tm
     folder = runs.run(params, until="ingest", out=tmp_path, say=lambda _: None)  # it let go
     assert (folder / "manifest.json").exists()
     assert not (folder / ".lock").exists()
+
+
+# what still holds is not done again
+
+
+@pytest.fixture
+def again(first, params, tmp_path):
+    """Runs the parameters again, over a copy of the first run: the reasons, by stage."""
+    shutil.copytree(first[0], tmp_path / "small")
+
+    def again(*changes, **options):
+        said = []
+        runs.run(params, changes=changes, out=tmp_path, say=said.append, **options)
+        told = (re.match(r"[\d:]+ \[\d/\d\] (\w+):? ?(.*) \.\.\.$", line) for line in said)
+        skipped = (re.search(r"\] (\w+) skipped: nothing that it depends on", s) for s in said)
+        ran = {m[1]: m[2] for m in told if m}
+        assert not ran.keys() & {m[1] for m in skipped if m}
+        return ran
+
+    again.folder = tmp_path / "small"
+    return again
+
+
+def snapshot(folder):
+    return {n: ((folder / n).read_bytes(), (folder / n).stat().st_mtime_ns) for n in files(folder)}
+
+
+def test_a_second_run_with_nothing_changed_does_nothing_at_all(again):
+    before = snapshot(again.folder)
+    assert again() == {}
+    assert snapshot(again.folder) == before
+
+
+def test_a_second_run_does_not_even_load_what_runs_notebooks(again, params):
+    code = (
+        "import sys; from aggregation import runs; "
+        f"runs.run({str(params)!r}, out={str(again.folder.parent)!r}); "
+        "assert not {'papermill', 'jax', 'nbconvert', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("skipped: nothing that it depends on has changed") == 4
+
+
+def test_a_changed_parameter_reruns_its_stage_and_what_depends_on_it(again, first):
+    assert again("rule.min_ratings=6") == {
+        "diagnostics": "rule.min_ratings is 6, was 5",
+        "publish": "evidence/summary.json has changed",
+    }
+    assert files(again.folder) == AFTER_PUBLISH
+    manifest = json.loads((again.folder / "manifest.json").read_text())
+    for name, digest in outputs(manifest).items():
+        assert digest == sha256(again.folder / name), name
+    timing = json.loads((again.folder / "timing.json").read_text())
+    before = json.loads((first[0] / "timing.json").read_text())
+    assert timing["seconds"]["train"] == before["seconds"]["train"]
+    assert timing["seconds"]["publish"] != before["seconds"]["publish"]
+
+
+def test_a_stage_that_ran_again_to_the_same_end_reruns_no_other(again, first):
+    """Of the near misses shown, publish is told as well; train and its data are not touched."""
+    notes = again("title=Another")
+    assert notes == {"publish": 'title is "Another", was ""'}
+    train = "notebooks/train.ipynb"
+    assert (again.folder / train).stat().st_mtime_ns == (first[0] / train).stat().st_mtime_ns
+
+
+def test_the_same_results_after_a_rerun_skip_what_follows(again):
+    (again.folder / "notebooks" / "ingest.ipynb").unlink()
+    assert again() == {"ingest": "notebooks/ingest.ipynb is gone"}
+    assert files(again.folder) == AFTER_PUBLISH
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        ("data/ratings.parquet", "ingest"),
+        ("model/users.parquet", "train"),
+        ("evidence/guidelines.parquet", "diagnostics"),
+        ("report/train.html", "train"),
+        ("constitution.json", "publish"),
+    ],
+)
+def test_an_edited_result_is_made_again(again, first, name, stage):
+    path = again.folder / name
+    path.write_bytes(path.read_bytes().replace(b"e", b"3", 1))
+    assert again()[stage] == f"{name} was changed"
+    assert path.read_bytes() == (first[0] / name).read_bytes()
+
+
+def test_force_and_from_run_stages_that_would_be_skipped(again):
+    assert again(first="diagnostics") == dict.fromkeys(STAGES[2:], "it was asked for")
+    assert again(force=True, until="ingest") == {"ingest": "it was asked for"}
+    assert files(again.folder) == AFTER_PUBLISH  # what follows still holds
+
+
+def test_from_refuses_to_stand_on_what_does_not_hold(again):
+    before = snapshot(again.folder)
+    with pytest.raises(RunError, match=r"ingest must be as it was left, but ratings.min_per_user"):
+        again("ratings.min_per_user=2", first="train")
+    with pytest.raises(RunError, match="--from train comes after --until ingest"):
+        again(first="train", until="ingest")
+    assert snapshot(again.folder) == before
+
+
+def test_another_package_reruns_everything(again, monkeypatch):
+    monkeypatch.setattr(runs, "surroundings", lambda: {"package": {"version": "0"}})
+    assert set(again().values()) == {"the package has changed"}
+
+
+def test_a_manifest_that_was_edited_is_not_believed(again):
+    path = again.folder / "manifest.json"
+    path.write_text(path.read_text().replace('"seed": 7', '"seed": 8', 1))
+    assert list(again(until="ingest")) == ["ingest"]
+
+
+def test_a_run_that_was_killed_goes_on_where_it_was(again, params, first):
+    """Whenever it is killed: nothing looks finished that is not, and the end is the same."""
+    for delay in (0.8, 2.5, 4.5):
+        process = subprocess.Popen(
+            [COMMAND, "run", params, "--out", again.folder.parent, "--set", "seed=8"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+        if (again.folder / "manifest.json").exists():
+            manifest = json.loads((again.folder / "manifest.json").read_text())
+            for name, digest in outputs(manifest).items():
+                assert digest == sha256(again.folder / name), name
+    again()
+    assert files(again.folder) == AFTER_PUBLISH
+    for name in AFTER_PUBLISH - UNHASHED:
+        assert (again.folder / name).read_bytes() == (first[0] / name).read_bytes(), name
+
+
+def test_interrupted_runs_leave_no_kernel_and_go_on(params, tmp_path):
+    process = subprocess.Popen(
+        [COMMAND, "run", params, "--out", tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "[2/4] train ..." in line:
+            time.sleep(1)
+            process.send_signal(signal.SIGINT)
+    kernels = [p for p in psutil.process_iter(["cmdline"]) if is_kernel_in(p, process.pid)]
+    assert process.wait(30) == 130
+    assert process.stderr.read() == (
+        "Stopped. What was done is kept: the same command goes on from there.\n"
+    )
+    assert not kernels
+    assert not (tmp_path / "small" / "manifest.json").exists()
+    done = command(tmp_path, params, "--out", tmp_path)
+    assert "[1/4] ingest skipped" in done.stdout
+    assert "[2/4] train ..." in done.stdout
+    assert files(tmp_path / "small") == AFTER_PUBLISH
+
+
+def is_kernel_in(process, parent):
+    try:
+        return "ipykernel_launcher" in " ".join(process.cmdline()) and process.ppid() in (parent, 1)
+    except psutil.Error:
+        return False

@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import signal
+import sys
 from pathlib import Path
 
 import click
 
 from aggregation import __version__
 from aggregation.errors import AggregationError, RunError
-from aggregation.report.environment import STAGES
+from aggregation.folder import RunFolder
+from aggregation.stages import STAGES
 
 
 class _Group(click.Group):
     """Shows the package's own errors as messages, not as tracebacks."""
 
     def invoke(self, ctx: click.Context) -> object:
+        for stream in (sys.stdout, sys.stderr):  # a locale may lack what a path or text holds
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        signal.signal(signal.SIGTERM, _interrupt)  # a kernel is not left behind
         try:
             return super().invoke(ctx)
         except AggregationError as error:
             raise click.ClickException(str(error)) from None
+        except KeyboardInterrupt:
+            click.echo(
+                "Stopped. What was done is kept: the same command goes on from there.", err=True
+            )
+            ctx.exit(130)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -31,8 +49,23 @@ def main() -> None:
     Examples:
       aggregation run params/demo.yaml
       aggregation run params/polis.yaml --set source.path=my-export --set run=mine
-      aggregation simulate export.json --seed 7
+      aggregation batch params/demo.yaml --grid seed=1,2,3 -j 2
+      aggregation verify outputs/demo
+      aggregation diff outputs/demo outputs/mine
     """
+
+
+_timeout = click.option(
+    "--timeout",
+    default=6 * 3600.0,
+    show_default="6 hours",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Stop a stage that takes longer.",
+)
+_out = click.option(
+    "--out", default="outputs", show_default=True, help="Folder that holds the run folders."
+)
 
 
 @main.command()
@@ -41,35 +74,206 @@ def main() -> None:
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a parameter; repeatable."
 )
 @click.option(
-    "--until", type=click.Choice(STAGES), default=STAGES[-1], help="Stop after this stage."
+    "--from", "first", type=click.Choice(STAGES), help="Run this stage and those after it."
 )
 @click.option(
-    "--out", default="outputs", show_default=True, help="Folder that holds the run folders."
+    "--until", type=click.Choice(STAGES), default=STAGES[-1], help="Stop after this stage."
 )
+@click.option("--force", is_flag=True, help="Run all stages, whatever holds already.")
+@_timeout
+@_out
 @click.option("--offline", is_flag=True, help="Read the platform's export that is saved already.")
-def run(params: str, changes: tuple[str, ...], until: str, out: str, offline: bool) -> None:
+def run(
+    params: str,
+    changes: tuple[str, ...],
+    first: str | None,
+    until: str,
+    force: bool,
+    timeout: float,
+    out: str,
+    offline: bool,
+) -> None:
     """Run the notebooks with the parameters of the file PARAMS.
 
-    Ingest, train, diagnostics and publish, in this order, into OUT/<run>. An earlier run of the
-    same name is replaced. docs/parameters.md lists all parameters.
+    Ingest, train, diagnostics and publish, in this order, into OUT/<run>. A stage whose data,
+    parameters, notebook and package are those of an earlier run of that name is skipped.
+    docs/parameters.md lists all parameters.
 
     \b
     Examples:
       aggregation run params/demo.yaml
       aggregation run params/demo.yaml --set train.starts=16 --set run=more-starts
       aggregation run params/polis.yaml --until train --out /tmp/outputs
+      aggregation run params/demo.yaml --from diagnostics
       aggregation run params/platform.yaml --offline
     """
     changes += ("source.offline=true",) if offline else ()
-    from aggregation import runs  # loads papermill, which the other commands do without
+    from aggregation import runs
     from aggregation.posting import LAST
 
-    folder = runs.run(params, changes=changes, until=until, out=out, say=click.echo)
+    folder = runs.run(
+        params,
+        changes=changes,
+        first=first,
+        until=until,
+        force=force,
+        timeout=timeout,
+        out=out,
+        say=click.echo,
+    )
     report = folder / "report" / "index.html"
     told = folder / LAST
     if told.exists():
         click.echo(told.read_text("utf-8").strip())
     click.echo(f"Report: {report}" if report.exists() else f"Run folder: {folder}")
+
+
+@main.command()
+@click.argument("params", nargs=-1, required=True, type=click.Path(dir_okay=False))
+@click.option(
+    "-j", "--jobs", type=click.IntRange(1), help="Runs side by side.  [default: one per core]"
+)
+@click.option(
+    "--grid", multiple=True, metavar="KEY=V,V", help="Run with each of these values; repeatable."
+)
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a parameter of all runs."
+)
+@click.option(
+    "--until", type=click.Choice(STAGES), default=STAGES[-1], help="Stop after this stage."
+)
+@click.option("--force", is_flag=True, help="Run all stages, whatever holds already.")
+@_timeout
+@_out
+@click.pass_context
+def batch(
+    ctx: click.Context,
+    params: tuple[str, ...],
+    jobs: int | None,
+    grid: tuple[str, ...],
+    changes: tuple[str, ...],
+    until: str,
+    force: bool,
+    timeout: float,
+    out: str,
+) -> None:
+    """Run many parameter files PARAMS, some side by side.
+
+    One that fails does not stop the others. What is done is not done again: after Ctrl-C, or a
+    failure, the same command goes on. Ends with a table and OUT/index.html. The exit code is 0 if
+    all runs are done, 1 if some failed, 130 if they were stopped.
+
+    \b
+    Examples:
+      aggregation batch params/demo.yaml params/nz-tax.yaml -j 2
+      aggregation batch params/demo.yaml --grid train.embedding_penalty=0.01,0.03,0.1
+      aggregation batch params/demo.yaml --grid seed=1,2,3 --grid train.starts=8,16
+    """
+    from aggregation.batch import Batch, plan, table
+    from aggregation.report.listing import write_listing
+
+    options = ["--until", until, "--timeout", str(timeout), *(["--force"] if force else [])]
+    tasks = plan(params, grid, changes)
+    work = Batch(tasks, out, options, click.echo)
+    outcomes = work.go(jobs or os.cpu_count() or 1)
+    click.echo("\n" + table(outcomes))
+    click.echo(f"Runs: {write_listing(Path(out))}")
+    states = {outcome.state for outcome in outcomes}
+    ctx.exit(130 if "stopped" in states else 1 if "failed" in states else 0)
+
+
+@main.command()
+@click.argument("out", default="outputs", type=click.Path(exists=True, file_okay=False))
+def index(out: str) -> None:
+    """Write OUT/index.html, a page that lists the runs in the folder OUT.
+
+    \b
+    Example:
+      aggregation index outputs/
+    """
+    from aggregation.report.listing import write_listing
+
+    click.echo(f"Runs: {write_listing(Path(out))}")
+
+
+@main.command()
+@click.argument("before", type=click.Path())
+@click.argument("after", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="As JSON, with all guidelines.")
+@click.option("--page", type=click.Path(dir_okay=False), help="Also write a page (HTML).")
+def diff(before: str, after: str, as_json: bool, page: str | None) -> None:
+    """Say what differs between the runs in the folders BEFORE and AFTER, and why.
+
+    Parameters, data, and each guideline whose verdict changed, with the condition that did it.
+
+    \b
+    Examples:
+      aggregation diff outputs/demo outputs/more-starts
+      aggregation diff outputs/demo outputs/more-starts --page diff.html
+    """
+    from aggregation.compare import compare
+    from aggregation.report.difference import difference_page
+
+    found = compare(RunFolder(Path(before)), RunFolder(Path(after)))
+    told = json.dumps(found.as_json(), indent=2, ensure_ascii=False) if as_json else found.text()
+    click.echo(told)
+    if page is not None:
+        _write(Path(page), difference_page(found))
+        click.echo(f"Page: {page}", err=as_json)
+
+
+@main.command()
+@click.argument("run", type=click.Path())
+@click.argument("constitution", required=False, type=click.Path(dir_okay=False))
+@click.option(
+    "--strict", is_flag=True, help="Run everything again: the same bits, not only decisions."
+)
+@click.pass_context
+def verify(ctx: click.Context, run: str, constitution: str | None, strict: bool) -> None:
+    """Recompute what the folder RUN claims, from its own data, in another way.
+
+    One line for each claim: whether it holds. With a published CONSTITUTION (a JSON file), whether
+    the run's data give it. The exit code is 0 only if everything holds.
+
+    \b
+    Examples:
+      aggregation verify outputs/demo
+      aggregation verify outputs/demo --strict
+      aggregation verify outputs/demo constitution.json
+    """
+    from aggregation.verify import verify as check
+
+    claims = check(RunFolder(Path(run)), None if constitution is None else Path(constitution))
+    holds = True
+    for claim in claims:
+        click.echo(str(claim))
+        holds = holds and claim.holds is not False
+    if strict:
+        from aggregation.repeat import repeat
+
+        for claim in repeat(RunFolder(Path(run))):
+            click.echo(str(claim))
+            holds = holds and claim.holds is not False
+    click.echo("Everything holds." if holds else "NOT everything holds.")
+    ctx.exit(0 if holds else 1)
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete this command's words.
+
+    \b
+    Examples:
+      eval "$(aggregation completion bash)"      in ~/.bashrc
+      eval "$(aggregation completion zsh)"       in ~/.zshrc
+      aggregation completion fish | source       in ~/.config/fish/config.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    made = get_completion_class(shell)
+    assert made is not None  # noqa: S101  # these three are click's own
+    click.echo(made(main, {}, "aggregation", "_AGGREGATION_COMPLETE").source())
 
 
 @main.command()
@@ -93,12 +297,15 @@ def simulate(file: Path, seed: int, users: int) -> None:
     from aggregation.simulate import simulate as plant
 
     export = plant(seed, users).export
-    text = json.dumps(export, ensure_ascii=False, indent=1) + "\n"
+    _write(file, json.dumps(export, ensure_ascii=False, indent=1) + "\n")
+    click.echo(f"{file}: {len(export['ratings'] or []):,} ratings by {users:,} simulated users")
+
+
+def _write(file: Path, text: str) -> None:
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RunError(f"{file}: cannot be written ({error.strerror})") from None
-    click.echo(f"{file}: {len(export['ratings'] or []):,} ratings by {users:,} simulated users")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ AggregationError
     └── UnknownOutcomeError   what was sent may have arrived, or not
 """
 
+import errno
+from pathlib import Path
+
 
 class AggregationError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -51,3 +54,11 @@ class AnswerError(ServiceError):
 
 class UnknownOutcomeError(ServiceError):
     """Nobody knows whether what was sent arrived."""
+
+
+def unwritable(path: Path, error: OSError) -> RunError:
+    """The error of a run's folder that cannot be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = f"{'free some room, or ' if full else ''}choose another folder with --out"
+    where = error.filename or path
+    return RunError(f"{where}: cannot be written ({error.strerror or error}): {remedy}")

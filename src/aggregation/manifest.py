@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import subprocess
 from importlib.metadata import version
@@ -10,62 +11,104 @@ from pathlib import Path
 from typing import Any
 
 from aggregation import __version__
+from aggregation.errors import RunError
+from aggregation.folder import RunFolder
 from aggregation.params import Params
+from aggregation.stages import ROOT, Record, sha256
 
-ROOT = Path(__file__).resolve().parents[2]
-"""The project: its notebooks, lock and history."""
+MANIFEST, PARTIAL = "manifest.json", "manifest.partial.json"
+"""Of a run that is whole, and of one that is under way or has stopped."""
 
-LOCK = ".lock"
-"""Held by the process that runs."""
-
-VOLATILE = ("timing.json", "manifest.json", "published", "source", LOCK)
-"""Not among the outputs: what tells times, and what came from the platform (an input)."""
 LIBRARIES = ("jax", "jaxlib", "numpy", "pandas", "pyarrow", "matplotlib", "papermill")
 
 
-def manifest(params: Params, folder: Path) -> dict[str, Any]:
-    """The content of manifest.json for a finished run."""
-    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    made = [
-        p
-        for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.relative_to(folder).parts[0] not in VOLATILE
-    ]
+def surroundings() -> dict[str, Any]:
+    """What every stage depends on besides its own input: package, lock, Python."""
     return {
-        "run": params.run,
-        "seed": params.seed,
-        "input": _inputs(params, folder),
-        "parameters": sha256(folder / "params.yaml"),
+        "package": {"version": __version__, "sha256": package()},
         "lock": sha256(ROOT / "requirements.lock"),
-        "notebooks": {p.name: sha256(p) for p in notebooks},
-        "package": __version__,
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain")),
         "python": platform.python_version(),
-        "processor": platform.machine(),
-        "libraries": {name: version(name) for name in LIBRARIES},
-        "outputs": {p.relative_to(folder).as_posix(): sha256(p) for p in made},
     }
 
 
-def sha256(path: Path) -> str:
-    """Hash of a file's bytes, in hex; empty if it is not there."""
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def package() -> str:
+    """Hash of the package's own files."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(here.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(f"{path.relative_to(here).as_posix()}\0{sha256(path)}\n".encode())
+    return digest.hexdigest()
 
 
-def _inputs(params: Params, folder: Path) -> dict[str, str]:
-    """Name and hash of each file that the source names or sent; none for a simulated one."""
-    if params.source.kind == "platform":
-        return {"export.json": sha256(folder / "source" / "export.json")}
-    named = [getattr(params.source, key, None) for key in ("path", "guidelines")]
-    files: list[Path] = []
-    for name in filter(None, named):
-        path = Path(name)
-        files += sorted(path.glob("*.csv")) if path.is_dir() else [path]
-    return {path.name: sha256(path) for path in files}
+def manifest(
+    params: Params, folder: RunFolder, around: dict[str, Any], stages: dict[str, Record]
+) -> dict[str, Any]:
+    """The content of manifest.json, with its seal."""
+    ingested = folder.path / "data" / "ingest.json"
+    return sealed(
+        {
+            "run": params.run,
+            "seed": params.seed,
+            **around,
+            "commit": _git("rev-parse", "HEAD"),
+            "dirty": bool(_git("status", "--porcelain")),
+            "processor": _processor(),
+            "libraries": {name: version(name) for name in LIBRARIES},
+            "parameters": sha256(folder.path / "params.yaml"),
+            "tables": folder.read_json("data/ingest.json")["tables"] if ingested.exists() else {},
+            "stages": stages,
+        }
+    )
+
+
+def sealed(value: dict[str, Any]) -> dict[str, Any]:
+    """The value with `sha256`, the hash of all the rest of it.
+
+    The seal finds what was changed by accident or in haste. Whoever makes it anew is found by
+    recomputing, see `verify`.
+    """
+    rest = {key: v for key, v in value.items() if key != "sha256"}
+    return rest | {"sha256": hashlib.sha256(_canonical(rest)).hexdigest()}
+
+
+def is_sealed(value: dict[str, Any]) -> bool:
+    """Whether the seal is there and true."""
+    return sealed(value).get("sha256") == value.get("sha256")
+
+
+def _canonical(value: object) -> bytes:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8")
+
+
+def read_manifest(folder: RunFolder) -> dict[str, Any]:
+    """The manifest, of a whole run or of one under way; empty where there is none that can be read.
+
+    Reading it wrong only makes stages run again.
+    """
+    for name in (MANIFEST, PARTIAL):
+        try:
+            found = folder.read_json(name)
+        except (RunError, OSError, ValueError):
+            continue
+        if isinstance(found, dict) and is_sealed(found):
+            return found
+    return {}
+
+
+def _processor() -> str:
+    """Architecture and, where Linux tells it, vendor, family and model: bits may depend on it."""
+    told = {}
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").partition("\n\n")[0].splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        key, _, value = line.partition(":")
+        told[key.strip()] = value.strip()
+    names = ("vendor_id", "cpu family", "model")
+    return " ".join([platform.machine(), *(told[n] for n in names if told.get(n))])
 
 
 def _git(*words: str) -> str:

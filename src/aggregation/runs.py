@@ -1,245 +1,267 @@
-"""Runs: one parameter file through the notebooks, by papermill, into a run's folder."""
+"""Runs: one parameter file through the notebooks, into a run's folder; what still holds is kept."""
 
 from __future__ import annotations
 
-import ast
-import fcntl
-import logging
-import os
 import platform
-import re
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-# jsonschema, which papermill loads, builds the grammar of internationalised addresses at import:
-# two seconds, for a check that no notebook needs. It does without where the module is missing.
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-
-import nbformat
-import papermill
-from papermill.exceptions import PapermillExecutionError
-
-from aggregation import errors
-from aggregation.errors import RunError
+from aggregation.alone import alone
+from aggregation.errors import RunError, unwritable
 from aggregation.folder import RunFolder
-from aggregation.manifest import LOCK, ROOT, manifest
-from aggregation.params import Params, dump, load_params
-from aggregation.posting import LAST
-from aggregation.report.environment import STAGES
-from aggregation.report.pages import write_page
-
-# A socket that closes while a kernel shuts down is logged with a traceback now and then. What fails
-# in a notebook comes as an exception.
-logging.getLogger("tornado").setLevel(logging.CRITICAL)
-
-MADE = (
-    "manifest.json",
-    "timing.json",
-    "params.yaml",
-    "data",
-    "model",
-    "evidence",
-    "demographics",
-    "notebooks",
-    "report",
-    "constitution.json",
-    "constitution.csv",
-    LAST,
+from aggregation.manifest import (
+    MANIFEST,
+    PARTIAL,
+    manifest,
+    read_manifest,
+    sealed,
+    surroundings,
 )
-"""What a run makes in its folder, and what a new run of that name clears away first.
+from aggregation.params import Params, dump, load_params
+from aggregation.stages import (
+    ASIDE,
+    STAGES,
+    Record,
+    asks,
+    begun,
+    clear,
+    made_by,
+    move,
+    notebook,
+    sha256,
+    source_files,
+    stale,
+    wanted,
+)
 
-What came from the platform (`source/`) and what went there (`published/`) stays."""
+TIMEOUT = 6 * 3600.0
+"""Seconds that a stage may take, unless told otherwise."""
+
+Say = Callable[[str], None]
 
 
 def run(
     params_path: str | Path,
     *,
     changes: Sequence[str] = (),
+    first: str | None = None,
     until: str = STAGES[-1],
+    force: bool = False,
+    timeout: float = TIMEOUT,
     out: str | Path = "outputs",
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> Path:
     """Run the notebooks up to `until`; return the run's folder.
 
-    All parameters are checked before anything runs. A folder without manifest.json is of a run
-    that did not finish. `say` hears one line per stage. Where only demographics failed, the others
-    are done before that error is raised. Raises ParameterError, or RunError with
-    the cell and its error; the failed notebook is kept as notebooks/<stage>.failed.ipynb.
+    A stage runs again if what it depends on has changed (see `stages.stale`), if it asks over the
+    network, or if that is wanted: `first` and all after it, or all with `force`. Otherwise what it
+    made is kept. All parameters are checked before anything runs. A folder without manifest.json
+    is of a run that did not finish. `say` hears a line when a stage begins, with the reason, and
+    when it ends.
+
+    Where only demographics failed, the others are done before that error is raised. Raises
+    ParameterError; or RunError with the cell and its error, and the failed notebook is kept as
+    notebooks/<stage>.failed.ipynb.
     """
     params = load_params(params_path, changes)
+    if first is not None and STAGES.index(first) > STAGES.index(until):
+        raise RunError(f"--from {first} comes after --until {until}: there is nothing to run")
     folder = RunFolder.of(params.run, out)
-    with _alone(folder.path):
-        return _run(params, folder, until, out, say)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold the folder while the block runs. A process that dies lets go of it.
-
-    Raises RunError, naming the process and when it began, if another one holds it.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        file = (path / LOCK).open("a+", encoding="utf-8")
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    with file:
+    with alone(folder.path) as ours:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise RunError(
-                f"{path}: another run is at work there ({file.read().strip() or 'just begun'}): "
-                "wait for it, or give this one another name with --set run=..."
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} since {datetime.now(UTC).isoformat(timespec='seconds')}")
-        file.flush()
-        try:
-            yield
+            work = _Work(params, folder, str(out), timeout, say)
+            work.go(STAGES[0] if force else first, until)
+            work.finish(ours)
+        except OSError as error:
+            raise unwritable(folder.path, error) from None
         finally:
-            (path / LOCK).unlink(missing_ok=True)
-
-
-def _run(
-    params: Params, folder: RunFolder, until: str, out: str | Path, say: Callable[[str], None]
-) -> Path:
-    _clear(folder.path)
-    folder.write_text("params.yaml", dump(params))
-    given = params.model_dump()
-    stages = [s for s in STAGES if s != "demographics" or params.demographics is not None]
-    stages = [s for s in stages if STAGES.index(s) <= STAGES.index(until)]
-    started, durations, late = datetime.now(UTC), {}, None
-    with ThreadPoolExecutor(1) as beside:  # a page is rendered while the next kernel works
-        pages = []
-        for number, stage in enumerate(stages, start=1):
-            begin = time.perf_counter()
-            say(f"[{number}/{len(stages)}] {stage} ...")
-            try:
-                _execute(stage, folder, given | {"out": str(out)})
-                pages.append(beside.submit(write_page, folder, stage, stages))
-            except RunError as error:
-                if stage != "demographics":
-                    raise
-                late = error  # who took part changes no verdict: the constitution goes on
-                say(f"[{number}/{len(stages)}] {stage} failed, the others go on")
-                continue
-            durations[stage] = round(time.perf_counter() - begin, 3)
-            say(f"[{number}/{len(stages)}] {stage} done in {durations[stage]:.1f} s")
-        for page in pages:
-            page.result()
-    timing = {"started": started.isoformat(), "seconds": durations, "host": platform.node()}
-    folder.write_json("timing.json", timing)
-    folder.write_json("manifest.json", manifest(params, folder.path))
-    if late is not None:
-        raise late
+            shutil.rmtree(folder.path / ASIDE, ignore_errors=True)
     return folder.path
 
 
-def _clear(path: Path) -> None:
-    try:
-        for name in MADE:
-            old = path / name
-            if old.is_dir() and not old.is_symlink():
-                shutil.rmtree(old)
-            else:
-                old.unlink(missing_ok=True)
-    except OSError as error:
-        raise _unwritable(path, error) from None
+class _Work:
+    """A run under way. `done` holds the stages whose results hold, made now or kept."""
 
+    def __init__(
+        self, params: Params, folder: RunFolder, out: str, timeout: float, say: Say
+    ) -> None:
+        self.params, self.folder, self.out, self.timeout = params, folder, out, timeout
+        self.path, self.aside = folder.path, folder.path / ASIDE
+        self.say: Say = lambda text: say(f"{datetime.now():%H:%M:%S} {text}")  # noqa: DTZ005
+        self.around = surroundings()
+        self.before = read_manifest(folder)
+        self.kept: dict[str, Record] = self.before.get("stages", {})
+        self.done: dict[str, Record] = {}
+        self.timing = self._timing()
+        self.changing = False
+        self.late: RunError | None = None
+        shutil.rmtree(self.aside, ignore_errors=True)  # of a run that was killed
 
-def _unwritable(path: Path, error: OSError) -> RunError:
-    return RunError(
-        f"{error.filename or path}: cannot be written ({error.strerror}): choose another folder "
-        "with --out"
-    )
+    def go(self, first: str | None, until: str) -> None:
+        """Run what has to run up to `until`; keep what holds, beyond it too."""
+        stages = wanted(self.params)
+        todo = [s for s in stages if STAGES.index(s) <= STAGES.index(until)]
+        with ThreadPoolExecutor(1) as beside:  # a page is rendered while the next kernel works
+            pages: dict[str, Future[None]] = {}
+            for stage in stages:
+                source = notebook(stage).read_bytes()
+                now = begun(stage, source, self.params, self.path, self.done)
+                if stage not in todo:
+                    if not self._stale(stage, now):
+                        self._keep(stage)
+                    continue
+                why = self._why(stage, now, first)
+                at = f"[{todo.index(stage) + 1}/{len(todo)}] {stage}"
+                if not why:
+                    self._keep(stage)
+                    self.say(f"{at} skipped: nothing that it depends on has changed")
+                    continue
+                self.say(f"{at}: {why} ..." if stage in self.kept else f"{at} ...")
+                self._begin()
+                if self._stage(stage, at, source, now):
+                    pages[stage] = beside.submit(self._page, stage, todo)
+            self._pages(todo, pages)
 
+    def _why(self, stage: str, now: Record, first: str | None) -> str:
+        """Why a stage has to run; empty: what it made holds."""
+        why = self._stale(stage, now)
+        if first is None:
+            return why or asks(stage, self.params)
+        if STAGES.index(stage) >= STAGES.index(first):
+            return why or "it was asked for"
+        if why:
+            raise RunError(
+                f"to begin at {first}, {stage} must be as it was left, but {why}: "
+                "run it without --from"
+            )
+        return ""
 
-def _execute(stage: str, folder: RunFolder, given: dict[str, Any]) -> None:
-    """Execute one notebook into notebooks/<stage>.ipynb, whole or not at all."""
-    source = ROOT / "notebooks" / f"{stage}.ipynb"
-    notebooks = folder.path / "notebooks"
-    notebooks.mkdir(exist_ok=True)
-    partial = notebooks / f"{stage}.partial.ipynb"
-    try:
-        papermill.execute_notebook(
-            str(source),
-            str(partial),
-            parameters={name: given[name] for name in declared(source) if name in given},
-            kernel_name="python3",
-            progress_bar=sys.stderr.isatty(),
-            stderr_file=sys.stderr if sys.stderr.isatty() else None,  # a fit's own progress
-            coalesce_streams=True,  # else a bar and what wipes it away are two outputs
-            extra_arguments=["--log-level=CRITICAL"],  # else it warns that its sockets are TCP
-        )
-    except PapermillExecutionError as error:
-        failed = notebooks / f"{stage}.failed.ipynb"
-        partial.replace(failed)
-        raise RunError(_failure(stage, error, failed)) from None
-    except RuntimeError as error:  # nbclient's DeadKernelError, and a kernel that never answered
-        raise RunError(
-            f"the kernel of the {stage} notebook died ({str(error).splitlines()[0]}): most likely "
-            "memory ran out; run it again, or with less data"
-        ) from None
-    except OSError as error:
-        raise RunError(
-            f"{folder.path}: cannot be written ({error.strerror or error}): free some room, or "
-            "choose another folder with --out"
-        ) from None
-    notebook = _without_traces(nbformat.read(partial, as_version=4))
-    folder.write_text(f"notebooks/{stage}.ipynb", nbformat.writes(notebook) + "\n")
-    partial.unlink()
+    def _stale(self, stage: str, now: Record) -> str:
+        if stage not in self.kept:
+            return "it is not done yet"
+        for name, value in self.around.items():
+            if self.before.get(name) != value:
+                word = {"lock": "requirements.lock", "python": "Python"}.get(name, f"the {name}")
+                return f"{word} has changed"
+        return stale(now, self.kept[stage], self.aside if self.changing else self.path)
 
+    def _begin(self) -> None:
+        """Begin to change the folder: from here on it is of a run that did not finish.
 
-def declared(notebook: Path) -> list[str]:
-    """Names that a notebook's `parameters` cell assigns."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    cell = next(c for c in cells if "parameters" in c.metadata.get("tags", []))
-    return [
-        target.id
-        for statement in ast.parse(cell.source).body
-        if isinstance(statement, ast.Assign)
-        for target in statement.targets
-        if isinstance(target, ast.Name)
-    ]
+        What is not known to hold is put aside, so that results of two runs never lie together.
+        """
+        if self.changing:
+            return
+        self.changing = True
+        (self.path / MANIFEST).unlink(missing_ok=True)
+        (self.path / "timing.json").unlink(missing_ok=True)
+        for stage in STAGES:
+            if stage not in self.done:
+                move(stage, self.path, self.aside)
+        if not self.done:
+            for name in ("data", "model", "evidence", "demographics", "notebooks", "report"):
+                shutil.rmtree(self.path / name, ignore_errors=True)  # leftovers of no stage
+        self.folder.write_text("params.yaml", dump(self.params))
+        self._save()
 
+    def _keep(self, stage: str) -> None:
+        if self.changing:
+            move(stage, self.aside, self.path)
+        self.done[stage] = self.kept[stage]
 
-def _failure(stage: str, error: PapermillExecutionError, failed: Path) -> str:
-    """What went wrong, in few lines. An error that this package raises speaks for itself."""
-    lines = [line for line in str(error.evalue).splitlines() if line.strip()]
-    raised = getattr(errors, error.ename, None)
-    ours = isinstance(raised, type) and issubclass(raised, errors.AggregationError)
-    what = lines or [error.ename]
-    if not ours:
-        what = [f"{error.ename}: {what[0]}", *what[1:]]
-    shown = [line if len(line) <= 500 else line[:500] + " ..." for line in what]
-    where = f"(the {stage} notebook stopped in cell {error.exec_count}; it is kept as {failed})"
-    return "\n".join([*shown, where])
+    def _stage(self, stage: str, at: str, source: bytes, record: Record) -> bool:
+        """Execute a notebook; whether it worked. Only demographics may fail without an error."""
+        from aggregation.execute import execute  # loads papermill; nothing may have to run
 
+        begin = time.monotonic()
+        clear(stage, self.path)
+        try:
+            cells = execute(
+                stage,
+                source,
+                self.folder,
+                {**record["parameters"], "out": self.out},
+                timeout=self.timeout,
+                say=lambda text: self.say(f"{at}: {text}"),
+            )
+        except RunError as error:
+            if stage != "demographics":
+                raise
+            self.late = error  # who took part changes no verdict: the constitution goes on
+            self.say(f"{at} failed, the others go on")
+            return False
+        if stage == "ingest":
+            record = record | {"input": self._as_read(record["input"])}
+        self.done[stage] = record | {"outputs": made_by(stage, self.path)}
+        self.timing["seconds"][stage] = round(time.monotonic() - begin, 3)
+        self.timing["cells"][stage] = cells
+        self._save()
+        self.say(f"{at} done in {self.timing['seconds'][stage]:.1f} s")
+        return True
 
-def _without_traces(notebook: Any) -> Any:
-    """The notebook without what papermill writes about time, chance and machine.
+    def _as_read(self, before: dict[str, str]) -> dict[str, str]:
+        """The hashes of the source's files, which nobody may change while they are read."""
+        after = source_files(self.params, self.path)
+        changed = [n for n in sorted(before | after) if before.get(n) != after.get(n)]
+        if changed and self.params.source.kind != "platform":
+            raise RunError(f"{changed[0]} was changed while it was read: run it again")
+        return after
 
-    That goes for `out` too: where a run's folder lies is no part of the run.
-    """
-    notebook.metadata.pop("papermill", None)
-    for cell in notebook.cells:
-        cell.metadata.pop("papermill", None)
-        cell.metadata.pop("execution", None)
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            cell.id = "injected-parameters"
-            cell.source = re.sub(r"^out = .*\n?", "", cell.source, flags=re.MULTILINE)
-        for output in cell.get("outputs", []):
-            if output.output_type == "stream":
-                shown = [line.rsplit("\r", maxsplit=1)[-1] for line in output.text.split("\n")]
-                output.text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(shown))
-        if "outputs" in cell:  # a progress bar that has gone leaves an empty one
-            cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text.strip()]
-    return notebook
+    def _page(self, stage: str, stages: list[str]) -> None:
+        from aggregation.report.pages import write_page  # loads nbconvert
+
+        write_page(self.folder, stage, stages)
+
+    def _pages(self, todo: list[str], pages: dict[str, Future[None]]) -> None:
+        """Wait for the pages; make those anew that link to other stages than there are."""
+        for page in pages.values():
+            page.result()
+        shown = list(self.done)
+        for stage, record in self.done.items():
+            name = f"report/{stage}.html"
+            linked = (
+                todo if stage in pages else list(self.kept) if name in record["outputs"] else []
+            )
+            if linked != shown:
+                self._begin()
+                self._page(stage, shown)
+            record["outputs"][name] = sha256(self.path / name)
+
+    def finish(self, ours: Callable[[], bool]) -> None:
+        """Write timing.json and manifest.json, if anything has changed and everything is there."""
+        whole = (self.path / MANIFEST).exists() and list(self.done) == list(self.kept)
+        if whole and sha256(self.path / "params.yaml") == self.before["parameters"]:
+            return
+        self._begin()
+        names = [name for record in self.done.values() for name in record["outputs"]]
+        missing = [name for name in names if not (self.path / name).is_file()]
+        if missing or not ours():
+            raise RunError(
+                f"{self.path}: {(missing or ['the folder'])[0]} was taken away while the run was "
+                "at work: run it again"
+            )
+        self.folder.write_json("timing.json", sealed(self.timing))
+        self._save()
+        (self.path / PARTIAL).replace(self.path / MANIFEST)
+        if self.late is not None:
+            raise self.late
+
+    def _save(self) -> None:
+        """Note what is done, for this run's end or for the next one."""
+        found = manifest(self.params, self.folder, self.around, self.done)
+        self.folder.write_json(PARTIAL, found)
+
+    def _timing(self) -> dict[str, Any]:
+        """When and where, and how long each stage took when it ran last."""
+        try:
+            then = self.folder.read_json("timing.json")
+            seconds, cells = dict(then["seconds"]), dict(then["cells"])
+        except (RunError, OSError, ValueError, KeyError, TypeError):
+            seconds, cells = {}, {}
+        started = datetime.now(UTC).isoformat()
+        return {"started": started, "host": platform.node(), "seconds": seconds, "cells": cells}

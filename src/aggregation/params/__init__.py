@@ -1,6 +1,6 @@
 """The parameter file: schema, strict loading, and the reference generated from the schema."""
 
-from aggregation.params.loading import dump, load_params, sections
+from aggregation.params.loading import dump, load_params, parse_values, sections
 from aggregation.params.reference import reference
 from aggregation.params.schema import (
     DemographicsSection,
@@ -34,6 +34,7 @@ __all__ = [
     "TrainSection",
     "dump",
     "load_params",
+    "parse_values",
     "reference",
     "sections",
 ]

@@ -93,6 +93,15 @@ def dump(params: Params) -> str:
     return out.getvalue()
 
 
+def parse_values(text: str, where: str) -> list[str]:
+    """The values of a comma-separated list, each as the text that stands for it in YAML.
+
+    Raises ParameterError, beginning with `where`.
+    """
+    found = _parse(f"[{text}]", where)
+    return [json.dumps(value, ensure_ascii=False) for value in found]
+
+
 def _set(values: dict[str, Any], changes: Sequence[str]) -> set[tuple[str, ...]]:
     """Make the changes in `values`; return the keys, sections among them, that they brought."""
     brought: set[tuple[str, ...]] = set()

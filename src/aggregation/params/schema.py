@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from aggregation.cards import Card
 from aggregation.constitution import Rule
 from aggregation.dataset import HELPFUL, Choices, Dataset
 from aggregation.model import ALIGNED, COMMUNITY_NOTES, Parameters, Penalty, from_tables
@@ -352,3 +354,20 @@ class Params(Section):
     demographics: DemographicsSection | None = None
     """Who took part; null: nobody is asked."""
     publish: PublishSection = PublishSection()
+
+    def _repr_html_(self) -> str:
+        """All of them, one row for each section."""
+        return Card(
+            f"Parameters of run {self.run}",
+            tuple((name, _words(value)) for name, value in self.model_dump().items()),
+            longest=400,
+        ).html()
+
+
+def _words(value: object) -> str:
+    """A value as people write it: `kind polis, path data/x`."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_words(v)}" for name, v in value.items())
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_words, value)) + "]"
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Environment: the templates of all pages, and the stages that have one."""
+"""Environment: the templates of all pages."""
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
@@ -9,6 +9,3 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 """Everything put into a page is escaped: strangers write the guidelines."""
-
-STAGES = ("ingest", "train", "diagnostics", "demographics", "publish")
-"""Notebooks of a run, in order; demographics only where the parameters have that section."""

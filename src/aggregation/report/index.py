@@ -17,7 +17,8 @@ from aggregation.evidence import SIDES, Perspectives, perspectives
 from aggregation.folder import RunFolder
 from aggregation.publish import table
 from aggregation.report.demographics import demographics_section
-from aggregation.report.environment import STAGES, TEMPLATES
+from aggregation.report.environment import TEMPLATES
+from aggregation.stages import STAGES
 
 CONDITION = re.compile(r"\[([^\[\]\n]{1,200})\]:\s*")
 """`[condition]:` before a guideline, set off as on the platform's page."""
@@ -61,7 +62,28 @@ def write_index(
     attribution: str = "",
     near_misses: int = 12,
 ) -> None:
-    """Write report/index.html from the run's files. Empty words fall back to the source's own."""
+    """Write report/index.html, see `index_page`."""
+    page = index_page(
+        folder,
+        title=title,
+        question=question,
+        participants=participants,
+        attribution=attribution,
+        near_misses=near_misses,
+    )
+    folder.write_text("report/index.html", page)
+
+
+def index_page(
+    folder: RunFolder,
+    *,
+    title: str = "",
+    question: str = "",
+    participants: str = "",
+    attribution: str = "",
+    near_misses: int = 12,
+) -> str:
+    """The report, from the run's files. Empty words fall back to the source's own."""
     dataset, constitution = folder.dataset(), folder.constitution()
     ratings, ids, parameters = folder.model()
     fit = folder.read_json("model/fit.json")
@@ -73,7 +95,7 @@ def write_index(
     accepted = [card for card in cards if card["verdict"] == "accepted"]
     side = np.sign(parameters.user_embedding[:, 0])
     people = folder.path / PEOPLE
-    page = TEMPLATES.get_template("index.html").render(
+    return TEMPLATES.get_template("index.html").render(
         title=title or dataset.about.title or folder.path.name,
         question=question or dataset.about.description,
         participants=participants,
@@ -101,7 +123,6 @@ def write_index(
         run=folder.path.name,
         version=__version__,
     )
-    folder.write_text("report/index.html", page)
 
 
 def _cards(

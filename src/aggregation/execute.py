@@ -1,0 +1,256 @@
+"""Execute: one notebook, by papermill in a kernel of its own, whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+# jsonschema, which papermill loads, builds the grammar of internationalised addresses at import:
+# two seconds, for a check that no notebook needs. It does without where the module is missing.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+import nbformat
+import papermill
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import CellTimeoutError
+from papermill.exceptions import PapermillExecutionError
+
+from aggregation import errors
+from aggregation.errors import RunError, unwritable
+from aggregation.folder import RunFolder
+
+# A socket that closes while a kernel shuts down is logged with a traceback now and then, and a
+# kernel that dies is. What fails comes as an exception as well.
+for quiet in ("tornado", "papermill"):
+    logging.getLogger(quiet).setLevel(logging.CRITICAL)
+
+LONGEST_OUTPUT = 10_000_000
+"""Characters that a notebook may print. A page of more opens in no browser."""
+
+LONGEST_MESSAGE = 4
+"""Lines of an error that are shown; the failed notebook has all."""
+
+ROOM = "free some room, or choose another folder with --out"
+
+REMEDIES = {
+    "Errno 28": ROOM,
+    "Errno 122": ROOM,
+    "Errno 27": ROOM,
+    "Errno 30": "choose another folder with --out",
+    "Errno 13": "choose another folder with --out",
+    "MemoryError": "run it where there is more memory, or with less data",
+}
+"""What to do about errors that are not the package's own, by what their message or name holds."""
+
+
+def execute(
+    stage: str,
+    source: bytes,
+    folder: RunFolder,
+    given: dict[str, Any],
+    *,
+    timeout: float,
+    say: Callable[[str], None],
+) -> list[float]:
+    """Execute a notebook into notebooks/<stage>.ipynb; return the seconds of each code cell.
+
+    `source` is the notebook itself, so that what was hashed is what runs, and `given` its
+    parameters. Raises RunError with the cell, its error and a remedy, in at most six lines; what
+    was executed of the notebook is then notebooks/<stage>.failed.ipynb. `say` hears of cells that
+    took more than a second.
+    """
+    notebooks = folder.path / "notebooks"
+    partial = notebooks / f"{stage}.partial.ipynb"
+    notebook = nbformat.reads(source.decode("utf-8"), as_version=4)
+    watch = _Watch(len(notebook.cells) + 1, timeout, say)
+    try:
+        notebooks.mkdir(exist_ok=True)
+        _papermill(stage, notebook, partial, given, watch)
+        done = nbformat.read(partial, as_version=4)
+        _check_complete(stage, done)
+        text = nbformat.writes(_without_traces(done)) + "\n"
+        folder.write_text(f"notebooks/{stage}.ipynb", text)
+    except PapermillExecutionError as error:
+        raise RunError(_failure(stage, error, _kept(partial))) from None
+    except CellTimeoutError:
+        raise RunError(
+            f"the {stage} notebook was stopped in cell {watch.cell}, {watch.source!r}: it took "
+            f"more than {timeout:g} seconds.\nIf it needs them, raise --timeout ({_kept(partial)})"
+        ) from None
+    except _TooMuchError:
+        raise RunError(
+            f"the {stage} notebook was stopped in cell {watch.cell}, {watch.source!r}: it printed "
+            f"more than {LONGEST_OUTPUT / 1e6:g} million characters.\n"
+            f"Print less ({_kept(partial)})"
+        ) from None
+    except RuntimeError as error:  # nbclient's DeadKernelError, and a kernel that never answered
+        where = f"in cell {watch.cell}, {watch.source!r}" if watch.cell else "as it began"
+        raise RunError(
+            f"the kernel of the {stage} notebook died {where} ({str(error).splitlines()[0]}).\n"
+            "Most likely memory ran out: run it again, or with less data"
+        ) from None
+    except OSError as error:
+        raise unwritable(folder.path, error) from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return watch.seconds
+
+
+def _papermill(
+    stage: str, notebook: Any, partial: Path, given: dict[str, Any], watch: _Watch
+) -> None:
+    terminal = sys.stderr.isatty()
+    bar: Any = {"desc": stage, "leave": False} if terminal else False
+    with tempfile.TemporaryDirectory(prefix="aggregation-", ignore_cleanup_errors=True) as place:
+        papermill.execute_notebook(
+            notebook,
+            str(partial),
+            parameters=given,
+            kernel_name="python3",
+            kernel_manager_class=_kernel_manager(Path(place)),
+            timeout_func=watch.left,
+            on_cell_start=watch.begin,
+            on_cell_executed=watch.end,
+            progress_bar=bar,
+            stdout_file=_Meter(watch),
+            stderr_file=_Meter(watch, sys.stderr if terminal else None),  # a fit's own progress
+            coalesce_streams=True,  # else a bar and what wipes it away are two outputs
+            extra_arguments=["--log-level=CRITICAL"],  # else it says that it is being shut down
+        )
+
+
+def _kernel_manager(place: Path) -> type[AsyncKernelManager]:
+    """A manager whose kernels talk over sockets in the folder `place`, which nobody else opens.
+
+    Ports could be taken by another run between their choice and their use. The kernel sees no
+    start-up files of the user's, and its texts are UTF-8 whatever the locale.
+    """
+
+    class Manager(AsyncKernelManager):
+        def __init__(self, **given: Any) -> None:
+            super().__init__(**given, transport="ipc", connection_file=str(place / "k.json"))
+
+        async def start_kernel(self, **given: Any) -> None:
+            own = {"IPYTHONDIR": str(place), "PYTHONUTF8": "1", "PYTHONHASHSEED": "0"}
+            await super().start_kernel(**given, env=os.environ | own)
+
+    return Manager
+
+
+class _TooMuchError(Exception):
+    """A notebook printed more than a page can hold."""
+
+
+class _Watch:
+    """What is known of a notebook while it runs."""
+
+    def __init__(self, cells: int, timeout: float, say: Callable[[str], None]) -> None:
+        self.cells, self.say = cells, say
+        self.deadline = time.monotonic() + timeout
+        self.printed = 0
+        self.cell, self.source = 0, ""
+        self.begun = time.monotonic()
+        self.seconds: list[float] = []
+
+    def left(self, _: Any) -> float:
+        """Seconds until the stage has to be done."""
+        return max(self.deadline - time.monotonic(), 0.01)
+
+    def begin(self, cell: Any, cell_index: int) -> None:
+        """A cell begins."""
+        self.cell, self.begun = cell_index + 1, time.monotonic()
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        self.source = (lines or [""])[0][:80]
+
+    def end(self, cell: Any, cell_index: int, execute_reply: Any) -> None:
+        """A cell has been executed."""
+        del cell, execute_reply
+        self.seconds.append(round(time.monotonic() - self.begun, 3))
+        if self.seconds[-1] >= 1:
+            self.say(f"cell {cell_index + 1} of {self.cells} done in {self.seconds[-1]:.1f} s")
+
+
+class _Meter:
+    """Counts what a notebook prints, and passes it on."""
+
+    def __init__(self, watch: _Watch, file: TextIO | None = None) -> None:
+        self.watch, self.file = watch, file
+
+    def write(self, text: str) -> None:
+        """Raise _TooMuchError where it is too much."""
+        self.watch.printed += len(text)
+        if self.watch.printed > LONGEST_OUTPUT:
+            raise _TooMuchError
+        if self.file is not None:
+            self.file.write(text)
+
+    def flush(self) -> None:
+        """Pass it on now."""
+        if self.file is not None:
+            self.file.flush()
+
+
+def _kept(partial: Path) -> str:
+    """Keep what was executed, if it could be saved; say where."""
+    failed = partial.with_name(partial.name.replace(".partial.", ".failed."))
+    try:
+        nbformat.read(partial, as_version=4)
+        partial.replace(failed)
+    except (OSError, ValueError):
+        return "the notebook could not be kept"
+    return f"it is kept as {failed}"
+
+
+def _failure(stage: str, error: PapermillExecutionError, kept: str) -> str:
+    """What went wrong, in few lines. An error that this package raises speaks for itself."""
+    lines = [line for line in str(error.evalue).splitlines() if line.strip()]
+    raised = getattr(errors, error.ename, None)
+    what = lines or [error.ename]
+    if not (isinstance(raised, type) and issubclass(raised, errors.AggregationError)):
+        what = [f"{error.ename}: {what[0]}", *what[1:]]
+        remedy = next((r for k, r in REMEDIES.items() if k in what[0]), None)
+        what = [*what[: LONGEST_MESSAGE - 1], *([remedy] if remedy else [])]
+    if len(what) > LONGEST_MESSAGE:
+        rest = len(what) - LONGEST_MESSAGE + 1
+        what = [*what[: LONGEST_MESSAGE - 1], f"... and {rest} lines more"]
+    shown = [line if len(line) <= 500 else line[:500] + " ..." for line in what]
+    code = [line for line in str(error.source).splitlines() if line.strip()]
+    cell = f"cell {error.exec_count}, {(code or [''])[0][:80]!r}"
+    return "\n".join([*shown, f"(the {stage} notebook stopped in {cell}; {kept})"])
+
+
+def _check_complete(stage: str, notebook: Any) -> None:
+    """Whether every cell ran. A notebook that calls `exit()` ends early, and papermill lets it."""
+    for number, cell in enumerate(notebook.cells, start=1):
+        if cell.cell_type == "code" and cell.source.strip() and not cell.execution_count:
+            raise RunError(
+                f"the {stage} notebook ended before its cell {number}: take out what exits"
+            )
+
+
+def _without_traces(notebook: Any) -> Any:
+    """The notebook without what papermill writes about time, chance and machine.
+
+    That goes for `out` too: where a run's folder lies is no part of the run.
+    """
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.id = "injected-parameters"
+            cell.source = re.sub(r"^out = .*\n?", "", cell.source, flags=re.MULTILINE)
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                shown = [line.rsplit("\r", maxsplit=1)[-1] for line in output.text.split("\n")]
+                output.text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(shown))
+        if "outputs" in cell:  # a progress bar that has gone leaves an empty one
+            cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text.strip()]
+    return notebook

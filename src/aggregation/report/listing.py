@@ -1,0 +1,68 @@
+"""Listing: a page with all runs of a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from aggregation.errors import RunError, unwritable
+from aggregation.folder import RunFolder
+from aggregation.manifest import MANIFEST
+from aggregation.report.environment import TEMPLATES
+
+
+def write_listing(out: Path) -> Path:
+    """Write `out`/index.html: every run folder in `out`, by name; return its path.
+
+    Files of a run that cannot be read leave gaps. Raises RunError if the page cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        folders = sorted(p for p in out.iterdir() if (p / "params.yaml").is_file())
+        page = TEMPLATES.get_template("listing.html").render(
+            title="Runs", runs=[_row(RunFolder(folder)) for folder in folders]
+        )
+        RunFolder(out).write_text("index.html", page)
+    except OSError as error:
+        raise unwritable(out, error) from None
+    return out / "index.html"
+
+
+def _row(folder: RunFolder) -> dict[str, Any]:
+    path, fit = folder.path, _json(folder, "model/fit.json")
+    verdicts = _json(folder, "evidence/summary.json").get("verdicts", {})
+    report = path / "report" / "index.html"
+    title = _title(folder) or _json(folder, "data/ingest.json").get("about", {}).get("title", "")
+    return {
+        "run": path.name,
+        "title": title,
+        "link": quote(f"{path.name}/report/index.html") if report.is_file() else "",
+        "finished": (path / MANIFEST).is_file(),
+        "failed": [
+            f.name.partition(".")[0] for f in sorted((path / "notebooks").glob("*.failed.ipynb"))
+        ],
+        "simulated": _json(folder, "data/ingest.json").get("about", {}).get("simulated", False),
+        "fit": fit,
+        "verdicts": verdicts,
+        "started": str(_json(folder, "timing.json").get("started", ""))[:16].replace("T", " "),
+    }
+
+
+def _title(folder: RunFolder) -> str:
+    try:
+        text = folder.read_bytes("params.yaml").decode("utf-8")
+        return str(YAML(typ="safe", pure=True).load(text).get("title", ""))
+    except (OSError, ValueError, YAMLError, AttributeError):
+        return ""
+
+
+def _json(folder: RunFolder, name: str) -> dict[str, Any]:
+    try:
+        found = folder.read_json(name)
+    except (RunError, OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

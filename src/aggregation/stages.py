@@ -1,0 +1,207 @@
+"""Stages: what each notebook of a run reads and makes, and whether it has to run again."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from aggregation.errors import InputError
+from aggregation.params import Params
+from aggregation.posting import LAST
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The project: its notebooks, lock and history."""
+
+STAGES = ("ingest", "train", "diagnostics", "demographics", "publish")
+"""Notebooks of a run, in order; demographics only where the parameters have that section."""
+
+MAKES = {
+    "ingest": ("data",),
+    "train": ("model",),
+    "diagnostics": ("evidence",),
+    "demographics": ("demographics",),
+    "publish": ("constitution.json", "constitution.csv", "report/index.html"),
+}
+"""Besides its notebook and its page. What came from the platform (`source/`) and what went there
+(`published/`) is no stage's own, and stays."""
+
+READS = {
+    "ingest": (),
+    "train": ("ingest",),
+    "diagnostics": ("ingest", "train"),
+    "demographics": (),
+    "publish": ("ingest", "train", "diagnostics", "demographics"),
+}
+
+ASIDE = ".before"
+"""Where results of an earlier run wait until it is known whether they still hold."""
+
+Record = dict[str, Any]
+"""What manifest.json holds of a stage: hash of the notebook, parameters, hashes of what it read
+(`input`) and made (`outputs`)."""
+
+
+def wanted(params: Params) -> list[str]:
+    """The stages of a run with these parameters."""
+    return [s for s in STAGES if s != "demographics" or params.demographics is not None]
+
+
+def notebook(stage: str) -> Path:
+    """The notebook of a stage."""
+    return ROOT / "notebooks" / f"{stage}.ipynb"
+
+
+def declared(source: bytes) -> list[str]:
+    """Names that a notebook's `parameters` cell assigns."""
+    cells = json.loads(source)["cells"]
+    cell = next(c for c in cells if "parameters" in c["metadata"].get("tags", []))
+    return [
+        target.id
+        for statement in ast.parse("".join(cell["source"])).body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    ]
+
+
+def begun(stage: str, source: bytes, params: Params, path: Path, done: dict[str, Record]) -> Record:
+    """The record of a stage before it runs: all but its outputs."""
+    given = params.model_dump()
+    return {
+        "notebook": hashlib.sha256(source).hexdigest(),
+        "parameters": {n: given[n] for n in declared(source) if n in given},
+        "input": source_files(params, path) if stage == "ingest" else _handed_on(stage, done),
+    }
+
+
+def source_files(params: Params, path: Path) -> dict[str, str]:
+    """Name and hash of each file that the source names or sent; none for a simulated one."""
+    if params.source.kind == "platform":
+        return {"export.json": sha256(path / "source" / "export.json")}
+    named = [getattr(params.source, key, None) for key in ("path", "guidelines")]
+    files: list[Path] = []
+    for name in filter(None, named):
+        at = Path(name)
+        files += sorted(at.glob("*.csv")) if at.is_dir() else [at]
+    found: dict[str, str] = {}
+    for file in files:
+        found[file.name if file.name not in found else file.as_posix()] = sha256(file)
+    return found
+
+
+def _handed_on(stage: str, done: dict[str, Record]) -> dict[str, str]:
+    return {
+        name: digest
+        for earlier in READS[stage]
+        for name, digest in done.get(earlier, {"outputs": {}})["outputs"].items()
+        if name.startswith(MAKES[earlier])
+    }
+
+
+def asks(stage: str, params: Params) -> str:
+    """Whom a stage asks over the network, as a reason to run it again; mostly nobody."""
+    if stage == "demographics":
+        return "it asks Prolific"
+    online = params.source.kind == "platform" and not params.source.offline
+    if (stage == "ingest" and online) or (
+        stage == "publish" and params.publish.target == "platform"
+    ):
+        return "it asks the platform"
+    return ""
+
+
+def stale(now: Record, then: Record | None, path: Path) -> str:
+    """Why a stage has to run again, in a few words; empty: what it made then still holds.
+
+    `path` is where what it made then lies.
+    """
+    if then is None:
+        return "not done yet"
+    if now["notebook"] != then["notebook"]:
+        return "its notebook has changed"
+    if changed := _changes(then["parameters"], now["parameters"]):
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        return changed[0] + more
+    for name in sorted(now["input"].keys() | then["input"].keys()):
+        if now["input"].get(name) != then["input"].get(name):
+            return f"{name} has changed"
+    for name, digest in then["outputs"].items():
+        found = sha256(path / name)
+        if found != digest:
+            return f"{name} {'was changed' if found else 'is gone'}"
+    return ""
+
+
+def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    old, new = dict(_flat(then)), dict(_flat(now))
+    return [
+        f"{key} is {_word(new.get(key))}, was {_word(old.get(key))}"
+        for key in sorted(old.keys() | new.keys())
+        if json.dumps(old.get(key)) != json.dumps(new.get(key))
+    ]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _word(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:60] + " ..."
+
+
+def made_by(stage: str, path: Path) -> dict[str, str]:
+    """Name and hash of every file that a stage has made in the run's folder."""
+    names = (*MAKES[stage], f"notebooks/{stage}.ipynb", f"report/{stage}.html")
+    files: list[Path] = []
+    for name in names:
+        at = path / name
+        files += [p for p in sorted(at.rglob("*")) if p.is_file()] if at.is_dir() else [at]
+    return {f.relative_to(path).as_posix(): sha256(f) for f in files if f.is_file()}
+
+
+def clear(stage: str, path: Path) -> None:
+    """Remove what a stage made, whole or not."""
+    for at in _places(stage, path):
+        if at.is_dir() and not at.is_symlink():
+            shutil.rmtree(at)
+        else:
+            at.unlink(missing_ok=True)
+
+
+def move(stage: str, path: Path, to: Path) -> None:
+    """Move what a stage made to another folder; what is not there stays where it is not."""
+    for at in _places(stage, path):
+        if at.exists():
+            target = to / at.relative_to(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            at.replace(target)
+
+
+def _places(stage: str, path: Path) -> list[Path]:
+    names = [f"notebooks/{stage}{kind}.ipynb" for kind in ("", ".failed", ".partial")]
+    last = [LAST] if stage == "publish" else []
+    return [path / name for name in (*MAKES[stage], *names, f"report/{stage}.html", *last)]
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes, in hex; empty if it is not there.
+
+    Raises InputError if it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return ""
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
