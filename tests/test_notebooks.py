@@ -1,18 +1,20 @@
 """The notebooks: clean as committed, without logic, and each runs by itself under papermill."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import papermill
 import pytest
 from ruamel.yaml import YAML
 
-from aggregation import sections
-from aggregation.runs import declared
+import aggregation as ag
+from aggregation import sections, stages
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -38,12 +40,16 @@ def code(path):
     return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
 
 
+def declared(path):
+    return stages.declared(path.read_bytes())
+
+
 def is_parameters(cell):
     return "parameters" in cell.metadata.get("tags", [])
 
 
 def test_every_stage_has_a_notebook():
-    assert set(STAGES) <= {path.stem for path in NOTEBOOKS}
+    assert {*STAGES, "tutorial"} <= {path.stem for path in NOTEBOOKS}
 
 
 @each
@@ -225,3 +231,148 @@ def test_papermill_takes_the_parameter_file_on_its_command_line(alone, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (cwd / "outputs" / "alone" / "model" / "fit.json").read_bytes() == before
     assert (tmp_path / "out.ipynb").exists()
+
+
+# the tutorial
+
+
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory):
+    """The tutorial as it is, in a working directory where a run lies already: its cells, the
+    folder it made, the files before and after."""
+    cwd = tmp_path_factory.mktemp("tutorial")
+    earlier = cwd / "outputs" / "demo" / "model" / "fit.json"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("of an earlier run")
+    before = contents(cwd)
+    papermill.execute_notebook(
+        str(ROOT / "notebooks" / "tutorial.ipynb"),
+        str(cwd / "tutorial.ipynb"),
+        kernel_name="python3",
+        cwd=str(cwd),
+        progress_bar=False,
+    )
+    return code(cwd / "tutorial.ipynb"), cwd, before, contents(cwd)
+
+
+def contents(cwd):
+    return {p.relative_to(cwd).as_posix(): p.read_bytes() for p in cwd.rglob("*") if p.is_file()}
+
+
+def told(cells, beginning):
+    """What the cell with this line shows, as text without tags."""
+    (cell,) = [c for c in cells if beginning in c.source.splitlines()]
+    parts = [
+        o.text if o.output_type == "stream" else o.data.get("text/html", o.data["text/plain"])
+        for o in cell.outputs
+        if o.get("name") != "stderr"
+    ]
+    return " ".join(re.sub("<[^>]*>", " ", " ".join(parts)).split())
+
+
+def test_the_tutorial_writes_a_run_of_its_own_and_touches_no_other(tutorial):
+    _, _, before, after = tutorial
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) - {"tutorial.ipynb"} == {
+        f"outputs/tutorial/{file}"
+        for file in (
+            *("params.yaml", "data/ingest.json", "model/fit.json"),
+            *(f"data/{t}.parquet" for t in ("ratings", "guidelines", "users", "topics")),
+            *(f"model/{t}.parquet" for t in ("users", "guidelines", "history", "basins")),
+            *("evidence/guidelines.parquet", "evidence/basins.json", "evidence/summary.json"),
+        )
+    }
+
+
+def test_every_output_of_the_tutorial_is_something_to_look_at(tutorial):
+    cells, *_ = tutorial
+    assert is_parameters(cells[0])
+    assert not cells[0].outputs
+    for cell in cells[1:]:
+        seen = [o for o in cell.outputs if o.get("name") != "stderr"]
+        assert len(seen) == 1, cell.source
+        assert seen[0].output_type in ("display_data", "execute_result", "stream")
+        shown = seen[0].get("data", {})
+        assert "text" in seen[0] or {"text/html", "image/png"} & set(shown), cell.source
+        assert "(no rows)" not in shown.get("text/plain", "")
+        errors = "".join(o.text for o in cell.outputs if o.get("name") == "stderr")
+        assert not errors.rsplit("\r", maxsplit=1)[-1].strip(), errors
+
+
+def test_the_tutorial_names_no_participant(tutorial):
+    cells, cwd, *_ = tutorial
+    users = ag.open_run(cwd / "outputs" / "tutorial").dataset().users["user_id"]
+    text = json.dumps([o.get("text") or o.data.get("text/html") for c in cells for o in c.outputs])
+    assert len(users) == 200
+    assert not [user for user in users if user in text]
+
+
+def test_the_numbers_in_the_tutorial_are_true(tutorial):
+    cells, cwd, *_ = tutorial
+    folder = ag.open_run(cwd / "outputs" / "tutorial")
+    ratings, ids, parameters = folder.model()
+    n, helpful = np.zeros(len(ids.guidelines)), np.zeros(len(ids.guidelines))
+    np.add.at(n, ratings.guideline, 1)
+    np.add.at(helpful, ratings.guideline, ratings.helpful)
+    majority, liked = helpful > 0.5 * n, (helpful >= 0.8 * n) & (n >= 5)
+    accepted = liked & (parameters.guideline_intercept > 0.375)
+    other = (helpful >= 0.9 * n) & (n >= 5) & (parameters.guideline_intercept > 0.45)
+    assert n.min() >= 5
+    assert 0 < other.sum() < accepted.sum() < liked.sum() < majority.sum()
+
+    by_vote = told(cells, "rule = params.rule.rule()")
+    assert f"{len(n)} guidelines have at least 5 ratings. {majority.sum()} of them" in by_vote
+    assert f"{liked.sum()} to at least 80%" in by_vote
+    read = told(
+        cells,
+        'dataset = ag.read(params.source, params.ratings, params.seed, folder.path / "source")',
+    )
+    assert f"{len(ratings):,} ratings by 200 users of {len(n)} guidelines" in read
+    assert "Simulated: nobody said any of this" in read
+
+    loss = float(ag.loss(parameters, ratings, ag.Penalty()))
+    found = told(cells, "fit")
+    assert f"loss {loss:.8f}, converged, settled" in found
+    assert told(cells, "again.fit()") == found
+    assert folder.fit().settled
+
+    card = told(cells, "constitution")
+    assert f"{accepted.sum()} accepted, 0 undecided, {len(n) - accepted.sum()} rejected" in card
+    assert told(cells, "again.constitution()") == card
+    assert f"{other.sum()} accepted" in told(cells, "other")
+    kept = told(cells, "before = ag.payload(constitution, fit.parameters, ids)")
+    assert f"no longer accepted {accepted.sum() - other.sum()}" in kept
+    assert f"accepted as before {other.sum()}" in kept
+    again = told(cells, "again = ag.open_run(folder.path)")
+    assert "Run tutorial: not finished" in again
+    assert f"loss {loss:.8f}" in again
+    params = ag.load_params(folder.path / "params.yaml")
+    assert (params.run, params.seed, params.source.n_users) == ("tutorial", 20231013, 200)
+
+
+def test_what_the_tutorial_rejects_for_all_its_applause_divides_the_sides(tutorial):
+    """The lesson: accepted ones are helpful to both planted camps, these are not."""
+    cells, cwd, *_ = tutorial
+    folder = ag.open_run(cwd / "outputs" / "tutorial")
+    planted = ag.simulate(20231013, 200).guidelines.set_index("guideline_id")["kind"]
+    scores = folder.constitution().scores.set_index("guideline_id")
+    kind = planted.loc[scores.index]
+    accepted = scores["verdict"] == "accepted"
+    liked = (scores["helpful_rate"] >= 0.8) & ~accepted
+    assert (kind[accepted] == "shared").mean() > 0.9
+    assert (kind[liked] == "divisive").mean() > 0.9
+    text = told(cells, 'liked = liked.sort_values("intercept").join(sides)')
+    assert text.count("needs more than 0.375") == 8
+
+
+def test_the_other_notebooks_go_on_from_the_tutorial(tutorial):
+    _, cwd, *_ = tutorial
+    papermill.execute_notebook(
+        str(ROOT / "notebooks" / "publish.ipynb"),
+        str(cwd / "publish.ipynb"),
+        parameters={"run": "tutorial"},
+        kernel_name="python3",
+        cwd=str(cwd),
+        progress_bar=False,
+    )
+    assert (cwd / "outputs" / "tutorial" / "report" / "index.html").exists()

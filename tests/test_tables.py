@@ -42,6 +42,6 @@ def test_an_empty_table_says_so():
 def test_lists_are_shown_as_words():
     frame = pd.DataFrame({"basin": [1, 2], "gained": [[], ["a", "<b>"]], "lost": [[], []]})
     shown = Table(frame)._repr_html_()
-    assert "<td>a, &lt;b&gt;</td>" in shown
+    assert ">a, &lt;b&gt;</td>" in shown
     assert "[" not in shown
     assert "lost" not in shown  # blank throughout

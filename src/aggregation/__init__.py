@@ -11,7 +11,7 @@ from aggregation.dataset import Dataset
 from aggregation.errors import AggregationError, InputError, ParameterError, RunError
 from aggregation.evidence import basins, by_side, perspectives, with_unrated
 from aggregation.fit import Fit, Refits, fit, refit
-from aggregation.folder import RunFolder
+from aggregation.folder import RunFolder, open_run
 from aggregation.model import (
     ALIGNED,
     COMMUNITY_NOTES,
@@ -63,6 +63,7 @@ __all__ = [
     "guards",
     "load_params",
     "loss",
+    "open_run",
     "overview",
     "payload",
     "perspectives",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from aggregation.cards import Card, Shown
 from aggregation.model import Parameters
 from aggregation.ratings import Ids, Ratings
 
@@ -29,6 +31,12 @@ class Rule:
     """The number of ratings must be at least this."""
     min_helpful_rate: float = 0.8
     """The helpful rate must be at least this."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: intercept more than {self.min_intercept:g}, at least "
+            f"{self.min_ratings} ratings, helpful rate at least {self.min_helpful_rate:g}"
+        )
 
 
 @dataclass(frozen=True)
@@ -69,8 +77,8 @@ class Verdict:
     failed: tuple[Condition, ...]
 
 
-@dataclass(frozen=True)
-class Constitution:
+@dataclass(frozen=True, repr=False)
+class Constitution(Shown):
     """Every verdict, accepted first; within a verdict by consensus score, then by id."""
 
     rule: Rule
@@ -85,10 +93,33 @@ class Constitution:
 
     def near_misses(self) -> pd.DataFrame:
         """The rows that failed exactly one condition, by consensus score."""
-        one = [len(v.failed) == 1 for v in self.verdicts]
+        one = np.array([len(v.failed) == 1 for v in self.verdicts], dtype=bool)
         near = self.scores[one]
         return near.sort_values(
             ["consensus_score", "guideline_id"], ascending=[False, True], kind="stable"
+        )
+
+    def _card(self) -> Card:
+        verdicts, rule, scores = Counter(v.verdict for v in self.verdicts), self.rule, self.scores
+        liked = (scores["n_ratings"] >= rule.min_ratings) & (
+            scores["helpful_rate"] >= rule.min_helpful_rate
+        )
+        failed = Counter(condition.name for v in self.verdicts for condition in v.failed)
+        names = {name: name.removeprefix("min_").replace("_", " ") for name in failed}
+        return Card(
+            "Constitution: "
+            + ", ".join(f"{verdicts[v]:,} {v}" for v in (ACCEPTED, UNDECIDED, REJECTED)),
+            (
+                ("rule", str(rule)),
+                ("helpful rate alone", f"would accept {liked.sum():,}"),
+                ("near misses", f"{len(self.near_misses()):,} failed exactly one condition"),
+                (
+                    "failed",
+                    ", ".join(f"{names[c]} {failed[c]:,}" for c in sorted(failed)) or "none",
+                ),
+            ),
+            () if verdicts[ACCEPTED] else ("no guideline is accepted",),
+            (".accepted", ".near_misses()", ".scores", ".verdicts"),
         )
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from aggregation.cards import Card, Shown, many
 from aggregation.errors import InputError
 
 TABLES = {
@@ -57,8 +58,12 @@ class About:
     simulated: bool = False
 
 
-@dataclass(frozen=True)
-class Dataset:
+TOLD, MOST_TOLD = ("dropped", "merged", "note", "added"), 6
+"""What a card tells of the counts, in this order, and how many of them at most."""
+
+
+@dataclass(frozen=True, repr=False)
+class Dataset(Shown):
     """A deliberation. Frames hold the columns of `TABLES`; nothing changes them."""
 
     ratings: pd.DataFrame
@@ -73,6 +78,41 @@ class Dataset:
     def counts_table(self) -> pd.DataFrame:
         """The counts as a frame: table, action, reason, n."""
         return pd.DataFrame([vars(c) for c in self.counts], columns=list(Count.__annotations__))
+
+    def _card(self) -> Card:
+        ratings, about = self.ratings, self.about
+        raters, rated = ratings["user_id"].nunique(), ratings["guideline_id"].nunique()
+        facts = [("title", about.title), ("source", about.origin)]
+        if len(ratings):
+            facts.append(("helpful", f"{ratings['helpful'].mean():.0%} of the ratings"))
+        for name, table, active in (
+            ("users", self.users, raters),
+            ("guidelines", self.guidelines, rated),
+        ):
+            idle = f"{len(table) - active:,} of them without ratings"
+            facts.append((name, f"{len(table):,}, {idle}"))
+        facts += [
+            ("topics", f"{len(self.topics):,}"),
+            ("rated", _period(ratings["rated_at"])),
+            ("earlier model", "" if self.mu is None else f"there is one, mu {self.mu:.3f}"),
+            *self._fates(),
+        ]
+        return Card(
+            f"Dataset: {many(len(ratings), 'rating')} by {many(raters, 'user')} of "
+            f"{many(rated, 'guideline')}",
+            tuple((name, value) for name, value in facts if value),
+            ("simulated: nobody said any of this",) if about.simulated else (),
+            (".ratings", ".guidelines", ".users", ".topics", ".counts_table()"),
+        )
+
+    def _fates(self) -> list[tuple[str, str]]:
+        """What became of rows that are not here as they were read, for the card."""
+        told = [c for action in TOLD for c in self.counts if c.action == action and c.n]
+        fates = [(c.action, f"{c.n:,} {c.table}: {c.reason}") for c in told[:MOST_TOLD]]
+        if len(told) > MOST_TOLD:
+            fates.append(("and", f"{len(told) - MOST_TOLD} more, see counts_table()"))
+        lost = any(c.action in ("dropped", "merged") for c in told)
+        return fates if lost else [("dropped", "nothing" if self.counts else "unknown"), *fates]
 
 
 @dataclass(frozen=True)
@@ -346,6 +386,12 @@ def _users(users: pd.DataFrame, ratings: pd.DataFrame, book: _Book, where: str) 
         book.counts.append(Count("users", "added", reason, len(new)))
         users = pd.concat([users, frame("users", [{"user_id": u} for u in new])])
     return users.sort_values("user_id", ignore_index=True)
+
+
+def _period(rated_at: pd.Series) -> str:
+    """First and last day; empty where no time is known."""
+    known = rated_at.dropna()
+    return "" if known.empty else f"{known.min():%Y-%m-%d} to {known.max():%Y-%m-%d}"
 
 
 def with_about(dataset: Dataset, **changes: object) -> Dataset:

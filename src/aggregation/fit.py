@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from aggregation.cards import Card, Shown, many
 from aggregation.errors import InputError
 from aggregation.model import Parameters, Penalty
 from aggregation.ratings import Ratings, check_weights, counts
@@ -21,8 +22,8 @@ REPLICATES = 8
 """Refits that are solved side by side."""
 
 
-@dataclass(frozen=True)
-class Fit:
+@dataclass(frozen=True, repr=False)
+class Fit(Shown):
     """The lowest stationary point found, and how it was found."""
 
     method: Literal["alternating", "gradient-descent"]
@@ -71,7 +72,8 @@ class Fit:
                 "penalty": ["led in" if start.led_in else "full" for start in self.starts],
                 "loss": [f"{start.objective:.8f}" for start in self.starts],
                 "above the fit": [
-                    f"{start.objective - self.objective:.8f}" for start in self.starts
+                    f"{round(start.objective - self.objective, 8) + 0.0:.8f}"  # no -0.00000000
+                    for start in self.starts
                 ],
             }
         )
@@ -80,24 +82,58 @@ class Fit:
 
     def certificate(self) -> str:
         """What is known of this fit, in a few lines."""
-        lines = [f"loss {self.objective:.8f}, KKT residual {self.kkt_residual:.1e}"]
+        return "\n".join([*(words for _, words in self._found()), *self._doubts()])
+
+    def _found(self) -> list[tuple[str, str]]:
+        """Where the descent ended and what the search did, by name."""
+        ended = f"loss {self.objective:.8f}, KKT residual {self.kkt_residual:.1e}"
         if self.balance is not None:
-            lines[0] += f", penalties of the two sides apart by {self.balance:.1e}"
+            ended += f", penalties of the two sides apart by {self.balance:.1e}"
         if self.method == "gradient-descent":
-            lines.append("gradient descent certifies nothing: its residual is not small")
-            return "\n".join(lines)
-        lines.append(
-            f"{len(self.starts)} starts ended in {self.n_basins} minima; "
-            f"{self.basins[0].starts} of them in this one; {self.moves} single rows were moved"
+            return [("end", ended)]
+        searched = (
+            f"{many(len(self.starts), 'start')} ended in "
+            f"{many(self.n_basins, 'minimum', 'minima')}; {self.basins[0].starts:,} of them in "
+            f"this one; single rows moved: {self.moves:,}"
         )
-        if not self.settled:
-            lines.append("fewer than three starts reached the lowest loss: a lower one may exist")
-        if self.n_blocks > 1:
-            lines.append(
-                f"the ratings fall into {self.n_blocks} blocks of users and guidelines that share "
-                "none: nothing relates the sides of one to those of another"
-            )
-        return "\n".join(lines)
+        return [("end", ended), ("search", searched)]
+
+    def _doubts(self) -> tuple[str, ...]:
+        """What speaks against this fit, as sentences without their full stops."""
+        replayed = self.method == "gradient-descent"
+        doubts = {
+            "gradient descent certifies nothing: its residual is not small": replayed,
+            "its residual is above the tolerance: this is no minimum": not (
+                replayed or self.converged
+            ),
+            "fewer than three starts reached the lowest loss: a lower one may exist": not (
+                replayed or self.settled
+            ),
+            "some users or guidelines were held as an earlier model has them": self.balance is None,
+            f"the ratings fall into {self.n_blocks} blocks of users and guidelines that share "
+            "none: nothing relates the sides of one to those of another": self.n_blocks > 1,
+        }
+        return tuple(doubt for doubt, holds in doubts.items() if holds)
+
+    def _card(self) -> Card:
+        p = self.parameters
+        users, axes = p.user_embedding.shape
+        if self.method == "gradient-descent":
+            how, standing = "gradient descent", "stopped" if self.converged else "did not stop"
+        else:
+            how = "alternating minimisation"
+            standing = "converged" if self.converged else "not converged"
+            standing += ", settled" if self.settled else ", not settled"
+        size = (
+            f"{many(users, 'user')}, {many(len(p.guideline_intercept), 'guideline')}, "
+            f"{many(axes, 'axis', 'axes')}; mu {float(p.mu):.3f}"
+        )
+        return Card(
+            f"Fit by {how}: loss {self.objective:.8f}, {standing}",
+            (*self._found(), ("model", size)),
+            self._doubts(),
+            (".summary()", ".certificate()", ".parameters", ".basins"),
+        )
 
 
 @dataclass(frozen=True)

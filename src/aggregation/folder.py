@@ -12,16 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
+from aggregation import run_card, stored_fit
 from aggregation.constitution import Constitution, Rule, select
 from aggregation.dataset import TABLES, About, Count, Dataset
 from aggregation.errors import RunError
+from aggregation.fingerprint import fingerprints
 from aggregation.fit import Fit
-from aggregation.model import Parameters, Penalty, from_tables, loss, to_tables
+from aggregation.model import Parameters, Penalty, from_tables, loss
 from aggregation.ratings import Ids, Ratings, encode
 
 KINDS = {
@@ -33,11 +34,26 @@ KINDS = {
 """Parquet types of the kinds of `dataset.TABLES`."""
 
 
-@dataclasses.dataclass(frozen=True)
+RUNS_NAMED = 8
+"""Runs that an error names, so that one of them can be opened instead."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class RunFolder:
     """The folder of one run, `<out>/<run>`. See the layout in docs/architecture.md."""
 
     path: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end: it writes manifest.json last."""
+        return run_card.finished(self.path)
+
+    def _repr_html_(self) -> str:
+        return run_card.card(self.path).html()
+
+    def __repr__(self) -> str:
+        return run_card.brief(self.path).line()
 
     @classmethod
     def of(cls, run: str, out: str | Path = "outputs") -> RunFolder:
@@ -118,6 +134,7 @@ class RunFolder:
             {
                 "about": dataclasses.asdict(dataset.about),
                 "mu": dataset.mu,
+                "tables": fingerprints(dataset),
                 "counts": [dataclasses.asdict(c) | {"n": int(c.n)} for c in dataset.counts],
             },
         )
@@ -142,55 +159,26 @@ class RunFolder:
                 else f"gradient descent still moves after {fit.sweeps} steps, where the original "
                 "gives up: use train.method: alternating"
             )
-        users, guidelines = to_tables(fit.parameters, ids)
-        kinds = {"intercept": "float64", "embedding": "list"}
-        self.write_table("model/users.parquet", users, {"user_id": "str"} | kinds)
-        self.write_table("model/guidelines.parquet", guidelines, {"guideline_id": "str"} | kinds)
-        sweeps, starts = fit.history.shape
-        history = pd.DataFrame(
-            {
-                "sweep": np.repeat(np.arange(1, sweeps + 1), starts),
-                "start": np.tile(np.arange(1, starts + 1), sweeps),
-                "loss": fit.history.ravel(),
-            }
-        )
-        self.write_table("model/history.parquet", history)
-        basins = {
-            "basin": np.repeat(np.arange(1, len(fit.basins) + 1), len(ids.guidelines)),
-            "guideline_id": np.tile(ids.guidelines.to_numpy(), len(fit.basins)),
-            "intercept": np.concatenate([b.parameters.guideline_intercept for b in fit.basins]),
-        }
-        self.write_table(
-            "model/basins.parquet", pd.DataFrame(basins).astype({"guideline_id": "str"})
-        )
-        self.write_json(
-            "model/fit.json",
-            {
-                "objective": fit.objective,
-                "mu": float(fit.parameters.mu),
-                "converged": fit.converged,
-                "kkt_residual": fit.kkt_residual,
-                "balance": fit.balance,
-                "sweeps": fit.sweeps,
-                "n_ratings": len(ratings),
-                "n_users": ratings.n_users,
-                "n_guidelines": ratings.n_guidelines,
-                "dimensions": int(fit.parameters.user_embedding.shape[1]),
-                "penalty": dataclasses.asdict(penalty),
-                "method": fit.method,
-                "starts": [start.objective for start in fit.starts],
-                "start_kinds": [start.kind for start in fit.starts],
-                "settled": fit.settled,
-                "basins": [
-                    {name: getattr(b, name) for name in ("objective", "kkt_residual", "starts")}
-                    for b in fit.basins
-                ],
-                "n_basins": fit.n_basins,
-                "moves": fit.moves,
-                "n_blocks": fit.n_blocks,
-                "warm_start": fit.warm_start,
-            },
-        )
+        kinds = {name: {key: "str"} | stored_fit.KINDS for name, key in stored_fit.SIDES.items()}
+        for name, table in stored_fit.tables(fit, ids).items():
+            self.write_table(f"model/{name}.parquet", table, kinds.get(name))
+        self.write_json("model/fit.json", stored_fit.values(fit, ratings, penalty))
+
+    def fit(self) -> Fit:
+        """The fit as it was saved, every bit; its rows are those of `model()`.
+
+        Raises RunError if there is none, or an earlier version of this package saved it.
+        """
+        values = self.read_json("model/fit.json")
+        names = (*stored_fit.SIDES, "history")
+        tables = {name: self.read_table(f"model/{name}.parquet") for name in names}
+        try:
+            return stored_fit.restored(values, tables)
+        except KeyError as error:
+            raise RunError(
+                f"{self.path}: model/ holds no {error}, since an earlier version of this package "
+                "wrote it: run the train notebook again"
+            ) from None
 
     def model(self) -> tuple[Ratings, Ids, Parameters]:
         """The ratings as they were fitted, their ids, and the parameters found."""
@@ -232,6 +220,29 @@ class RunFolder:
         rule = Rule(**self.read_json("evidence/summary.json")["rule"])
         scores = self.read_table("evidence/guidelines.parquet")
         return select(scores.drop(columns=["verdict", "failed"]), rule)
+
+
+def open_run(path: str | Path) -> RunFolder:
+    """The folder of an earlier run, such as `outputs/demo`, finished or not.
+
+    Raises RunError, naming runs that are there, if there is no run in it.
+    """
+    path = Path(path)
+    try:
+        there, is_run = path.exists(), (path / "params.yaml").is_file()
+        if is_run:
+            return RunFolder(path)
+        around = {path, *path.parents[:2], Path("outputs")}
+        runs = sorted({str(p.parent) for at in around for p in at.glob("*/params.yaml")})
+    except OSError as error:
+        raise RunError(f"{path}: cannot be opened ({error.strerror or error})") from None
+    problem = "is not there"
+    if there:
+        problem = "holds no params.yaml, so it is no run's folder"
+        problem = problem if path.is_dir() else "is a file: give the folder of the run"
+    known = ", ".join(runs[:RUNS_NAMED]) + (", ..." if len(runs) > RUNS_NAMED else "")
+    remedy = f"open one of {known}" if runs else "make one with: aggregation run params/demo.yaml"
+    raise RunError(f"{path}: {problem}; {remedy} (seen from {Path.cwd()})")
 
 
 def _explains(parameters: Parameters, ratings: Ratings, fit: dict[str, Any]) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from itertools import cycle
 
 import pandas as pd
 
@@ -21,8 +23,9 @@ class Table:
 
     def _repr_html_(self) -> str:
         shown = self._short()
+        texts = cycle([pd.api.types.is_string_dtype(shown[name]) for name in shown.columns])
         # Names may break after an underscore (U+200B), so that texts keep the width.
-        return shown.rename(columns=lambda name: str(name).replace("_", "_\u200b")).to_html(
+        html = shown.rename(columns=lambda name: str(name).replace("_", "_\u200b")).to_html(
             index=False,
             escape=True,
             border=0,
@@ -30,6 +33,9 @@ class Table:
             float_format="{:.3f}".format,
             justify="left",
         )
+        # JupyterLab aligns every cell to the right, texts too. All that strangers wrote is escaped,
+        # so what looks like a cell is one.
+        return re.sub("<t[hd]>", lambda cell: _aligned(cell[0]) if next(texts) else cell[0], html)
 
     def __repr__(self) -> str:
         if self.frame.empty:
@@ -41,7 +47,7 @@ class Table:
         for name in shown.columns:
             cells = list(shown[name])
             if cells and all(isinstance(cell, list) for cell in cells):
-                words = [", ".join(map(str, cell)) for cell in cells]
+                words = [", ".join(map(_word, cell)) for cell in cells]
                 shown[name] = pd.Series(words, index=shown.index, dtype="str")
             if pd.api.types.is_string_dtype(shown[name]):
                 text = shown[name].astype("str")
@@ -51,3 +57,11 @@ class Table:
             name for name in shown.columns if shown[name].isna().all() or shown[name].eq("").all()
         ]
         return shown if self.frame.empty else shown.drop(columns=blank)
+
+
+def _word(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _aligned(cell: str) -> str:
+    return f'{cell[:-1]} style="text-align: left;">'
