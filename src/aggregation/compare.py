@@ -1,0 +1,396 @@
+"""Compare: what differs between two runs, and which condition changed a verdict.
+
+Of users and ratings there are only counts: no participant is named.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from aggregation.alike import KEYS, cells, rows, same
+from aggregation.cards import many
+from aggregation.constitution import ACCEPTED
+from aggregation.dataset import clean_text
+from aggregation.errors import RunError
+from aggregation.folder import RunFolder
+
+FIT = {"loss": "objective", "residual": "kkt_residual", "mu": "mu"} | {
+    key: key for key in ("n_ratings", "n_users", "n_guidelines")
+}
+"""What is compared of a fit, and its key in model/fit.json."""
+
+VERSIONS = ("package", "commit", "dirty", "lock", "python", "processor", "libraries")
+"""Keys of manifest.json that tell what made the run."""
+
+CONDITIONS = {
+    "min_intercept": ("intercept", "more than", 3),
+    "min_ratings": ("n_ratings", "at least", 0),
+    "min_helpful_rate": ("helpful_rate", "at least", 2),
+}
+"""Condition of a rule: the column it reads, how that is to lie, decimals to show at least."""
+
+NUMBERS = ("intercept", "helpful_rate", "n_ratings", "consensus_score")
+COLUMNS = ("guideline_id", "verdict", "failed", *NUMBERS)
+"""What is read of evidence/guidelines.parquet."""
+
+CHANGES = {
+    "gained": "Accepted now",
+    "lost": "No longer accepted",
+    "other": "Judged otherwise, accepted in neither",
+    "new": "New guidelines",
+    "gone": "Guidelines that are gone",
+    "same": "Judged as before",
+}
+"""Values of the column `change`, in the order of the rows, as headings."""
+
+LONGEST, LONGEST_ID, MOST = 100, 40, 30
+"""On a terminal: characters of a text, of an id or value, and guidelines under a heading."""
+
+BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Characters that turn the direction of what follows, beyond the text that holds them."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One thing of both runs."""
+
+    key: str
+    sides: dict[str, Any]
+    """`before` and `after`, each where the run has it."""
+
+    @property
+    def same(self) -> bool:
+        """Whether both have it alike."""
+        return len(self.sides) == 2 and same(self.sides["before"], self.sides["after"])
+
+    def shown(self) -> tuple[str, str]:
+        """Both sides in words; numbers with six digits, or as many as tell them apart."""
+        one, other = (self.sides.get(side, ...) for side in ("before", "after"))
+        if isinstance(one, float) and isinstance(other, float):
+            texts = [(f"{one:.{n}g}", f"{other:.{n}g}") for n in range(6, 18)]
+            return next((pair for pair in texts if self.same or pair[0] != pair[1]), texts[-1])
+        return _word(one), _word(other)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What differs between two runs. See `compare`."""
+
+    before: str
+    """Name of the run."""
+    after: str
+    parameters: tuple[Pair, ...]
+    """Those that differ, by dotted key; the name of the run is none of them."""
+    versions: tuple[Pair, ...] | None
+    """What differs in `VERSIONS`; None: a run has no manifest, it did not finish."""
+    data: dict[str, dict[str, int]]
+    """table -> number of rows `only_before`, `only_after`, `changed`, `same`."""
+    fit: tuple[Pair, ...]
+    """All of `FIT`, alike or not."""
+    rule: tuple[Pair, ...]
+    """The rule that the verdicts were made by, alike or not."""
+    guidelines: pd.DataFrame
+    """One row per guideline of either run: guideline_id, text, change (of `CHANGES`, in that
+    order, then by text), moved (whether a number differs), why (list; where the verdict changed:
+    which conditions changed sides), and verdict and `NUMBERS`, each with _before and _after
+    ("" or NaN where the guideline is not there)."""
+    simulated: bool
+    """Whether one of the deliberations is simulated."""
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing at all differs."""
+        pairs = (*self.parameters, *(self.versions or ()), *self.fit, *self.rule)
+        rows = [n for table in self.data.values() for kind, n in table.items() if kind != "same"]
+        judged = self.guidelines["change"].eq("same") & ~self.guidelines["moved"]
+        return all(pair.same for pair in pairs) and not any(rows) and bool(judged.all())
+
+    def verdicts(self) -> dict[str, int]:
+        """How many guidelines changed in each way of `CHANGES`."""
+        found = self.guidelines["change"].value_counts()
+        return {change: int(found.get(change, 0)) for change in CHANGES}
+
+    def result(self) -> str:
+        """The overall result, one sentence."""
+        if self.same:
+            return f"Nothing differs between {self.before} and {self.after}."
+        n, told = self.verdicts(), "No verdict changed"
+        if changed := n["gained"] + n["lost"] + n["other"]:
+            told = f"{many(changed, 'verdict')} changed: {n['gained']} accepted now, "
+            told += f"{n['lost']} no longer"
+            told += f", {n['other']} between undecided and rejected" if n["other"] else ""
+        for change, side, word in (("new", "after", "accepted"), ("gone", "before", "once so")):
+            rows = self.guidelines[self.guidelines["change"] == change]
+            accepted = int(rows[f"verdict_{side}"].eq(ACCEPTED).sum())
+            told += f"; {many(len(rows), 'guideline')} {change}" if len(rows) else ""
+            told += f" ({accepted} {word})" if accepted else ""
+        return told + "."
+
+    def kept(self) -> str:
+        """How many verdicts are as before, and how far their numbers moved; one sentence."""
+        rows = self.guidelines[self.guidelines["change"] == "same"]
+        told = f"{many(len(rows), 'verdict')} as before"
+        moved = rows["consensus_score_after"] - rows["consensus_score_before"]
+        if rows["moved"].any():
+            told += f"; numbers of {rows['moved'].sum():,} of them moved"
+            told += f", the consensus score by {moved.abs().max():.2g} at most"
+        return told + "."
+
+    def text(self) -> str:
+        """For a terminal, which nothing that strangers wrote can steer; long texts are cut."""
+        if self.same:
+            return self.result()
+        differ = {t: n for t, n in self.data.items() if n["same"] < sum(n.values())}
+        lines = [self.result(), f"before: {self.before}, after: {self.after}"]
+        lines += _section("Parameters", _told(self.parameters))
+        unknown = ["not known: a run has no manifest.json, it did not finish"]
+        lines += _section("Versions", unknown if self.versions is None else _told(self.versions))
+        lines += _section("Data", [f"{table}: {rows_told(n)}" for table, n in differ.items()])
+        lines += _section("Fit", _told(pair for pair in self.fit if not pair.same))
+        for change, heading in list(CHANGES.items())[:-1]:
+            rows = self.guidelines[self.guidelines["change"] == change].to_dict("records")
+            told = [line for row in rows[:MOST] for line in _guideline(row)]
+            told += [f"and {len(rows) - MOST:,} more"] if len(rows) > MOST else []
+            lines += _section(heading, told) if rows else []
+        return "\n".join([*lines, self.kept()])
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, as plain values that JSON can hold; what is not known is null."""
+        told = {"same": self.same, "result": self.result(), "verdicts": self.verdicts()}
+        for name, value in vars(self).items():
+            if isinstance(value, tuple):
+                told[name] = {pair.key: pair.sides for pair in value}
+            else:
+                told[name] = value.to_dict("records") if name == "guidelines" else value
+        return _plain(told)
+
+
+def compare(before: RunFolder, after: RunFolder) -> Comparison:
+    """What differs between two runs, guideline by guideline.
+
+    Parameters and verdicts are compared as they were written, so the runs may be of different
+    versions. An axis that points the other way is no difference: it has no direction.
+
+    Raises RunError, naming the folder and the remedy, for a folder that is no run, has no evidence
+    yet, or holds a file that cannot be read.
+    """
+    folders = (before, after)
+    for folder in folders:
+        _check(folder)
+    params, ingest, fit, summary = (
+        [_file(folder, name) for folder in folders]
+        for name in ("params.yaml", "data/ingest.json", "model/fit.json", "evidence/summary.json")
+    )
+    tables = [{t: _file(folder, f"data/{t}.parquet") for t in KEYS} for folder in folders]
+    scores = [_file(folder, "evidence/guidelines.parquet") for folder in folders]
+    for folder, told, table in zip(folders, summary, scores, strict=True):
+        if not (set(CONDITIONS) <= set(told.get("rule") or ()) and set(COLUMNS) <= set(table)):
+            raise RunError(f"{folder.path}: evidence/ is of an unknown version: {_again(folder)}")
+    rule = _pairs(summary[0]["rule"], summary[1]["rule"])
+    paths = [folder.path.resolve() for folder in folders]
+    parts = 1 if paths[0].name != paths[1].name else 2
+    names = [_clear("/".join(path.parts[-parts:])) for path in paths]
+    versions = None
+    if all((folder.path / "manifest.json").is_file() for folder in folders):
+        made = [_file(folder, "manifest.json") for folder in folders]
+        made = [_flat({key: one[key] for key in VERSIONS if key in one}) for one in made]
+        versions = tuple(pair for pair in _pairs(*made) if not pair.same)
+    given = [_flat(values | {"run": ""}) for values in params]
+    fits = [{name: one[key] for name, key in FIT.items() if key in one} for one in fit]
+    return Comparison(
+        before=names[0],
+        after=names[1],
+        parameters=tuple(pair for pair in _pairs(*given) if not pair.same),
+        versions=versions,
+        data=rows(*tables),
+        fit=_pairs(*fits),
+        rule=rule,
+        guidelines=_guidelines(
+            scores[0],
+            scores[1],
+            pd.concat([tables[1]["guidelines"], tables[0]["guidelines"]]),
+            {pair.key: pair.sides for pair in rule},
+        ),
+        simulated=any(told.get("about", {}).get("simulated") for told in ingest),
+    )
+
+
+def rows_told(n: dict[str, int]) -> str:
+    """What became of the rows of a table, in words."""
+    return (
+        f"{n['only_before']:,} only before, {n['only_after']:,} only after, "
+        f"{n['changed']:,} changed, {n['same']:,} the same"
+    )
+
+
+# reading
+
+
+def _check(folder: RunFolder) -> None:
+    if not (folder.path / "params.yaml").is_file():
+        raise RunError(
+            f"{folder.path}: is no run's folder, it has no params.yaml: give one that "
+            "`aggregation run` has made, such as outputs/demo"
+        )
+    if not (folder.path / "evidence" / "summary.json").is_file():
+        raise RunError(f"{folder.path}: has no evidence yet: {_again(folder)}")
+
+
+def _file(folder: RunFolder, name: str) -> Any:
+    """Content of one of the run's files, a dict or a frame; RunError where it cannot be read."""
+    try:
+        if name.endswith(".parquet"):
+            return folder.read_table(name)
+        if name.endswith(".json"):
+            content = folder.read_json(name)
+        else:
+            content = YAML(typ="safe", pure=True).load(folder.read_bytes(name))
+    except (OSError, ValueError, YAMLError):
+        content = None
+    if not isinstance(content, dict):
+        raise RunError(f"{folder.path / name}: cannot be read, it is damaged: {_again(folder)}")
+    return content
+
+
+def _again(folder: RunFolder) -> str:
+    """How to make this folder anew, in its own place even if it was renamed."""
+    path = folder.path.absolute()
+    words = [str(folder.path / "params.yaml"), "--set", f"run={path.name}", "--out", path.parent]
+    return "run it to the end first: aggregation run " + shlex.join(map(str, words))
+
+
+def _flat(values: dict[Any, Any], above: str = "") -> dict[str, Any]:
+    """Sections within sections as one, with dotted keys."""
+    flat = {}
+    for key, value in values.items():
+        deep = isinstance(value, dict) and value
+        flat |= _flat(value, f"{above}{key}.") if deep else {f"{above}{key}": value}
+    return flat
+
+
+def _pairs(one: dict[str, Any], other: dict[str, Any]) -> tuple[Pair, ...]:
+    sides = {"before": one, "after": other}
+    return tuple(
+        Pair(key, {side: has[key] for side, has in sides.items() if key in has})
+        for key in dict.fromkeys([*one, *other])
+    )
+
+
+# guidelines
+
+
+def _guidelines(
+    one: pd.DataFrame, other: pd.DataFrame, texts: pd.DataFrame, rule: dict[str, Any]
+) -> pd.DataFrame:
+    """See `Comparison.guidelines`. `texts`: guidelines of both runs, those to show first."""
+    both = (
+        one[[*COLUMNS]]
+        .merge(other[[*COLUMNS]], on="guideline_id", how="outer", suffixes=("_before", "_after"))
+        .fillna({"verdict_before": "", "verdict_after": ""})
+    )
+    text = texts.drop_duplicates("guideline_id").set_index("guideline_id")["text"]
+    change = list(map(_change, both["verdict_before"], both["verdict_after"]))
+    why = list(map(partial(_why, rule), both.to_dict("records"), change))
+    alike = [cells(both[f"{name}_before"], both[f"{name}_after"]) for name in NUMBERS]
+    both = both.astype({"n_ratings_before": "Int64", "n_ratings_after": "Int64"}).assign(
+        text=both["guideline_id"].map(text).fillna("").astype("str"),
+        change=change,
+        moved=~np.logical_and.reduce(alike),
+        why=pd.Series(why, index=both.index, dtype=object),
+        rank=[list(CHANGES).index(c) for c in change],
+    )
+    sides = [f"{name}_{side}" for name in ("verdict", *NUMBERS) for side in ("before", "after")]
+    both = both.sort_values(["rank", "text", "guideline_id"], kind="stable", ignore_index=True)
+    return both[["guideline_id", "text", "change", "moved", "why", *sides]]
+
+
+def _change(before: str, after: str) -> str:
+    if not before or not after:
+        return "gone" if before else "new"
+    if before == after:
+        return "same"
+    return "gained" if after == ACCEPTED else "lost" if before == ACCEPTED else "other"
+
+
+def _why(rule: dict[str, Any], row: dict[Any, Any], change: str) -> list[str]:
+    """Which conditions hold on one side only, a sentence for each."""
+    if change in ("new", "gone", "same"):
+        return [] if change == "same" else [change]
+    one, other = ({f["name"] for f in row[f"failed_{side}"]} for side in ("before", "after"))
+    reasons = [_reason(name, row, rule[name]) for name in CONDITIONS if name in one ^ other]
+    return reasons or ["no condition changed sides: the two versions judge differently"]
+
+
+def _reason(name: str, row: dict[Any, Any], limits: dict[str, float]) -> str:
+    """Numbers with as few decimals as show on which side of its limit each lies."""
+    column, needs, least = CONDITIONS[name]
+    pairs = [(row[f"{column}_{side}"], limits[side]) for side in ("before", "after")]
+    known = [pair for pair in pairs if not math.isnan(pair[0])]
+    decimals = least
+    while decimals < 17 and any(
+        np.sign(float(f"{v:.{decimals}f}") - limit) != np.sign(v - limit) for v, limit in known
+    ):
+        decimals += 1
+    numbers = ["none" if math.isnan(v) else f"{v:.{decimals}f}" for v, _ in pairs]
+    bounds = [f"{x:.{least}f}" if float(f"{x:.{least}f}") == x else repr(x) for _, x in pairs]
+    number, bound = (" -> ".join(dict.fromkeys(both)) for both in (numbers, bounds))
+    what = column.removeprefix("n_").replace("_", " ")
+    return f"{what} {number}, {'limit' if bounds[0] != bounds[1] else f'needs {needs}'} {bound}"
+
+
+# words
+
+
+def _section(title: str, lines: Iterable[str]) -> list[str]:
+    indented = [f"  {line}" for line in lines]
+    return [f"{title}:", *indented] if indented else [f"{title}: the same"]
+
+
+def _told(pairs: Iterable[Pair]) -> list[str]:
+    return [_clear(p.key) + ": " + " -> ".join(map(_clear, p.shown())) for p in pairs]
+
+
+def _guideline(row: dict[Any, Any]) -> list[str]:
+    """A guideline's lines on a terminal. The text comes last: it may run from right to left."""
+    verdicts = " -> ".join(v for v in (row["verdict_before"], row["verdict_after"]) if v)
+    head = f"{verdicts} [{_clear(row['guideline_id'], LONGEST_ID)}] {_clear(row['text'])}"
+    return [head, *(f"  {sentence}" for sentence in row["why"] if sentence not in CHANGES)]
+
+
+def _word(value: Any) -> str:
+    if value is ...:
+        return "not there"
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{40,}", value):  # a hash
+        return value[:12]
+    return json.dumps(_plain(value), ensure_ascii=False)
+
+
+def _clear(text: str, longest: int = LONGEST) -> str:
+    """The text in one line, cut, with nothing in it that steers a terminal."""
+    line = BIDI.sub("\ufffd", clean_text(" ".join(text.split())))
+    return line if len(line) <= longest else line[: longest - 3] + "..."
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON can hold it; a number that is not known is None."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(v) for v in value]
+    if isinstance(value, str | bool | int) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return None if value is pd.NA else str(value)
