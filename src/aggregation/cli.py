@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,8 +21,14 @@ from aggregation.stages import STAGES
 class _Group(click.Group):
     """Shows the package's own errors as messages, not as tracebacks."""
 
+    def main(self, *args: Any, **given: Any) -> Any:
+        if sys.getfilesystemencoding() != "utf-8":  # begin again, so that paths can hold any letter
+            words = [sys.executable, "-X", "utf8", "-m", "aggregation.cli", *sys.argv[1:]]
+            os.execv(sys.executable, words)  # noqa: S606  # the same words once more
+        return super().main(*args, **given)
+
     def invoke(self, ctx: click.Context) -> object:
-        for stream in (sys.stdout, sys.stderr):  # a locale may lack what a path or text holds
+        for stream in (sys.stdout, sys.stderr):  # a terminal may lack what a path or text holds
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         signal.signal(signal.SIGTERM, _interrupt)  # a kernel is not left behind
@@ -309,4 +316,4 @@ def _write(file: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="aggregation")

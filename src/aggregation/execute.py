@@ -27,8 +27,8 @@ from aggregation.errors import RunError, unwritable
 from aggregation.folder import RunFolder
 
 # A socket that closes while a kernel shuts down is logged with a traceback now and then, and a
-# kernel that dies is. What fails comes as an exception as well.
-for quiet in ("tornado", "papermill"):
+# kernel that dies or is stopped is too. What fails comes as an exception as well.
+for quiet in ("tornado", "papermill", "asyncio"):
     logging.getLogger(quiet).setLevel(logging.CRITICAL)
 
 LONGEST_OUTPUT = 10_000_000
@@ -121,6 +121,7 @@ def _papermill(
             progress_bar=bar,
             stdout_file=_Meter(watch),
             stderr_file=_Meter(watch, sys.stderr if terminal else None),  # a fit's own progress
+            shutdown_kernel="immediate",  # what it made is on disk; asking it takes 0.2 s
             coalesce_streams=True,  # else a bar and what wipes it away are two outputs
             extra_arguments=["--log-level=CRITICAL"],  # else it says that it is being shut down
         )
@@ -201,7 +202,11 @@ def _kept(partial: Path) -> str:
     """Keep what was executed, if it could be saved; say where."""
     failed = partial.with_name(partial.name.replace(".partial.", ".failed."))
     try:
-        nbformat.read(partial, as_version=4)
+        notebook = nbformat.read(partial, as_version=4)
+        for output in (o for cell in notebook.cells for o in cell.get("outputs", [])):
+            if output.output_type == "stream" and len(output.text) > LONGEST_OUTPUT:
+                output.text = output.text[:LONGEST_OUTPUT] + "\n(cut here)\n"
+        partial.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
         partial.replace(failed)
     except (OSError, ValueError):
         return "the notebook could not be kept"

@@ -238,6 +238,8 @@ class _Work:
         if whole and sha256(self.path / "params.yaml") == self.before["parameters"]:
             return
         self._begin()
+        if surroundings() != self.around:
+            raise RunError("the package was changed while the run was at work: run it again")
         names = [name for record in self.done.values() for name in record["outputs"]]
         missing = [name for name in names if not (self.path / name).is_file()]
         if missing or not ours():

@@ -34,20 +34,24 @@ def write_listing(out: Path) -> Path:
 
 def _row(folder: RunFolder) -> dict[str, Any]:
     path, fit = folder.path, _json(folder, "model/fit.json")
-    verdicts = _json(folder, "evidence/summary.json").get("verdicts", {})
+    verdicts = _section(_json(folder, "evidence/summary.json"), "verdicts")
+    about = _section(_json(folder, "data/ingest.json"), "about")
     report = path / "report" / "index.html"
-    title = _title(folder) or _json(folder, "data/ingest.json").get("about", {}).get("title", "")
     return {
         "run": path.name,
-        "title": title,
+        "title": _title(folder) or str(about.get("title", "")),
         "link": quote(f"{path.name}/report/index.html") if report.is_file() else "",
         "finished": (path / MANIFEST).is_file(),
         "failed": [
             f.name.partition(".")[0] for f in sorted((path / "notebooks").glob("*.failed.ipynb"))
         ],
-        "simulated": _json(folder, "data/ingest.json").get("about", {}).get("simulated", False),
-        "fit": fit,
-        "verdicts": verdicts,
+        "simulated": about.get("simulated", False),
+        "unsettled": fit.get("settled") is False,
+        "numbers": [
+            *(_number(fit.get(name), "{:,}") for name in ("n_ratings", "n_users")),
+            *(_number(verdicts.get(v), "{:,}") for v in ("accepted", "undecided", "rejected")),
+            _number(fit.get("objective"), "{:.8f}"),
+        ],
         "started": str(_json(folder, "timing.json").get("started", ""))[:16].replace("T", " "),
     }
 
@@ -58,6 +62,15 @@ def _title(folder: RunFolder) -> str:
         return str(YAML(typ="safe", pure=True).load(text).get("title", ""))
     except (OSError, ValueError, YAMLError, AttributeError):
         return ""
+
+
+def _number(value: object, form: str) -> str:
+    return form.format(value) if isinstance(value, int | float) else ""
+
+
+def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
+    found = values.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _json(folder: RunFolder, name: str) -> dict[str, Any]:

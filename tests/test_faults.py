@@ -1,0 +1,321 @@
+"""Faults under a run: a clear error or a right result, never a run that only looks finished."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from aggregation import RunError, RunFolder, execute, manifest, runs, stages
+from aggregation.claims import files
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = Path(sys.executable).with_name("aggregation")
+
+PARAMS = """\
+run: small
+seed: 7
+source: {kind: simulated, n_users: 60}
+train: {starts: 1, max_starts: 1, moves: false}
+"""
+
+
+@pytest.fixture
+def params(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text(PARAMS)
+    return path
+
+
+def start(params, *words, **options):
+    return subprocess.Popen(
+        [COMMAND, "run", params, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def until(process, told):
+    """Wait for a line that ends with these words."""
+    for line in process.stdout:
+        if line.rstrip("\n").endswith(told):
+            return
+    pytest.fail(f"no {told!r}: {process.stderr.read()}")
+
+
+def is_clear(code, error, folder):
+    """A failed run says so in few lines, and its folder does not look like a finished one."""
+    assert code == 1, error
+    assert error.startswith("Error: ")
+    assert "Traceback" not in error
+    assert len(error.splitlines()) <= 6
+    assert not (folder / "manifest.json").exists()
+    assert not (folder / "timing.json").exists()
+
+
+def is_whole(folder):
+    assert [str(c) for c in files(RunFolder(folder)) if c.holds is not True] == []
+
+
+# the disk
+
+SMALL_DISK = """\
+mount -t tmpfs -o "$OPTIONS" none "$DISK" || exit 77
+"$@"; code=$?
+cp -r "$DISK/." "$KEPT"
+exit $code
+"""
+
+
+def on_a_disk(tmp_path, options, *words):
+    """The command with a disk that only it sees, mounted at disk/; a copy of what it leaves."""
+    disk, kept = tmp_path / "disk", tmp_path / "kept"
+    disk.mkdir()
+    root = ["--map-root-user"] if os.geteuid() else []
+    done = subprocess.run(
+        [
+            "unshare",
+            "--mount",
+            *root,
+            "sh",
+            "-c",
+            SMALL_DISK,
+            "sh",
+            *map(str, words),
+        ],
+        env=os.environ | {"OPTIONS": options, "DISK": str(disk), "KEPT": str(kept)},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"no disk can be mounted here: {done.stderr}")
+    return done, kept
+
+
+@pytest.mark.parametrize("size", [40, 120, 300, 600])
+def test_a_full_disk_is_a_clear_error_wherever_it_fills_up(params, tmp_path, size):
+    run = (COMMAND, "run", params, "--out", tmp_path / "disk")
+    done, kept = on_a_disk(tmp_path, f"size={size}k", *run)
+    is_clear(done.returncode, done.stderr, kept / "small")
+    assert "No space left on device" in done.stderr
+    assert "free some room, or choose another folder with --out" in done.stderr
+
+
+def test_a_disk_that_is_just_large_enough_gives_a_whole_run(params, tmp_path):
+    run = (COMMAND, "run", params, "--out", tmp_path / "disk")
+    done, kept = on_a_disk(tmp_path, "size=8m", *run)
+    assert done.returncode == 0, done.stderr
+    is_whole(kept / "small")
+
+
+def test_a_disk_that_cannot_be_written_is_a_clear_error(params, tmp_path):
+    run = (COMMAND, "run", params, "--out", tmp_path / "disk")
+    done, kept = on_a_disk(tmp_path, "ro", *run)
+    is_clear(done.returncode, done.stderr, kept / "small")
+    assert "Read-only file system" in done.stderr
+    assert "choose another folder with --out" in done.stderr
+
+
+def test_outputs_behind_links(params, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    runs.run(params, until="ingest", out=tmp_path / "link", say=print)
+    assert (tmp_path / "real" / "small" / "manifest.json").exists()
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone" / "for good")
+    with pytest.raises(RunError, match=r"nowhere.* cannot be written .*another folder with --out"):
+        runs.run(params, out=tmp_path / "nowhere", say=print)
+
+
+# under way
+
+
+def test_a_kernel_that_is_killed_in_a_cell_is_a_clear_error(params, tmp_path):
+    process = start(params, "--out", tmp_path)
+    until(process, "[2/4] train ...")
+    time.sleep(1.5)
+    children = psutil.Process(process.pid).children(recursive=True)
+    for kernel in [c for c in children if "ipykernel_launcher" in " ".join(c.cmdline())]:
+        kernel.kill()
+    _, error = process.communicate(timeout=60)
+    is_clear(process.returncode, error, tmp_path / "small")
+    assert re.search(r"kernel of the train notebook died (in cell \d+, '|as it began)", error)
+    assert "run it again, or with less data" in error
+
+
+def test_parameters_that_change_under_way_change_nothing(params, tmp_path):
+    process = start(params, "--out", tmp_path)
+    until(process, "[1/4] ingest ...")
+    params.write_text(PARAMS.replace("seed: 7", "seed: 8").replace("starts: 1", "starts: 2"))
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    is_whole(tmp_path / "small")
+    assert "seed: 7" in (tmp_path / "small" / "params.yaml").read_text()
+    assert json.loads((tmp_path / "small" / "manifest.json").read_text())["seed"] == 7
+
+
+def test_outputs_that_are_deleted_under_way_are_a_clear_error(params, tmp_path):
+    process = start(params, "--out", tmp_path / "out")
+    until(process, "[3/4] diagnostics ...")
+    time.sleep(2)
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    _, error = process.communicate(timeout=60)
+    is_clear(process.returncode, error, tmp_path / "out" / "small")
+
+
+def test_a_clock_that_runs_backwards_disturbs_nothing(params, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\nnow = time.time\nbegun = now()\n"
+        "time.time = lambda: begun - 50 * (now() - begun)\n"
+    )
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    process = start(params, "--out", tmp_path, env=env)
+    out, error = process.communicate(timeout=90)
+    assert (process.returncode, error) == (0, ""), out
+    is_whole(tmp_path / "small")
+    seconds = json.loads((tmp_path / "small" / "timing.json").read_text())["seconds"]
+    assert all(0 < s < 60 for s in seconds.values())
+    for path in (tmp_path / "small").rglob("*"):
+        os.utime(path, (4e9, 4e9))  # made in the year 2096
+    said = []
+    runs.run(params, out=tmp_path, say=said.append)
+    assert [line[-7:] for line in said] == ["changed"] * 4
+
+
+def test_a_locale_without_the_letters_gives_the_same_run(tmp_path):
+    params = tmp_path / "p.yaml"
+    params.write_text(PARAMS + 'title: "Förderung 🎉 税金"\n', encoding="utf-8")
+    here = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    out = tmp_path / "Ergebnisse 🎉"
+    process = start(params, "--out", out, env=os.environ | here)
+    said, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (0, "")
+    assert said.splitlines()[-1].startswith("Report: ")
+    is_whole(out / "small")
+    page = (out / "small" / "report" / "index.html").read_text("utf-8")
+    assert "Förderung 🎉 税金" in page
+
+
+# notebooks that misbehave
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch):
+    """Puts a cell into a stage's notebook, in a project of its own."""
+    project = tmp_path / "project"
+    shutil.copytree(ROOT / "notebooks", project / "notebooks")
+    shutil.copy(ROOT / "requirements.lock", project)
+    monkeypatch.setattr(stages, "ROOT", project)
+    monkeypatch.setattr(manifest, "ROOT", project)
+
+    def add(stage, code):
+        path = project / "notebooks" / f"{stage}.ipynb"
+        whole = json.loads(path.read_text("utf-8"))
+        whole["cells"].insert(
+            2,
+            {
+                "cell_type": "code",
+                "id": f"fault-{len(whole['cells'])}",
+                "metadata": {},
+                "outputs": [],
+                "execution_count": None,
+                "source": textwrap.dedent(code),
+            },
+        )
+        path.write_text(json.dumps(whole), "utf-8")
+
+    return add
+
+
+def fails(params, tmp_path, **options):
+    with pytest.raises(RunError) as caught:
+        runs.run(params, out=tmp_path, say=print, **options)
+    text = str(caught.value)
+    is_clear(1, "Error: " + text, tmp_path / "small")
+    return text
+
+
+def test_a_notebook_that_prints_100_megabytes_is_stopped(notebook, params, tmp_path):
+    notebook("ingest", "for _ in range(100_000):\n    print('x' * 1000)")
+    begin = time.monotonic()
+    told = fails(params, tmp_path)
+    assert "it printed more than 10 million characters" in told
+    assert "in cell 4, 'for _ in range(100_000):'" in told
+    assert time.monotonic() - begin < 60
+    kept = tmp_path / "small" / "notebooks" / "ingest.failed.ipynb"
+    assert kept.stat().st_size < 12_000_000
+    assert "(cut here)" in kept.read_text()
+
+
+def test_a_notebook_that_prints_much_but_not_too_much_loses_nothing(notebook, params, tmp_path):
+    notebook("ingest", "for k in range(20_000):\n    print(k, 'x' * 100)")
+    folder = runs.run(params, until="ingest", out=tmp_path, say=print)
+    cells = json.loads((folder / "notebooks" / "ingest.ipynb").read_text())["cells"]
+    (printed,) = next(cell["outputs"] for cell in cells if cell["id"].startswith("fault"))
+    assert "".join(printed["text"]) == "".join(f"{k} {'x' * 100}\n" for k in range(20_000))
+
+
+@pytest.mark.parametrize(
+    "code", ["import time\ntime.sleep(1000)", "while True:\n    pass"], ids=["sleep", "spin"]
+)
+def test_a_notebook_that_hangs_is_stopped(notebook, params, tmp_path, code):
+    notebook("ingest", code)
+    told = fails(params, tmp_path, timeout=4)
+    assert f"the ingest notebook was stopped in cell 4, {code.splitlines()[0]!r}" in told
+    assert "it took more than 4 seconds" in told
+    assert "raise --timeout" in told
+    assert (tmp_path / "small" / "notebooks" / "ingest.failed.ipynb").exists()
+    assert not psutil.Process().children()
+
+
+def test_the_timeout_is_for_the_whole_stage(notebook, params, tmp_path):
+    notebook("ingest", "import time\ntime.sleep(3)")
+    notebook("ingest", "import time\ntime.sleep(3)")
+    assert "it took more than 4 seconds" in fails(params, tmp_path, timeout=4)
+
+
+def test_a_notebook_that_exits_early_is_not_taken_for_done(notebook, params, tmp_path):
+    notebook("ingest", "raise SystemExit(0)")
+    assert "the ingest notebook ended before its cell 5" in fails(params, tmp_path)
+
+
+def test_an_error_of_many_lines_is_cut_and_kept(notebook, params, tmp_path):
+    notebook("ingest", "raise ValueError('\\n'.join(f'line {k}' for k in range(50)))")
+    told = fails(params, tmp_path)
+    assert told.startswith("ValueError: line 0\nline 1\n")
+    assert 'stopped in cell 3, "raise ValueError(' in told
+    kept = tmp_path / "small" / "notebooks" / "ingest.failed.ipynb"
+    assert "line 49" in kept.read_text()
+
+
+def test_data_that_change_while_they_are_read_are_refused(notebook, tmp_path):
+    (tmp_path / "r.csv").write_text("user_id,guideline_id,rating\nu,g,helpful\nv,g,helpful\n")
+    params = tmp_path / "p.yaml"
+    params.write_text(f"run: small\nsource: {{kind: table, path: {tmp_path / 'r.csv'}}}\n")
+    runs.run(params, until="ingest", out=tmp_path, say=print)
+    notebook("ingest", f"open({str(tmp_path / 'r.csv')!r}, 'a').write('w,g,helpful\\n')")
+    assert "r.csv was changed while it was read: run it again" in fails(params, tmp_path)
+
+
+def test_a_package_that_changes_under_way_is_noticed(params, tmp_path, monkeypatch):
+    versions = iter("12")
+    monkeypatch.setattr(runs, "surroundings", lambda: {"package": next(versions)})
+    assert "the package was changed while the run was at work" in fails(
+        params, tmp_path, until="ingest"
+    )
+
+
+def test_nothing_of_a_kernel_is_left_when_it_is_done(params, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "t"))
+    monkeypatch.setattr(execute.tempfile, "tempdir", str(tmp_path / "t"))
+    (tmp_path / "t").mkdir()
+    runs.run(params, until="ingest", out=tmp_path, say=print)
+    assert list((tmp_path / "t").iterdir()) == []
