@@ -20,6 +20,7 @@ test: $(READY) ## Run all tests (real data: see AGGREGATION_DATA in CONTRIBUTING
 bench: $(READY) ## Measure the solver, half an hour; some of it: make bench ONLY="scale refits"
 	@$(BIN)/python benchmarks/bench.py $(ONLY)
 	@$(BIN)/python benchmarks/export.py
+	@$(BIN)/python benchmarks/batch.py
 
 platform: $(READY) ## Serve a platform on this machine, with a simulated deliberation, to try things on
 	@$(BIN)/python tests/loopback.py

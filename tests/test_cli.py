@@ -1,6 +1,8 @@
 """The command, as people run it: in a process of its own."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +29,11 @@ def is_an_error(done):
     return done.returncode != 0 and "Error: " in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["simulate", "-h"]], ids=" ".join)
+COMMANDS = ("batch", "completion", "diff", "index", "run", "simulate", "verify")
+HELPS = [["--help"], *([name, "--help"] for name in COMMANDS), ["run", "-h"]]
+
+
+@pytest.mark.parametrize("words", HELPS, ids=" ".join)
 def test_help_shows_an_example_of_files_that_are_there(command, words):
     done = command(*words)
     assert done.returncode == 0
@@ -35,13 +41,13 @@ def test_help_shows_an_example_of_files_that_are_there(command, words):
     examples = [line for line in done.stdout.splitlines() if line.startswith("    aggregation ")]
     assert any(words[0] in example for example in examples) or words == ["--help"]
     named = {word for example in examples for word in example.split() if "params/" in word}
-    assert named
+    assert named or words[0] in ("completion", "diff", "index", "verify")
     assert all((ROOT / name).is_file() for name in named)
 
 
 def test_every_command_is_in_the_help(command):
     text = command("--help").stdout
-    assert all(f"\n  {name} " in text for name in ("run", "simulate"))
+    assert all(f"\n  {name} " in text for name in COMMANDS)
 
 
 def test_version_is_that_of_the_package(command):
@@ -59,6 +65,13 @@ def test_version_is_that_of_the_package(command):
         (["run", "x.yaml", "--until", "trian"], "'trian' is not one of 'ingest', 'train'"),
         (["simulate", "no/such/folder/x.json"], "x.json: cannot be written (No such file"),
         (["simulate", "x.json", "--seed", "-1"], "-1 is not in the range"),
+        (["batch"], "Missing argument 'PARAMS...'"),
+        (["batch", "x.yaml", "-j", "0"], "0 is not in the range x>=1"),
+        (["batch", "x.yaml"], "x.yaml: cannot be read (No such file or directory)"),
+        (["run", "x.yaml", "--timeout", "0"], "0.0 is not in the range x>0"),
+        (["index", "none"], "Directory 'none' does not exist"),
+        (["diff", "none", "other"], "none: is no run's folder"),
+        (["completion", "cmd"], "'cmd' is not one of 'bash', 'zsh', 'fish'"),
     ],
 )
 def test_a_wrong_call_is_told_without_a_traceback(command, tmp_path, words, told):
@@ -93,3 +106,51 @@ def test_what_simulate_writes_can_be_read_as_the_platforms_export(command, tmp_p
     dataset = read(params.source, params.ratings, params.seed)
     assert dataset.ratings["user_id"].nunique() == 30
     assert f"{len(dataset.ratings):,} ratings by 30 simulated users" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("aggregation ve", "verify"),
+        ("aggregation run x.yaml --until tr", "train"),
+        ("aggregation batch --gr", "--grid"),
+    ],
+)
+def test_bash_completes_the_commands_words(words, offered):
+    """In a real bash, by the function that the printed script defines."""
+    script = rf"""
+        eval "$({COMMAND} completion bash)"
+        COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+        $(complete -p aggregation | sed 's/.*-F \([^ ]*\) .*/\1/') aggregation
+        echo "${{COMPREPLY[@]}}"
+    """
+    env = os.environ | {"PATH": f"{COMMAND.parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=env)
+    assert done.stdout.split() == [offered], done.stderr
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_get_a_script_of_their_own(command, shell):
+    done = command("completion", shell)
+    assert done.returncode == 0
+    assert f"{shell}_complete" in done.stdout
+
+
+def test_the_difference_of_two_runs_as_text_json_and_page(command, tmp_path):
+    (tmp_path / "p.yaml").write_text(
+        "run: a\nsource: {kind: simulated, n_users: 60}\n"
+        "train: {starts: 1, max_starts: 1, moves: false}\n"
+    )
+    assert command("run", "p.yaml", "--until", "diagnostics").returncode == 0
+    shutil.copytree(tmp_path / "outputs" / "a", tmp_path / "outputs" / "b")
+    changes = ["--set", "run=b", "--set", "rule.min_intercept=0.5", "--until", "diagnostics"]
+    assert command("run", "p.yaml", *changes).returncode == 0
+    done = command("diff", "outputs/a", "outputs/a")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 1)
+    done = command("diff", "outputs/a", "outputs/b", "--page", "page.html")
+    assert "rule.min_intercept: 0.375 -> 0.5" in done.stdout
+    assert "No longer accepted:" in done.stdout
+    assert done.stdout.splitlines()[-1] == "Page: page.html"
+    assert "limit 0.375" in (tmp_path / "page.html").read_text("utf-8")
+    told = json.loads(command("diff", "outputs/a", "outputs/b", "--json").stdout)
+    assert told["verdicts"]["lost"] > 0
