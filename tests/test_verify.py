@@ -79,6 +79,11 @@ def test_everything_holds_of_an_honest_run(honest):
     assert len(names) == len(set(names))
 
 
+def test_a_run_holds_under_another_name_too(honest, tmp_path):
+    renamed = shutil.copytree(honest, tmp_path / "renamed")
+    assert [str(c) for c in verify(RunFolder(renamed)) if c.holds is not True] == []
+
+
 def test_forging_alone_changes_nothing(copy):
     """So that what the tests below find is the edit, not the forgery."""
     before = copy.read_bytes("manifest.json")

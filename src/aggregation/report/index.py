@@ -77,13 +77,18 @@ def write_index(
 def index_page(
     folder: RunFolder,
     *,
+    run: str = "",
     title: str = "",
     question: str = "",
     participants: str = "",
     attribution: str = "",
     near_misses: int = 12,
 ) -> str:
-    """The report, from the run's files. Empty words fall back to the source's own."""
+    """The report, from the run's files. Empty words fall back to the source's own.
+
+    `run` is its name, if the folder's is another one by now.
+    """
+    run = run or folder.path.name
     dataset, constitution = folder.dataset(), folder.constitution()
     ratings, ids, parameters = folder.model()
     fit = folder.read_json("model/fit.json")
@@ -96,7 +101,7 @@ def index_page(
     side = np.sign(parameters.user_embedding[:, 0])
     people = folder.path / PEOPLE
     return TEMPLATES.get_template("index.html").render(
-        title=title or dataset.about.title or folder.path.name,
+        title=title or dataset.about.title or run,
         question=question or dataset.about.description,
         participants=participants,
         attribution=attribution,
@@ -120,7 +125,7 @@ def index_page(
         csv=base64.b64encode(table(constitution, dataset).encode("utf-8-sig")).decode("ascii"),
         stages=[s for s in STAGES if list((folder.path / "notebooks").glob(f"{s}.*ipynb"))],
         demographics=demographics_section(folder.read_json(PEOPLE)) if people.exists() else None,
-        run=folder.path.name,
+        run=run,
         version=__version__,
     )
 
