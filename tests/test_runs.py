@@ -16,6 +16,7 @@ import nbformat
 import pandas as pd
 import psutil
 import pytest
+from kills import killed_at
 
 from aggregation import RunError, __version__, load_params, runs
 from aggregation.manifest import is_sealed, package
@@ -501,6 +502,22 @@ def test_a_run_that_was_killed_goes_on_where_it_was(again, params, first):
     assert files(again.folder) == AFTER_PUBLISH
     for name in AFTER_PUBLISH - UNHASHED:
         assert (again.folder / name).read_bytes() == (first[0] / name).read_bytes(), name
+
+
+WORK = """
+from aggregation import RunFolder
+from pathlib import Path
+def work():
+    RunFolder(Path(sys.argv[1])).write_text("params.yaml", "half")
+"""
+
+
+def test_what_was_being_written_when_a_run_was_killed_is_cleared_away(again):
+    with killed_at(WORK, again.folder) as killed:
+        step = next(k for k in range(1, 9) if killed(k) and files(again.folder) > AFTER_PUBLISH)
+    assert step
+    assert again() == {}
+    assert files(again.folder) == AFTER_PUBLISH
 
 
 def test_interrupted_runs_leave_no_kernel_and_go_on(params, tmp_path):

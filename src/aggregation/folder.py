@@ -5,10 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ from aggregation.fingerprint import fingerprints
 from aggregation.fit import Fit
 from aggregation.model import Parameters, Penalty, from_tables, loss
 from aggregation.ratings import Ids, Ratings, encode
+from aggregation.whole import writing
 
 KINDS = {
     "str": pyarrow.string(),
@@ -62,27 +59,13 @@ class RunFolder:
 
     # whole files
 
-    @contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
-        """A temporary path that becomes `name` when the block ends without an error."""
-        target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        os.close(handle)
-        try:
-            yield Path(temporary)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(target)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-
     def write_text(self, name: str, text: str) -> None:
         """Write a UTF-8 file."""
         self.write_bytes(name, text.encode("utf-8"))
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file as it is."""
-        with self.writing(name) as path:
+        with writing(self.path / name) as path:
             path.write_bytes(content)
 
     def read_bytes(self, name: str) -> bytes:
@@ -106,7 +89,7 @@ class RunFolder:
         if kinds is not None:
             schema = pyarrow.schema([(c, KINDS[kinds[c]]) for c in table.columns])
         data = pyarrow.Table.from_pandas(table, schema=schema, preserve_index=False)
-        with self.writing(name) as path:
+        with writing(self.path / name) as path:
             pyarrow.parquet.write_table(data.replace_schema_metadata(None), path)
 
     def read_table(self, name: str) -> pd.DataFrame:

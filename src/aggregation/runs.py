@@ -38,6 +38,7 @@ from aggregation.stages import (
     stale,
     wanted,
 )
+from aggregation.whole import clear_partial
 
 TIMEOUT = 6 * 3600.0
 """Seconds that a stage may take, unless told otherwise."""
@@ -101,6 +102,7 @@ class _Work:
         self.changing = False
         self.late: RunError | None = None
         shutil.rmtree(self.aside, ignore_errors=True)  # of a run that was killed
+        clear_partial(self.path)
 
     def go(self, first: str | None, until: str) -> None:
         """Run what has to run up to `until`; keep what holds, beyond it too."""

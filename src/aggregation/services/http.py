@@ -8,10 +8,8 @@ and size. A GET is tried again when that may help; a POST only where it surely d
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -35,6 +33,7 @@ from aggregation.errors import (
 )
 from aggregation.services.address import NOWHERE, loopback, origin, plain
 from aggregation.services.wire import UNDER_WAY, Exchange, session
+from aggregation.whole import writing
 
 REDIRECTS, FOLLOWED = (301, 302, 303, 307, 308), 5
 TOO_MANY, UNAUTHORIZED, FORBIDDEN, FAILED = 429, 401, 403, 500
@@ -121,31 +120,24 @@ class Client:
 
     def download(self, path: str, query: Mapping[str, str] | None, target: Path) -> str:
         """The JSON answer as the file `target`, whole or not at all; returns its sha256, in hex."""
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        partial = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
+        with writing(target) as partial, partial.open("wb") as file:
 
-                def keep(pieces: Iterator[bytes]) -> bytes:
-                    file.seek(0)  # what an earlier try left
-                    file.truncate()
-                    digest, last = hashlib.sha256(), b""
-                    for piece in pieces:
-                        file.write(piece)
-                        digest.update(piece)
-                        last = piece.rstrip()[-1:] or last
-                    if last not in (b"}", b"]"):  # HTTP alone does not always tell
-                        raise AnswerError(
-                            f"{self.service.name} ({path}): its answer is cut off, or no JSON: "
-                            "try again later"
-                        )
-                    return digest.hexdigest().encode()
+            def keep(pieces: Iterator[bytes]) -> bytes:
+                file.seek(0)  # what an earlier try left
+                file.truncate()
+                digest, last = hashlib.sha256(), b""
+                for piece in pieces:
+                    file.write(piece)
+                    digest.update(piece)
+                    last = piece.rstrip()[-1:] or last
+                if last not in (b"}", b"]"):  # HTTP alone does not always tell
+                    raise AnswerError(
+                        f"{self.service.name} ({path}): its answer is cut off, or no JSON: "
+                        "try again later"
+                    )
+                return digest.hexdigest().encode()
 
-                digest = self._call("GET", path, query, None, "application/json", keep).body
-            partial.chmod(0o644)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+            digest = self._call("GET", path, query, None, "application/json", keep).body
         return digest.decode()
 
     def post(self, path: str, body: bytes, *, accept: str = "application/json") -> Answer:

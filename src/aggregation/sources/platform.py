@@ -11,6 +11,7 @@ from aggregation.errors import InputError
 from aggregation.params import PlatformSource
 from aggregation.services.platform import Platform, service
 from aggregation.sources.platform_export import read_export
+from aggregation.whole import writing
 
 EXPORT, RECEIPT = "export.json", "receipt.json"
 
@@ -30,9 +31,8 @@ def read(source: PlatformSource, choices: Choices, raw: Path) -> Dataset:
             receipt.unlink(missing_ok=True)  # until the new export is whole, there is none
             digest = platform.download_export(export, source.flags())
             told = {"url": platform.url, "asked": source.flags(), "sha256": digest}
-        temporary = receipt.with_suffix(".partial")
-        temporary.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(receipt)
+        with writing(receipt) as partial:
+            partial.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     return read_export(
         export, choices, f"{json.loads(receipt.read_text('utf-8'))['url']} (exports)"
     )
