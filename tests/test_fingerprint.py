@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from aggregation.dataset import TABLES, frame
 from aggregation.fingerprint import fingerprint
-from aggregation.manifest import is_sealed, sealed
+from aggregation.seal import is_sealed, sealed
 
 texts = st.text(alphabet="ab\u00e9\u6f22 \U0001f389,:", max_size=4)
 numbers = st.floats(allow_infinity=False, allow_nan=False, width=32)

@@ -3,6 +3,8 @@
 import copy
 import json
 import os
+import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,9 @@ from prolific_worlds import export, row
 from test_http import KEY
 from test_prolific import NAMES_SOMEBODY, crowded, worlds
 
-from aggregation import simulate
+from aggregation import RunFolder, simulate
+from aggregation.claims import files
+from aggregation.repeat import repeat
 
 COMMAND = Path(sys.executable).with_name("aggregation")
 PARAMS = """\
@@ -71,6 +75,7 @@ def world(tmp_path_factory):
         yield {
             "server": server,
             "folder": cwd / "outputs" / "nightly",
+            "kept": shutil.copytree(cwd / "outputs" / "nightly", cwd / "kept"),
             "cwd": cwd,
             "said": said,
             "dry": dry,
@@ -126,7 +131,7 @@ def test_the_raw_export_is_kept_and_a_run_can_be_repeated_without_the_platform(w
     before = (folder / "constitution.json").read_bytes()
     receipt = json.loads((folder / "source" / "receipt.json").read_text())
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["stages"]["ingest"]["input"] == {"export.json": receipt["sha256"]}
+    assert manifest["stages"]["ingest"]["input"] == {"export.json": receipt["body_sha256"]}
     nobody = "http://127.0.0.1:9/api"
     words = ("--offline", "--until", "train", "--set", "publish.target=file")
     done = command(world["cwd"], nobody, *words, AGGREGATION_PLATFORM_KEY="")
@@ -143,6 +148,34 @@ def test_the_raw_export_is_kept_and_a_run_can_be_repeated_without_the_platform(w
         assert "is not what the platform sent" in done.stderr
     finally:
         export.write_bytes(content)
+
+
+def test_any_edit_of_what_came_from_the_platform_or_went_there_is_found(world):
+    folder = world["kept"]
+    assert [str(c) for c in files(RunFolder(folder)) if c.holds is not True] == []
+    kept = [p for name in ("source", "published") for p in sorted((folder / name).iterdir())]
+    assert {p.name for p in kept} == {
+        *("export.json", "receipt.json", "pending.json", "known.json", "constitution.json"),
+        "last.txt",
+    }
+    chance = random.Random(1)
+    for path in kept:
+        whole = path.read_bytes()
+        for at in (0, len(whole) - 1, *(chance.randrange(len(whole)) for _ in range(8))):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+            assert any(c.holds is False for c in files(RunFolder(folder))), (path, at)
+        path.unlink()
+        assert any(c.holds is False for c in files(RunFolder(folder))), path
+        path.write_bytes(whole)
+    (folder / "published" / "more.json").write_text("{}")
+    assert any(c.holds is False for c in files(RunFolder(folder)))
+    (folder / "published" / "more.json").unlink()
+
+
+def test_a_published_run_is_repeated_without_the_platform(world):
+    claims = list(repeat(RunFolder(world["kept"])))
+    assert [c.holds for c in claims] == [None, True]
+    assert "publish.target=file" in claims[0].told
 
 
 def test_the_key_is_nowhere_but_in_the_file_it_came_from(world):

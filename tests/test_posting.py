@@ -84,7 +84,7 @@ def test_the_body_is_constitution_json_byte_for_byte_and_the_receipt_says_so(ser
     found = receipt(folder)
     assert found["state"] == "published"
     assert found["status"] == 200
-    assert found["sha256"] == hashlib.sha256(sent).hexdigest()
+    assert found["body_sha256"] == hashlib.sha256(sent).hexdigest()
     assert json.loads(found["response"]) == {"success": True}
     assert (folder.path / "published" / "constitution.json").read_bytes() == sent
 

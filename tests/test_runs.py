@@ -19,7 +19,8 @@ import pytest
 from kills import killed_at
 
 from aggregation import RunError, __version__, load_params, runs
-from aggregation.manifest import is_sealed, package
+from aggregation.manifest import package
+from aggregation.seal import is_sealed
 from aggregation.stages import sha256
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,8 +14,8 @@ import pytest
 
 from aggregation import RunFolder, runs
 from aggregation.fingerprint import fingerprints
-from aggregation.manifest import sealed
 from aggregation.repeat import repeat
+from aggregation.seal import sealed
 from aggregation.stages import MAKES, READS, sha256
 from aggregation.verify import verify
 

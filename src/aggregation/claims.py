@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,12 +12,18 @@ from aggregation.alone import HELD
 from aggregation.errors import AggregationError
 from aggregation.fingerprint import fingerprints
 from aggregation.folder import RunFolder
-from aggregation.manifest import is_sealed, surroundings
+from aggregation.manifest import surroundings
 from aggregation.params import Params, load_params
+from aggregation.seal import is_sealed
 from aggregation.stages import MAKES, READS, notebook, sha256, source_files, wanted
 
-KEPT = ("source", "published")
-"""Folders that outlive runs: what came from the platform, and what went there."""
+RECEIPTS = {
+    "source/receipt.json": "source/export.json",
+    "published/receipt.json": "published/pending.json",
+    "published/known.json": "published/constitution.json",
+}
+"""Receipts that outlive runs, sealed, and what each is for: what came from the platform, or went
+there."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,9 @@ def files(folder: RunFolder) -> Iterator[Claim]:
     yield claim("input tables", lambda: _tables(folder, manifest))
     yield claim("source", lambda: _source(params, path, manifest))
     yield claim("notebooks", lambda: _notebooks(folder, manifest))
-    if (path / "published" / "known.json").exists():
-        yield claim("published", lambda: _published(folder))
+    for receipt, body in RECEIPTS.items():
+        if (path / receipt).exists() or (path / body).exists():
+            yield claim(receipt, lambda r=receipt, b=body: _receipt(folder, r, b))
     yield claim("package", lambda: _package(manifest))
 
 
@@ -83,8 +89,8 @@ def _written(folder: RunFolder, name: str) -> tuple[bool, str]:
     value = json.loads(found)
     as_written = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if as_written.encode("utf-8") != found or not is_sealed(value):
-        return False, f"{name} was changed after the run"
-    return True, f"{name} is as the run left it"
+        return False, f"{name} was changed since it was written"
+    return True, f"{name} is as it was written"
 
 
 def _hashes(path: Path, manifest: dict[str, Any]) -> tuple[bool, str]:
@@ -101,16 +107,14 @@ def _hashes(path: Path, manifest: dict[str, Any]) -> tuple[bool, str]:
 
 
 def _others(path: Path, manifest: dict[str, Any]) -> tuple[bool, str]:
-    known = {"params.yaml", "manifest.json", "timing.json", HELD}
+    known = {"params.yaml", "manifest.json", "timing.json", HELD, *RECEIPTS, *RECEIPTS.values()}
     for record in manifest["stages"].values():
         known |= record["outputs"].keys()
     found = [p.relative_to(path) for p in sorted(path.rglob("*")) if p.is_file()]
     strange = [
         f.as_posix()
         for f in found
-        if f.as_posix() not in known
-        and f.parts[0] not in KEPT
-        and ".ipynb_checkpoints" not in f.parts
+        if f.as_posix() not in known and ".ipynb_checkpoints" not in f.parts
     ]
     if strange:
         return False, f"the run did not make {', '.join(strange)}"
@@ -183,13 +187,12 @@ def _notebooks(folder: RunFolder, manifest: dict[str, Any]) -> tuple[bool | None
     return True, "executed as they stand here"
 
 
-def _published(folder: RunFolder) -> tuple[bool, str]:
-    digest = hashlib.sha256(folder.read_bytes("published/constitution.json")).hexdigest()
-    same = digest == folder.read_json("published/known.json")["sha256"]
-    return (
-        same,
-        "its body is that of its receipt" if same else "its body is not that of its receipt",
-    )
+def _receipt(folder: RunFolder, receipt: str, body: str) -> tuple[bool, str]:
+    """Whether a receipt is as it was written, and its body the one that came or went."""
+    fine, told = _written(folder, receipt)
+    if fine and sha256(folder.path / body) != folder.read_json(receipt)["body_sha256"]:
+        return False, f"{body} is not what it is for"
+    return fine, told
 
 
 def _package(manifest: dict[str, Any]) -> tuple[bool | None, str]:

@@ -25,6 +25,7 @@ from aggregation.constitution import ACCEPTED
 from aggregation.dataset import clean_text
 from aggregation.errors import RunError
 from aggregation.folder import RunFolder
+from aggregation.stages import flat
 
 FIT = {"loss": "objective", "residual": "kkt_residual", "mu": "mu"} | {
     key: key for key in ("n_ratings", "n_users", "n_guidelines")
@@ -205,9 +206,9 @@ def compare(before: RunFolder, after: RunFolder) -> Comparison:
     versions = None
     if all((folder.path / "manifest.json").is_file() for folder in folders):
         made = [_file(folder, "manifest.json") for folder in folders]
-        made = [_flat({key: one[key] for key in VERSIONS if key in one}) for one in made]
+        made = [flat({key: one[key] for key in VERSIONS if key in one}) for one in made]
         versions = tuple(pair for pair in _pairs(*made) if not pair.same)
-    given = [_flat(values | {"run": ""}) for values in params]
+    given = [flat(values | {"run": ""}) for values in params]
     fits = [{name: one[key] for name, key in FIT.items() if key in one} for one in fit]
     return Comparison(
         before=names[0],
@@ -269,15 +270,6 @@ def _again(folder: RunFolder) -> str:
     path = folder.path.absolute()
     words = [str(folder.path / "params.yaml"), "--set", f"run={path.name}", "--out", path.parent]
     return "run it to the end first: aggregation run " + shlex.join(map(str, words))
-
-
-def _flat(values: dict[Any, Any], above: str = "") -> dict[str, Any]:
-    """Sections within sections as one, with dotted keys."""
-    flat = {}
-    for key, value in values.items():
-        deep = isinstance(value, dict) and value
-        flat |= _flat(value, f"{above}{key}.") if deep else {f"{above}{key}": value}
-    return flat
 
 
 def _pairs(one: dict[str, Any], other: dict[str, Any]) -> tuple[Pair, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 import subprocess
 from importlib.metadata import version
@@ -14,6 +13,7 @@ from aggregation import __version__
 from aggregation.errors import RunError
 from aggregation.folder import RunFolder
 from aggregation.params import Params
+from aggregation.seal import is_sealed, sealed
 from aggregation.stages import ROOT, Record, sha256
 
 MANIFEST, PARTIAL = "manifest.json", "manifest.partial.json"
@@ -60,26 +60,6 @@ def manifest(
             "stages": stages,
         }
     )
-
-
-def sealed(value: dict[str, Any]) -> dict[str, Any]:
-    """The value with `sha256`, the hash of all the rest of it.
-
-    The seal finds what was changed by accident or in haste. Whoever makes it anew is found by
-    recomputing, see `verify`.
-    """
-    rest = {key: v for key, v in value.items() if key != "sha256"}
-    return rest | {"sha256": hashlib.sha256(_canonical(rest)).hexdigest()}
-
-
-def is_sealed(value: dict[str, Any]) -> bool:
-    """Whether the seal is there and true."""
-    return sealed(value).get("sha256") == value.get("sha256")
-
-
-def _canonical(value: object) -> bytes:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8")
 
 
 def read_manifest(folder: RunFolder) -> dict[str, Any]:

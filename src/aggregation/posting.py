@@ -8,8 +8,9 @@
     constitution.json   its body
     last.txt            what the last run did, in words; cleared by the next
 
-The receipt says `sending` before the request goes out, so that a process which dies under way
-leaves a trace, and the next one asks the platform before it sends anything.
+A receipt has the hash of its body, and a seal. It says `sending` before the request goes out, so
+that a process which dies under way leaves a trace, and the next one asks the platform before it
+sends anything.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from aggregation.errors import RunError, ServiceError, UnknownOutcomeError
 from aggregation.folder import RunFolder
 from aggregation.params import PublishSection
 from aggregation.publish import SAME, Changes, Payload, changes, guards
+from aggregation.seal import is_sealed, sealed
 
 if TYPE_CHECKING:
     from aggregation.services.platform import Platform
@@ -40,8 +42,7 @@ class Receipt:
 
     state: Literal["sending", "published", "refused", "unknown"]
     url: str
-    sha256: str
-    """Of the body."""
+    body_sha256: str
     n_ratings: int
     sent_at: str
     answered_at: str = ""
@@ -110,13 +111,13 @@ def _post(folder: RunFolder, wanted: PublishSection) -> Posting:
         receipt = Receipt(
             state="sending",
             url=platform.url,
-            sha256=hashlib.sha256(body).hexdigest(),
+            body_sha256=hashlib.sha256(body).hexdigest(),
             n_ratings=n,
             sent_at=_now(),
             forced=wanted.reason if against else "",
         )
         folder.write_bytes(PENDING, body)
-        folder.write_json(RECEIPT, asdict(receipt))
+        _write(folder, RECEIPT, receipt)
         try:
             answer = platform.post_constitution(body)
         except UnknownOutcomeError as error:
@@ -154,7 +155,13 @@ def _receipt(folder: RunFolder, name: str, url: str) -> Receipt | None:
     """The receipt, if there is one of this address."""
     if not (folder.path / name).exists():
         return None
-    receipt = Receipt(**folder.read_json(name))
+    found = folder.read_json(name)
+    if not is_sealed(found):
+        raise RunError(
+            f"{folder.path / name}: was changed since it was written, so nobody knows what the "
+            "platform has: look there, then remove the file"
+        )
+    receipt = Receipt(**{key: value for key, value in found.items() if key != "sha256"})
     return receipt if receipt.url == url else None
 
 
@@ -174,12 +181,16 @@ def _has(export: dict[str, Any], sent: Payload) -> bool:
 def _published(folder: RunFolder, receipt: Receipt) -> None:
     receipt = replace(receipt, state="published", answered_at=_now())
     folder.write_bytes(KNOWN_BODY, folder.read_bytes(PENDING))
-    folder.write_json(KNOWN, asdict(receipt))
-    folder.write_json(RECEIPT, asdict(receipt))
+    _write(folder, KNOWN, receipt)
+    _write(folder, RECEIPT, receipt)
 
 
 def _keep(folder: RunFolder, receipt: Receipt) -> None:
-    folder.write_json(RECEIPT, asdict(replace(receipt, answered_at=_now())))
+    _write(folder, RECEIPT, replace(receipt, answered_at=_now()))
+
+
+def _write(folder: RunFolder, name: str, receipt: Receipt) -> None:
+    folder.write_json(name, sealed(asdict(receipt)))
 
 
 def _now() -> str:

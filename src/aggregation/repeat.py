@@ -12,6 +12,7 @@ from aggregation.errors import AggregationError
 from aggregation.folder import RunFolder
 from aggregation.manifest import PARTIAL, manifest, read_manifest, surroundings
 from aggregation.params import Params, load_params
+from aggregation.posting import LAST
 from aggregation.runs import run
 from aggregation.stages import MAKES, Record, made_by, sha256, source_files, wanted
 
@@ -87,10 +88,9 @@ def _compared(params: Params, path: Path, again: Path, *, whole: bool) -> Claim:
         names = {"params.yaml"}.union(*(made_by(s, path) for s in wanted(params)))
         names = names.union(*(made_by(s, again) for s in wanted(params)))
     else:
-        makes = [name for stage in MAKES for name in MAKES[stage]]
-        if params.demographics is not None:
-            makes = [name for name in makes if name not in PEOPLE]
-        names = {n for s in MAKES for n in made_by(s, path) if n.startswith(tuple(makes))}
+        told = (LAST, *(PEOPLE if params.demographics is not None else ()))
+        makes = tuple(name for names in MAKES.values() for name in names if name not in told)
+        names = {n for s in MAKES for n in made_by(s, path) if n.startswith(makes)}
     other = sorted(n for n in names if sha256(path / n) != sha256(again / n))
     told = f"all {len(names)} files" if not other else f"not those of {', '.join(other)}"
     return Claim("same bits", not other, told)

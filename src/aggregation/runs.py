@@ -19,10 +19,10 @@ from aggregation.manifest import (
     PARTIAL,
     manifest,
     read_manifest,
-    sealed,
     surroundings,
 )
 from aggregation.params import Params, dump, load_params
+from aggregation.seal import sealed
 from aggregation.stages import (
     ASIDE,
     STAGES,

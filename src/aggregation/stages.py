@@ -6,7 +6,6 @@ import ast
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ MAKES = {
     "train": ("model",),
     "diagnostics": ("evidence",),
     "demographics": ("demographics",),
-    "publish": ("constitution.json", "constitution.csv", "report/index.html"),
+    "publish": ("constitution.json", "constitution.csv", "report/index.html", LAST),
 }
 """Besides its notebook and its page. What came from the platform (`source/`) and what went there
 (`published/`) is no stage's own, and stays."""
@@ -138,7 +137,7 @@ def stale(now: Record, then: Record | None, path: Path) -> str:
 
 
 def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    old, new = dict(_flat(then)), dict(_flat(now))
+    old, new = flat(then), flat(now)
     return [
         f"{key} is {_word(new.get(key))}, was {_word(old.get(key))}"
         for key in sorted(old.keys() | new.keys())
@@ -146,12 +145,13 @@ def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: dict[Any, Any], above: str = "") -> dict[str, Any]:
+    """Sections within sections as one, with dotted keys."""
+    found = {}
     for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+        deep = isinstance(value, dict) and value
+        found |= flat(value, f"{above}{key}.") if deep else {f"{above}{key}": value}
+    return found
 
 
 def _word(value: object) -> str:
@@ -189,8 +189,7 @@ def move(stage: str, path: Path, to: Path) -> None:
 
 def _places(stage: str, path: Path) -> list[Path]:
     names = [f"notebooks/{stage}{kind}.ipynb" for kind in ("", ".failed", ".partial")]
-    last = [LAST] if stage == "publish" else []
-    return [path / name for name in (*MAKES[stage], *names, f"report/{stage}.html", *last)]
+    return [path / name for name in (*MAKES[stage], *names, f"report/{stage}.html")]
 
 
 def sha256(path: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from aggregation.dataset import Choices, Dataset
 from aggregation.errors import InputError
 from aggregation.params import PlatformSource
+from aggregation.seal import sealed
 from aggregation.services.platform import Platform, service
 from aggregation.sources.platform_export import read_export
 from aggregation.whole import writing
@@ -30,9 +31,9 @@ def read(source: PlatformSource, choices: Choices, raw: Path) -> Dataset:
         with Platform(service(source.environment, source.base_url)) as platform:
             receipt.unlink(missing_ok=True)  # until the new export is whole, there is none
             digest = platform.download_export(export, source.flags())
-            told = {"url": platform.url, "asked": source.flags(), "sha256": digest}
+            told = {"url": platform.url, "asked": source.flags(), "body_sha256": digest}
         with writing(receipt) as partial:
-            partial.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps(sealed(told), indent=2) + "\n", encoding="utf-8")
     return read_export(
         export, choices, f"{json.loads(receipt.read_text('utf-8'))['url']} (exports)"
     )
@@ -46,7 +47,7 @@ def _check(export: Path, receipt: Path) -> None:
         )
     with export.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != json.loads(receipt.read_text("utf-8"))["sha256"]:
+    if digest != json.loads(receipt.read_text("utf-8"))["body_sha256"]:
         raise InputError(
             f"{export}: is not what the platform sent (its hash differs): run once without "
             "source.offline"
