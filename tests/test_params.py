@@ -292,6 +292,30 @@ def test_set_changes_one_key_and_its_value_is_typed_by_the_schema(write):
     assert params.train.dimensions == load_params(path).train.dimensions
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("2024", "2024"),
+        ("007", "007"),
+        ("Tax: what now?", "Tax: what now?"),
+        ("[x]", "[x]"),
+        ("* & {", "* & {"),
+        ('"2024"', "2024"),
+        ("", ""),
+        ("true", "true"),
+    ],
+)
+def test_set_takes_whatever_is_written_where_a_text_is_wanted(write, written, meant):
+    path = write(BASE.replace("kind: simulated", "kind: platform"))
+    params = load_params(path, [f"title={written}", f"source.base_url={written}"])
+    assert params.title == meant
+    assert params.source.base_url == meant
+    assert load_params(path, ["source.base_url=null"]).source.base_url is None
+    table = ["source={kind: table}", f"source.path={written}", "source.columns.user_id=1"]
+    source = load_params(path, table).source
+    assert (source.path, source.columns.user_id) == (meant, "1")
+
+
 def test_set_replaces_a_whole_section_and_the_last_change_counts(write):
     source = "source={kind: polis, path: a=b}"
     params = load_params(write(BASE), [source, "seed=1", "seed=2"])
@@ -309,7 +333,9 @@ def test_set_replaces_a_whole_section_and_the_last_change_counts(write):
         ("train.starts", "--set train.starts: write it as key=value, such as train.starts=16"),
         ("run.x=1", "--set run.x: run is no section"),
         ("seed.x=1", "--set: seed: must be a valid integer, not {'x': 1}"),
-        ("title={", "--set title, line 1: "),
+        ("seed={", "--set seed, line 1: "),
+        ("title=null", "--set: title: must be a valid string, not None"),
+        ("demographics.endpont=successor", "--set: demographics.endpont: unknown key: did you"),
     ],
 )
 def test_a_wrong_set_is_refused_as_such(write, change, message):

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from types import NoneType, SimpleNamespace
 from typing import Annotated, Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
@@ -120,8 +120,26 @@ def _set(values: dict[str, Any], changes: Sequence[str]) -> set[tuple[str, ...]]
             if not isinstance(at, dict):
                 raise ParameterError(f"--set {key}: {'.'.join(steps[:depth])} is no section")
         brought.add(steps)
-        at[steps[-1]] = _parse(value, f"--set {key}")
+        at[steps[-1]] = _typed(value, f"--set {key}", wants_text=_wants_text(steps, values))
     return brought
+
+
+def _typed(text: str, where: str, *, wants_text: bool) -> Any:
+    """The value of a change. Where the schema wants a text, 2024 is one, and so is `a: b`."""
+    try:
+        value = _parse(text, where)
+    except ParameterError:
+        if not wants_text:
+            raise
+        return text
+    is_one = isinstance(value, str) or text.strip() == "null"
+    return value if is_one or not wants_text else text.strip()
+
+
+def _wants_text(steps: tuple[str, ...], values: dict[str, Any]) -> bool:
+    source = values.get("source")
+    kind = source.get("kind") if isinstance(source, dict) else None
+    return _schema(steps if steps[0] != "source" else ("source", str(kind), *steps[1:])) is str
 
 
 def _parse(text: str, where: str, *, marked: bool = False) -> Any:
@@ -202,12 +220,19 @@ def _problem(item: Any, loc: tuple[str, ...], tagged: tuple[str, ...]) -> str:
 
 def _names_beside(tagged: tuple[str, ...]) -> list[str]:
     """Valid names at the place of an unknown key."""
+    return list(getattr(_schema(tagged[:-1]), "model_fields", {}))
+
+
+def _schema(tagged: tuple[str, ...]) -> Any:
+    """Section or type of the schema at a place; of `X | None` it is X; None: no such place."""
     kinds = {get_args(source.model_fields["kind"].annotation)[0]: source for source in SOURCES}
     model: Any = Params
-    for step in tagged[:-1]:
+    for step in tagged:
         field = getattr(model, "model_fields", {}).get(step)
         model = kinds.get(step) if field is None else field.annotation
-    return list(getattr(model, "model_fields", {}))
+        others = [one for one in get_args(model) if one is not NoneType]
+        model = others[0] if len(others) == 1 and NoneType in get_args(model) else model
+    return model
 
 
 def _nearest(name: str, valid: Any) -> str:
