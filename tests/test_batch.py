@@ -89,7 +89,7 @@ def test_values_of_a_grid_are_read_as_in_a_parameter_file(write, grid, names):
         (["seed=1", "seed=2"], "--grid seed is there twice"),
         (["train.startz=1,2"], "train.startz: unknown key: did you mean 'starts'?"),
         (["train.starts=1,0"], "train.starts: must be greater than or equal to 1, not 0"),
-        (['title="a b","a_b"'], "both have the run 'a-title_a_b': rename one"),
+        (['title="a b","a_b"'], "a.yaml has the run 'a-title_a_b' more than once"),
         (["seed=[1"], "--grid seed"),
     ],
 )

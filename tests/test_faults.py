@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from aggregation import RunError, RunFolder, execute, manifest, runs, stages
+from aggregation import RunError, RunFolder, kernels, manifest, notebook_source, runs
 from aggregation.claims import files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -213,7 +213,7 @@ def notebook(tmp_path, monkeypatch):
     project = tmp_path / "project"
     shutil.copytree(ROOT / "notebooks", project / "notebooks")
     shutil.copy(ROOT / "requirements.lock", project)
-    monkeypatch.setattr(stages, "ROOT", project)
+    monkeypatch.setattr(notebook_source, "ROOT", project)
     monkeypatch.setattr(manifest, "ROOT", project)
 
     def add(stage, code):
@@ -247,7 +247,7 @@ def test_a_notebook_that_prints_100_megabytes_is_stopped(notebook, params, tmp_p
     notebook("ingest", "for _ in range(100_000):\n    print('x' * 1000)")
     begin = time.monotonic()
     told = fails(params, tmp_path)
-    assert "it printed more than 10 million characters" in told
+    assert "it showed more than 10 million characters" in told
     assert "in cell 4, 'for _ in range(100_000):'" in told
     assert time.monotonic() - begin < 60
     kept = tmp_path / "small" / "notebooks" / "ingest.failed.ipynb"
@@ -291,7 +291,7 @@ def test_an_error_of_many_lines_is_cut_and_kept(notebook, params, tmp_path):
     notebook("ingest", "raise ValueError('\\n'.join(f'line {k}' for k in range(50)))")
     told = fails(params, tmp_path)
     assert told.startswith("ValueError: line 0\nline 1\n")
-    assert 'stopped in cell 3, "raise ValueError(' in told
+    assert 'stopped in cell 4, "raise ValueError(' in told
     kept = tmp_path / "small" / "notebooks" / "ingest.failed.ipynb"
     assert "line 49" in kept.read_text()
 
@@ -315,7 +315,7 @@ def test_a_package_that_changes_under_way_is_noticed(params, tmp_path, monkeypat
 
 def test_nothing_of_a_kernel_is_left_when_it_is_done(params, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "t"))
-    monkeypatch.setattr(execute.tempfile, "tempdir", str(tmp_path / "t"))
+    monkeypatch.setattr(kernels.tempfile, "tempdir", str(tmp_path / "t"))
     (tmp_path / "t").mkdir()
     runs.run(params, until="ingest", out=tmp_path, say=print)
     assert list((tmp_path / "t").iterdir()) == []

@@ -20,6 +20,7 @@ from kills import killed_at
 
 from aggregation import RunError, __version__, load_params, runs
 from aggregation.manifest import package
+from aggregation.notebook_source import notebook_source
 from aggregation.seal import is_sealed
 from aggregation.stages import sha256
 
@@ -175,7 +176,7 @@ def test_the_hashes_of_the_manifest_are_true_and_complete(first):
     assert manifest["package"] == {"version": __version__, "sha256": package()}
     assert list(manifest["stages"]) == list(STAGES)
     for stage, record in manifest["stages"].items():
-        assert record["notebook"] == sha256(ROOT / "notebooks" / f"{stage}.ipynb")
+        assert record["notebook"] == hashlib.sha256(notebook_source(stage)).hexdigest()
     assert (manifest["run"], manifest["seed"]) == ("small", 7)
     assert is_sealed(manifest)
     ingested = json.loads((folder / "data" / "ingest.json").read_text())
@@ -350,7 +351,8 @@ def test_a_kernel_that_is_killed_is_a_clear_error(params, tmp_path):
     assert "[1/4] ingest ..." in out
     assert "Traceback" not in err
     assert len(err.splitlines()) <= 6
-    assert re.search(r"kernel of the ingest notebook died.*run it again", err, re.DOTALL)
+    assert re.search(r"kernel of the ingest notebook (died|did not start)", err)
+    assert "un it again" in err
     assert not list((tmp_path / "killed").glob("*/manifest.json"))
 
 
@@ -447,7 +449,6 @@ def test_the_same_results_after_a_rerun_skip_what_follows(again):
         ("data/ratings.parquet", "ingest"),
         ("model/users.parquet", "train"),
         ("evidence/guidelines.parquet", "diagnostics"),
-        ("report/train.html", "train"),
         ("constitution.json", "publish"),
     ],
 )
@@ -515,8 +516,11 @@ def work():
 
 def test_what_was_being_written_when_a_run_was_killed_is_cleared_away(again):
     with killed_at(WORK, again.folder) as killed:
-        step = next(k for k in range(1, 9) if killed(k) and files(again.folder) > AFTER_PUBLISH)
-    assert step
+        for step in range(1, 9):
+            assert killed(step)
+            if any(name.startswith(".params.yaml.") for name in files(again.folder)):
+                break
+    assert "manifest.json" not in files(again.folder)
     assert again() == {}
     assert files(again.folder) == AFTER_PUBLISH
 
