@@ -18,7 +18,7 @@ import psutil
 import pytest
 from kills import killed_at
 
-from aggregation import RunError, __version__, load_params, runs
+from aggregation import RunError, RunFolder, __version__, load_params, runs
 from aggregation.manifest import package
 from aggregation.notebook_source import notebook_source
 from aggregation.seal import is_sealed
@@ -395,6 +395,68 @@ def again(first, params, tmp_path):
 
 def snapshot(folder):
     return {n: ((folder / n).read_bytes(), (folder / n).stat().st_mtime_ns) for n in files(folder)}
+
+
+def test_a_word_that_no_longer_means_nothing_is_a_change(params, tmp_path):
+    """null leaves ratings out, a word that is not there is an error: they are not the same."""
+    said = []
+    words = "helpful: helpful, not_helpful: not_helpful"
+    for values in (f"{{{words}, skip: null}}", f"{{{words}}}"):
+        changes = [f"ratings.values={values}"]
+        runs.run(params, changes=changes, until="ingest", out=tmp_path, say=said.append)
+    assert "ingest: ratings.values.skip is not set, was null ..." in said[-2]
+
+
+def test_a_failure_keeps_what_may_hold_again(again, first):
+    before = (again.folder / "model" / "users.parquet").stat().st_mtime_ns
+    with pytest.raises(RunError, match="nowhere"):
+        again("source={kind: polis, path: nowhere}")
+    assert not [n for n in files(again.folder) if n.startswith(("data", "model", "report/index"))]
+    assert again() == {}
+    assert files(again.folder) == AFTER_PUBLISH
+    assert (again.folder / "model" / "users.parquet").stat().st_mtime_ns == before
+    for name in AFTER_PUBLISH - UNHASHED:
+        assert (again.folder / name).read_bytes() == (first[0] / name).read_bytes(), name
+
+
+def test_parameters_that_touch_no_stage_are_written_all_the_same(params, tmp_path):
+    for title in ("", "New"):
+        folder = runs.run(
+            params, changes=[f"title={title}"], until="ingest", out=tmp_path, say=lambda _: None
+        )
+    assert load_params(folder / "params.yaml").title == "New"
+    assert json.loads((folder / "manifest.json").read_text())["parameters"] == sha256(
+        folder / "params.yaml"
+    )
+
+
+def test_what_is_written_by_hand_ends_that_a_run_is_finished(again):
+    folder = RunFolder(again.folder)
+    assert folder.finished
+    folder.write_json("evidence/basins.json", [])
+    assert not folder.finished
+    assert again() == {"diagnostics": "evidence/basins.json was changed"}
+    assert folder.finished
+
+
+def test_pages_and_times_are_made_again_without_a_notebook(again, first):
+    for name in ("report/train.html", "timing.json"):
+        (again.folder / name).unlink()
+    assert again() == {}
+    assert files(again.folder) == AFTER_PUBLISH
+    page = "report/train.html"
+    assert (again.folder / page).read_bytes() == (first[0] / page).read_bytes()
+
+
+def test_pages_link_to_pages_that_are_there(again):
+    RunFolder(again.folder).write_text("params.yaml", "")  # as if the run had been stopped
+    again("rule.min_ratings=6", until="train")
+    pages = list((again.folder / "report").iterdir())
+    assert {page.name for page in pages} == {"ingest.html", "train.html"}
+    for page in pages:
+        links = set(re.findall(r'href="([\w.]+\.html)"', page.read_text("utf-8")))
+        assert {link for link in links if (page.parent / link).exists()} >= links - {"index.html"}
+        assert "diagnostics.html" not in links
 
 
 def test_a_second_run_with_nothing_changed_does_nothing_at_all(again):

@@ -25,11 +25,7 @@ class _Group(click.Group):
         if sys.getfilesystemencoding() != "utf-8":  # begin again, so that paths can hold any letter
             words = [sys.executable, "-P", "-X", "utf8", "-m", "aggregation.cli", *sys.argv[1:]]
             os.execv(sys.executable, words)  # noqa: S606  # the same words once more
-        for number in range(3):  # a closed one would be given to the next file that is opened
-            try:
-                os.fstat(number)
-            except OSError:
-                os.open(os.devnull, os.O_RDWR)
+        _open_closed_streams()
         return super().main(*args, **given)
 
     def invoke(self, ctx: click.Context) -> object:
@@ -48,6 +44,17 @@ class _Group(click.Group):
                 "Stopped. What was done is kept: the same command goes on from there.", err=True
             )
             ctx.exit(130)
+
+
+def _open_closed_streams() -> None:
+    """Let closed streams be silent ones: the next file that is opened would take their place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
 
 
 def _interrupt(*_: object) -> None:

@@ -252,6 +252,8 @@ class _Work:
         for stage in STAGES:
             if stage not in self.done:
                 clear(stage, self.path)
+        for failed in (self.path / "notebooks").glob("*.failed.ipynb"):
+            failed.unlink()
         for stage, record in self.done.items():
             found = made_by(stage, self.path)
             other = sorted(n for n, h in (found | record["outputs"]).items() if found.get(n) != h)
