@@ -137,7 +137,11 @@ class Batch:
         begin = time.monotonic()
         folder = RunFolder.of(task.run, Path(self.out).expanduser())
         before = _bytes(folder.path / "timing.json")
-        process = self._start(task)
+        try:
+            process = self._start(task)
+        except OSError as error:
+            told = f"it could not be started ({error.strerror or error})"
+            return _outcome(task, folder, "failed", 0.0, told)
         if process is None:
             return _outcome(task, folder, "stopped", 0.0, "")
         lines = []

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from aggregation import __version__
-from aggregation.errors import AggregationError, RunError
+from aggregation.errors import AggregationError, ParameterError, RunError
 from aggregation.folder import RunFolder
 from aggregation.stages import STAGES
 
@@ -146,16 +146,21 @@ def run(
     from aggregation import runs
     from aggregation.posting import LAST
 
-    folder = runs.run(
-        params,
-        changes=changes,
-        first=first,
-        until=until,
-        force=force,
-        timeout=timeout,
-        out=out,
-        say=_say,
-    )
+    try:
+        folder = runs.run(
+            params,
+            changes=changes,
+            first=first,
+            until=until,
+            force=force,
+            timeout=timeout,
+            out=out,
+            say=_say,
+        )
+    except ParameterError as error:
+        if offline and "source.offline: unknown key" in str(error):
+            raise ParameterError("--offline is for a source of kind platform") from None
+        raise
     report = folder / "report" / "index.html"
     told = folder / LAST
     if told.exists():

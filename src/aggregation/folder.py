@@ -48,7 +48,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run came to its end: it writes manifest.json last."""
-        return run_card.finished(self.path)
+        return run_card.state(self.path) == "finished"
 
     def _repr_html_(self) -> str:
         return run_card.card(self.path).html()
