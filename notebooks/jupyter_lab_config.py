@@ -14,4 +14,5 @@ class FromTheProject(AsyncMappingKernelManager):
 
 c = get_config()  # type: ignore[name-defined]  # noqa: F821  # given by Jupyter
 c.ServerApp.kernel_manager_class = FromTheProject
+c.LabApp.news_url = None
 c.LabApp.default_url = "/lab/tree/notebooks/tutorial.ipynb"

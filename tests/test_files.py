@@ -81,7 +81,7 @@ def test_path_that_no_file_can_have_is_named(tmp_path, name):
 def test_other_kinds_of_file_are_refused(tmp_path):
     with pytest.raises(InputError) as error:
         read_table(tmp_path / "a.xlsx")
-    assert_says(error, tmp_path / "a.xlsx", ".csv, .tsv nor .parquet", "convert or rename")
+    assert_says(error, tmp_path / "a.xlsx", ".csv, .tsv nor .parquet", "save it as CSV")
 
 
 # CSV

@@ -204,7 +204,12 @@ def test_unknown_values_are_listed_with_the_line_to_add(tmp_path):
     rows = [*ROWS, ("u3", "g1", "meh"), ("u4", "g1", "meh"), ("u5", "g1", "so so")]
     path = rows_to(tmp_path / "r.csv", RATINGS, rows)
     assert_says(
-        raised(path), path, "'meh': 2 ratings", "'so so': 1 ratings", "ratings.values", "meh: null"
+        raised(path),
+        path,
+        "'meh': 2 ratings",
+        "'so so': 1 ratings",
+        "ratings.values",
+        "meh: helpful",
     )
 
 
@@ -217,7 +222,8 @@ def test_line_to_add_can_be_pasted(tmp_path, word):
     path = rows_to(tmp_path / "r.csv", RATINGS, [*ROWS, ("u3", "g1", word)])
     line = str(raised(path).value).splitlines()[-1]
     values = YAML(typ="safe", pure=True).load(io.StringIO(line))
-    assert values == {word: None}
+    assert values == {word: "helpful"}
+    values[word] = None
     got = reading("table", path, {"values": {YES: "helpful", NO: "not_helpful", **values}})
     assert cells(got) == READ
     assert counted(got, "ratings", "dropped", "left out") == 1
@@ -319,6 +325,10 @@ def test_odd_ids_stay_apart_and_as_they_are(tmp_path):
     assert cells(got) == {(u, g): float(word == YES) for u, g, word in rows}
     assert set(got.guidelines["text"]) == set(ODD)
     assert_conserved(got)
+    blank = {c.reason: c.n for c in got.counts if "blanks around" in c.reason}
+    n = sum(odd != odd.strip() for odd in ODD) * len(ODD)
+    told = "{} with blanks around it: another one than without"
+    assert blank == {told.format("user_id"): n, told.format("guideline_id"): n}
 
 
 @pytest.mark.parametrize("key", ["user_id", "guideline_id"])
@@ -351,7 +361,7 @@ def test_long_id_makes_no_long_message(tmp_path):
         ("user_id,guideline_id,rating\nu,g\n", ["line 2", "has 2 cells", "mend the row"]),
         ('user_id,guideline_id,rating\nu,"g,helpful\n', ["line ", "mend the quotes"]),
         ("user_id,guideline_id,rating,rating\nu,g,1,1\n", ["line 1", "'rating'", "rename one"]),
-        ("user_id;guideline_id;rating\nu;g;1\n", ["no column 'user_id'", "Name the right one"]),
+        ("user_id;guideline_id;rating\nu;g;1\n", ["no column 'user_id'", "separated by ';'"]),
     ],
 )
 def test_broken_rows_are_named(tmp_path, content, says):

@@ -333,8 +333,8 @@ def _valued(
         example = _as_key(strange.value_counts().index[0])
         raise InputError(
             f"{where}: the parameters do not say what these rating values mean:{found}\n"
-            "Add each under ratings.values as helpful, not_helpful or null (leave out), such as\n"
-            f"  {example}: null"
+            "Add each under ratings.values as helpful, not_helpful, a number from 0 to 1, or null "
+            f"(leave out), such as\n  {example}: helpful"
         )
     for value, number in values.items():
         if number is None:

@@ -88,7 +88,7 @@ class Fit(Shown):
         """Where the descent ended and what the search did, by name."""
         ended = f"loss {self.objective:.8f}, KKT residual {self.kkt_residual:.1e}"
         if self.balance is not None:
-            ended += f", penalties of the two sides apart by {self.balance:.1e}"
+            ended += f", penalties of users and guidelines apart by {self.balance:.1e}"
         if self.method == "gradient-descent":
             return [("end", ended)]
         searched = (

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
+from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -24,8 +25,11 @@ from aggregation.constitution import ACCEPTED, REJECTED, UNDECIDED, Rule
 from aggregation.evidence import Perspectives
 from aggregation.ratings import Ids, Ratings
 
-HELPFUL_COLOUR, NOT_HELPFUL_COLOUR, QUIET = "#0072B2", "#D55E00", "#8a8a8a"
-"""Blue and vermilion of Okabe and Ito (2008), which the colour-blind tell apart, and a grey."""
+HELPFUL_COLOUR, NOT_HELPFUL_COLOUR, USERS_COLOUR = "#0072B2", "#D55E00", "#009E73"
+QUIET = "#8a8a8a"
+"""Blue, vermilion and green of Okabe and Ito (2008), which the colour-blind tell apart; a grey."""
+
+P = ParamSpec("P")
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -36,7 +40,10 @@ STYLE: dict[Any, Any] = {
     "grid.color": "#e6e6e6",
     "axes.axisbelow": True,
     "legend.frameon": False,
+    "axes.formatter.useoffset": False,
 }
+"""On top of Matplotlib's defaults; a matplotlibrc of the user's or the folder's does not count."""
+
 WIDTH, DPI = 7.2, 160
 """Inches and dots per inch: at the report's 720 pixels, text is 11 pixels or larger."""
 
@@ -57,6 +64,20 @@ class Picture:
         return data, {"image/png": {"alt": self.alt}}
 
 
+def _styled(draw: Callable[P, Picture]) -> Callable[P, Picture]:
+    """Draws the same way whatever settings of Matplotlib there are, and leaves them as they are."""
+
+    @wraps(draw)
+    def styled(*args: P.args, **given: P.kwargs) -> Picture:
+        with rc_context():
+            rcdefaults()
+            rcParams.update(STYLE)
+            return draw(*args, **given)
+
+    return styled
+
+
+@_styled
 def loss_curve(history: pd.DataFrame) -> Picture:
     """How far each start is above the lowest loss found, after each sweep.
 
@@ -88,6 +109,7 @@ def loss_curve(history: pd.DataFrame) -> Picture:
     )
 
 
+@_styled
 def embedding(scores: pd.DataFrame, users: pd.DataFrame) -> Picture:
     """Guidelines (above) and users (below) on the first axis: intercept against embedding.
 
@@ -133,7 +155,7 @@ def embedding(scores: pd.DataFrame, users: pd.DataFrame) -> Picture:
             users["intercept"][of],
             s=size,
             marker=shape,
-            color=NOT_HELPFUL_COLOUR,
+            color=USERS_COLOUR,
             alpha=0.5,
             linewidths=0,
         )
@@ -156,6 +178,7 @@ def embedding(scores: pd.DataFrame, users: pd.DataFrame) -> Picture:
     )
 
 
+@_styled
 def bridging(scores: pd.DataFrame, rule: Rule) -> Picture:
     """Intercept against helpful rate: what bridging accepts, and what a majority alone would."""
     rated = scores[scores["intercept"].notna()]
@@ -192,6 +215,7 @@ def bridging(scores: pd.DataFrame, rule: Rule) -> Picture:
     )
 
 
+@_styled
 def activity(ratings: Ratings) -> Picture:
     """How many ratings each user gave and each guideline got."""
     figure, panels = _figure(1, 2, height=3.2, top=0.4)
@@ -215,6 +239,7 @@ def activity(ratings: Ratings) -> Picture:
     return _picture(figure, f"Two histograms. {told}.")
 
 
+@_styled
 def range_of_perspectives(found: Perspectives, ids: Ids, guidelines: pd.DataFrame) -> Picture:
     """Small histograms of helpful and not helpful ratings along the axis, one per guideline.
 
@@ -263,26 +288,34 @@ def _figure(
 
     Margins are fixed, in inches: layouts that matplotlib solves cost half a second a figure.
     """
-    with rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height), dpi=DPI)
-        FigureCanvasAgg(figure)
-        panels = figure.subplots(rows, columns, squeeze=False, sharex=shared, height_ratios=ratios)
-        figure.subplots_adjust(
-            left=0.95 / WIDTH,
-            right=1 - 0.1 / WIDTH,
-            bottom=0.62 / height,
-            top=1 - top / height,
-            hspace=gaps[0],
-            wspace=gaps[1],
-        )
-        return figure, list(panels.ravel())
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI)
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=shared, height_ratios=ratios)
+    figure.subplots_adjust(
+        left=0.95 / WIDTH,
+        right=1 - 0.1 / WIDTH,
+        bottom=0.62 / height,
+        top=1 - top / height,
+        hspace=gaps[0],
+        wspace=gaps[1],
+    )
+    return figure, list(panels.ravel())
 
 
 def _picture(figure: Figure, alt: str) -> Picture:
+    for axes in figure.axes:
+        _spread(axes)
     out = io.BytesIO()
-    with rc_context(STYLE):
-        figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
+    figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
     return Picture(out.getvalue(), alt)
+
+
+def _spread(axes: Axes) -> None:
+    """Where all numbers are the same but for rounding, show them as the same."""
+    for limits, widen in ((axes.get_xlim(), axes.set_xlim), (axes.get_ylim(), axes.set_ylim)):
+        if limits[1] - limits[0] < 1e-6:
+            middle = sum(limits) / 2
+            widen(middle - 0.05, middle + 0.05)
 
 
 def _first(embeddings: pd.Series) -> np.ndarray:
@@ -293,6 +326,7 @@ def _number(axes: Axes, points: np.ndarray) -> None:
     """Write 1, 2, ... beside the points [P, 2], with a line from each number to its point."""
     if not len(points):
         return
+    _spread(axes)
     axes.figure.draw_without_rendering()  # pyright: ignore[reportAttributeAccessIssue]
     unit = DPI / 72
     pixels = axes.transData.transform(points)

@@ -29,9 +29,10 @@ class Payload(BaseModel):
     user_embeddings: dict[str, list[float]]
     mu: float
 
-    def summary(self) -> pd.Series:
-        """How many entries each key holds."""
-        return pd.Series({key: len(v) if key != "mu" else 1 for key, v in self})
+    def summary(self) -> pd.DataFrame:
+        """How many entries each key holds: key, entries."""
+        rows = [(key, len(v) if key != "mu" else 1) for key, v in self]
+        return pd.DataFrame(rows, columns=["key", "entries"])
 
 
 def payload(constitution: Constitution, parameters: Parameters, ids: Ids) -> Payload:

@@ -202,7 +202,14 @@ def _problem(item: Any, loc: tuple[str, ...], tagged: tuple[str, ...]) -> str:
         return f"unknown key{_nearest(loc[-1], _names_beside(tagged))}"
     if kind == "missing":
         return "is missing: add it"
-    value = "" if kind.startswith("union_tag_not") else f", not {item['input']!r:.80}"
+    given = item["input"]
+    value = "" if kind.startswith("union_tag_not") else f", not {_yaml(given):.80}"
+    if kind == "string_type" and isinstance(given, int | float):
+        value += ": put it in quotes"
+    if kind == "value_error":
+        return str(item["ctx"]["error"])
+    if kind == "invalid_key":
+        return "is no key: is there a decimal comma? Write 0.5"
     if kind == "union_tag_not_found":
         return "`kind` is missing: one of " + ", ".join(DEFAULT_VALUES)
     if kind == "union_tag_invalid":
@@ -216,6 +223,11 @@ def _problem(item: Any, loc: tuple[str, ...], tagged: tuple[str, ...]) -> str:
         return f"must be a section, keys and their values{value}"
     message = item["msg"].replace("Input should be ", "must be ")
     return message[:1].lower() + message[1:] + value
+
+
+def _yaml(value: Any) -> str:
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else repr(value)
 
 
 def _names_beside(tagged: tuple[str, ...]) -> list[str]:

@@ -23,7 +23,7 @@ from aggregation.stages import STAGES
 CONDITION = re.compile(r"\[([^\[\]\n]{1,200})\]:\s*")
 """`[condition]:` before a guideline, set off as on the platform's page."""
 
-PEOPLE = "demographics/counts.json"
+PEOPLE, BASINS = "demographics/counts.json", "evidence/basins.json"
 
 LONGEST = 2000
 """Characters of a text that the report shows; the table for download has all."""
@@ -118,16 +118,21 @@ def index_page(
         more_near=max(len(near) - near_misses, 0),
         cards=cards,
         majority=_majority(constitution),
-        doubts=_doubts(constitution, fit, folder.read_json("evidence/basins.json")),
+        doubts=_alike(dataset) + _doubts(constitution, fit, folder.read_json(BASINS)),
         counts=[c for c in dataset.counts if c.n],
         embedding=plots.embedding(constitution.scores, folder.read_table("model/users.parquet")),
         bridging=plots.bridging(constitution.scores, constitution.rule),
         csv=base64.b64encode(table(constitution, dataset).encode("utf-8-sig")).decode("ascii"),
-        stages=[s for s in STAGES if list((folder.path / "notebooks").glob(f"{s}.*ipynb"))],
+        stages=[s for s in STAGES if s == "publish" or _is_done(folder, s)],
         demographics=demographics_section(folder.read_json(PEOPLE)) if people.exists() else None,
         run=run,
         version=__version__,
     )
+
+
+def _is_done(folder: RunFolder, stage: str) -> bool:
+    """Whether the stage has a notebook, and so a page; publish itself is under way."""
+    return (folder.path / "notebooks" / f"{stage}.ipynb").is_file()
 
 
 def _cards(
@@ -204,6 +209,14 @@ def _period(rated_at: pd.Series) -> str:
     first, last = known.min(), known.max()
     words = [f"{day.day} {day:%B %Y}" for day in (first, last)]
     return words[0] if words[0] == words[1] else " to ".join(words)
+
+
+def _alike(dataset: Dataset) -> list[str]:
+    """The first doubt of all, where it applies."""
+    if dataset.ratings["helpful"].nunique() > 1:
+        return []
+    told = "Every rating is the same: nothing tells users or guidelines apart, so these verdicts "
+    return [told + "say nothing of what bridges."]
 
 
 def _doubts(

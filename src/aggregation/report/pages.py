@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,18 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from aggregation.folder import RunFolder
 from aggregation.report.environment import TEMPLATES
 
+IN_THE_LAB = "lab"
+"""Tag of cells for those who work in JupyterLab, which pages leave out."""
+
 
 class _MathRenderer(IPythonRenderer):
     """Markdown whose TeX becomes MathML here and now, so that the page needs no script."""
 
     def inline_math(self, body: str) -> str:
-        return convert(body)
+        return _mathml(body, "inline")
 
     def block_math(self, body: str) -> str:
-        return convert(body, display="block")
+        return _mathml(body, "block")
 
 
 class _Exporter(HTMLExporter):
@@ -36,6 +40,14 @@ class _Exporter(HTMLExporter):
         return MarkdownWithMath(renderer=renderer).render(source)
 
 
+def _mathml(tex: str, display: str) -> str:
+    """MathML; where the TeX cannot be read, the TeX itself."""
+    try:
+        return convert(tex, display=display)
+    except Exception:  # the converter raises whatever it comes across
+        return f"<code>{escape(tex)}</code>"
+
+
 def write_page(folder: RunFolder, stage: str, stages: Sequence[str]) -> None:
     """Render the executed notebook of a stage to report/<stage>.html; `stages` have pages too."""
     exporter = _Exporter(
@@ -45,6 +57,7 @@ def write_page(folder: RunFolder, stage: str, stages: Sequence[str]) -> None:
         exclude_output_prompt=True,
     )
     notebook = nbformat.read(folder.path / "notebooks" / f"{stage}.ipynb", as_version=4)
+    notebook.cells = [c for c in notebook.cells if IN_THE_LAB not in c.metadata.get("tags", [])]
     body, _ = exporter.from_notebook_node(notebook)
     page = TEMPLATES.get_template("notebook.html").render(
         title=f"{stage}: {folder.path.name}",

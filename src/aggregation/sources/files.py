@@ -91,7 +91,10 @@ def read_table(path: Path) -> pd.DataFrame:
     if kind in DELIMITERS:
         return read_csv(path, DELIMITERS[kind])
     if kind != ".parquet":
-        raise InputError(f"{path}: is neither .csv, .tsv nor .parquet: convert or rename it")
+        raise InputError(
+            f"{path}: is neither .csv, .tsv nor .parquet: save it as CSV from the program that "
+            "wrote it"
+        )
     data = read_bytes(path)
     try:
         table = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data)).read()
@@ -139,9 +142,12 @@ def need(table: pd.DataFrame, columns: Mapping[str, str | None], path: Path) -> 
     for ours, theirs in columns.items():
         if theirs is not None and theirs not in table.columns:
             found = ", ".join(f"{name!s:.80}" for name in table.columns[:20]) or "none"
+            remedy = "Name the right one in the parameters"
+            other = [mark for mark in ";|\t" if mark in found]
+            if len(table.columns) == 1 and other:
+                remedy = f"It seems to be separated by {other[0]!r}: save it with commas"
             raise InputError(
-                f"{path}: has no column {theirs!r} (for {ours}). It has: {found}. "
-                "Name the right one in the parameters"
+                f"{path}: has no column {theirs!r} (for {ours}). It has: {found}. {remedy}"
             )
     empty = [None] * len(table)
     cells = {ours: empty if theirs is None else table[theirs] for ours, theirs in columns.items()}

@@ -23,7 +23,7 @@ def read(source: PlatformFileSource, choices: Choices) -> Dataset:
 
     Raises InputError naming the file and the record.
     """
-    path = Path(source.path)
+    path = Path(source.path).expanduser()
     files = _files(path)
     if files is None:
         return _read_json(path, choices)

@@ -26,9 +26,11 @@ def read(source: PolisSource, choices: Choices) -> Dataset:
     In votes.csv, an event log, the last vote of a participant on a statement counts. The sign of
     agree differs between exports and is checked against the export's own totals. Raises InputError.
     """
-    folder = Path(source.path)
+    folder = Path(source.path).expanduser()
     if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder: check source.path")
+        problem = "is a file: give the folder that holds it"
+        missing = "there is no such folder: check source.path"
+        raise InputError(f"{folder}: {problem if folder.exists() else missing}")
     counts: list[Count] = []
     comments = _comments(folder, source, counts)
     matrix = next((folder / name for name in MATRICES if (folder / name).exists()), None)
