@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib import rc_context, rcParams
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from aggregation import Ratings, Rule, plots, select
@@ -51,6 +53,26 @@ def test_figures_are_pictures_with_alt_text(accepted, others):
         data, metadata = picture._repr_mimebundle_()
         assert metadata["image/png"]["alt"] == picture.alt
         assert data["text/plain"] == picture.alt
+
+
+def test_settings_of_a_user_change_no_figure_and_are_left_alone():
+    plain = plots.embedding(scores(9, 9).scores, users()).png
+    theirs = {"axes.facecolor": "red", "scatter.edgecolors": "black", "font.size": 30}
+    with rc_context(theirs):
+        assert plots.embedding(scores(9, 9).scores, users()).png == plain
+        assert all(rcParams[name] == value for name, value in theirs.items())
+
+
+def test_numbers_that_differ_in_rounding_only_are_shown_as_the_same():
+    axes = Figure().subplots()
+    axes.plot([0, 1], [0.3174603174603175, 0.3174603174604175])
+    plots._spread(axes)
+    low, high = axes.get_ylim()
+    assert high - low == pytest.approx(0.1)
+    assert low < 0.3174603174603175 < high
+    axes.set_ylim(0, 0.001)
+    plots._spread(axes)
+    assert axes.get_ylim() == (0, 0.001)
 
 
 def test_the_same_figure_has_the_same_bytes():

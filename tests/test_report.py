@@ -4,12 +4,16 @@ import csv
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from playwright.sync_api import sync_playwright
 
+from aggregation import RunFolder
+from aggregation.report.index import _doubts, index_page
+from aggregation.report.pages import _mathml
 from aggregation.runs import run
 
 HOSTILE = [
@@ -102,6 +106,36 @@ def test_pages_need_no_network_run_nothing_and_fit_the_screen(browser, hostile, 
         assert image.evaluate("i => i.complete && i.naturalWidth > 0")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
+
+
+def test_pages_have_nothing_that_is_meant_for_jupyterlab_only(hostile):
+    notebook = (hostile / "notebooks" / "train.ipynb").read_text("utf-8")
+    assert "To work on a parameter file in JupyterLab" in notebook
+    assert "To work on a parameter file" not in (hostile / "report" / "train.html").read_text()
+
+
+def test_tex_that_cannot_be_read_is_shown_as_it_is():
+    assert _mathml(r"\begin{matrix} a & b", "inline") == r"<code>\begin{matrix} a &amp; b</code>"
+    assert "<math" in _mathml("a^2", "inline")
+
+
+def test_the_report_links_to_the_pages_that_are_there(hostile, tmp_path):
+    folder = RunFolder(shutil.copytree(hostile, tmp_path / "hostile"))
+    notebooks = folder.path / "notebooks"
+    (notebooks / "train.ipynb").rename(notebooks / "train.failed.ipynb")
+    (notebooks / "publish.ipynb").rename(notebooks / "publish.partial.ipynb")  # under way
+    page = index_page(folder)
+    links = re.findall(r'<a href="(\w+)\.html">', page)
+    assert list(dict.fromkeys(links)) == ["ingest", "diagnostics", "publish"]
+
+
+def test_ratings_that_are_all_the_same_are_the_first_doubt(hostile):
+    folder = RunFolder(hostile)
+    rest = folder.constitution(), folder.read_json("model/fit.json"), []
+    dataset = folder.dataset()
+    assert not any(doubt.startswith("Every rating") for doubt in _doubts(dataset, *rest))
+    alike = replace(dataset, ratings=dataset.ratings.assign(helpful=1.0))
+    assert _doubts(alike, *rest)[0].startswith("Every rating is the same")
 
 
 def test_strangers_texts_are_shown_as_they_wrote_them(browser, hostile):

@@ -118,7 +118,7 @@ def index_page(
         more_near=max(len(near) - near_misses, 0),
         cards=cards,
         majority=_majority(constitution),
-        doubts=_alike(dataset) + _doubts(constitution, fit, folder.read_json(BASINS)),
+        doubts=_doubts(dataset, constitution, fit, folder.read_json(BASINS)),
         counts=[c for c in dataset.counts if c.n],
         embedding=plots.embedding(constitution.scores, folder.read_table("model/users.parquet")),
         bridging=plots.bridging(constitution.scores, constitution.rule),
@@ -211,19 +211,19 @@ def _period(rated_at: pd.Series) -> str:
     return words[0] if words[0] == words[1] else " to ".join(words)
 
 
-def _alike(dataset: Dataset) -> list[str]:
-    """The first doubt of all, where it applies."""
-    if dataset.ratings["helpful"].nunique() > 1:
-        return []
-    told = "Every rating is the same: nothing tells users or guidelines apart, so these verdicts "
-    return [told + "say nothing of what bridges."]
-
-
 def _doubts(
-    constitution: Constitution, fit: dict[str, Any], basins: list[dict[str, Any]]
+    dataset: Dataset,
+    constitution: Constitution,
+    fit: dict[str, Any],
+    basins: list[dict[str, Any]],
 ) -> list[str]:
     """What a reader should hold against these results, in sentences."""
     scores, rule, doubts = constitution.scores, constitution.rule, []
+    if dataset.ratings["helpful"].nunique() == 1:
+        doubts.append(
+            "Every rating is the same: nothing tells users or guidelines apart, so these verdicts "
+            "say nothing of what bridges."
+        )
     close = scores["intercept"].sub(rule.min_intercept).abs() < CLOSE
     names = [{condition["name"] for condition in failed} for failed in scores["failed"]]
     alone = np.array([name <= {"min_intercept"} for name in names])
