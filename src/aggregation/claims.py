@@ -16,7 +16,7 @@ from aggregation.errors import AggregationError, InputError
 from aggregation.fingerprint import fingerprints
 from aggregation.folder import RunFolder
 from aggregation.manifest import package, surroundings
-from aggregation.params import Params, PlatformSource, load_params
+from aggregation.params import Params, PlatformSource, Source, load_params
 from aggregation.seal import is_sealed
 from aggregation.sources import read
 from aggregation.stages import MAKES, READS, notebook, sha256, source_files, wanted
@@ -244,7 +244,7 @@ def _tables(folder: RunFolder, manifest: dict[str, Any]) -> tuple[bool, str]:
 def _source(params: Params, folder: RunFolder, manifest: dict[str, Any]) -> tuple[bool | None, str]:
     """Whether the source, where it is at hand, gives data/ when it is read again."""
     source, noted = params.source, manifest["stages"]["ingest"]["input"]
-    _regular(source)
+    regular(source)
     found = source_files(params, folder.path)
     names = ", ".join(noted) or source.kind
     if source.kind != "simulated" and not any(found.values()):
@@ -266,11 +266,13 @@ def _source(params: Params, folder: RunFolder, manifest: dict[str, Any]) -> tupl
     return True, f"{names}: read again it gives data/"
 
 
-def _regular(source: Any) -> None:
+def regular(source: Source) -> None:
     """Raises InputError where the parameters name something as a source that may have no end."""
-    for key in ("path", "guidelines"):
-        at = Path(getattr(source, key, None) or ".").expanduser()
-        for file in (at, *at.glob("*.csv")) if at.is_dir() else (at,):
+    for name in (getattr(source, key, None) for key in ("path", "guidelines")):
+        if not isinstance(name, str):
+            continue
+        at = Path(name).expanduser()
+        for file in at.iterdir() if at.is_dir() else (at,):
             if file.exists() and not (file.is_file() or file.is_dir()):
                 raise InputError(f"the source names {file}, which is no file")
 

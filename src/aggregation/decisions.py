@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from aggregation import recompute
+from aggregation.cards import many
 from aggregation.constitution import Constitution, select
 from aggregation.errors import InputError
 from aggregation.evidence import basins
@@ -197,8 +198,8 @@ def searched(world: World, fit: dict[str, Any]) -> tuple[bool, str]:
     }
     if any(wrong.values()):
         return False, f"not so: {', '.join(name for name, bad in wrong.items() if bad)}"
-    words = "settled" if settled else "not settled"
-    return True, f"{len(losses)} starts, {words}; the data has {fit['n_blocks']} block(s)"
+    words = f"{many(len(losses), 'start')}, {'' if settled else 'not '}settled"
+    return True, f"{words}; {many(fit['n_blocks'], 'block')} in the data"
 
 
 def report(folder: RunFolder) -> tuple[bool | None, str]:

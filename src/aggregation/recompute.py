@@ -181,13 +181,14 @@ def search(
 ) -> Iterator[tuple[Point, float]]:
     """Ends of descents, on and on, each with its loss; rows that are held stay as in `near`.
 
-    The first eight, and every fourth after them, begin at uniform numbers, in turn of one sign and
-    of both, and are led in by a weaker penalty. The others begin at the lowest end so far with
-    some rows of a side drawn anew: minima lie close together where few rows carry an axis.
+    Each round of 32 begins with six starts at uniform numbers, in turn of one sign and of both,
+    led in by a weaker penalty. The others begin at the lowest end of the round with some rows of a
+    side drawn anew: where few rows carry an axis, minima lie close together.
     """
     random, best, low = np.random.default_rng(seed), near, np.inf
-    for number in itertools.count(1):
-        if number <= 8 or number % 4 == 0:
+    for number in itertools.count():
+        if number % 32 < 6:
+            low = np.inf if number % 32 == 0 else low
             draw = [random.uniform(-(number % 2), 1, a.shape) for a in near.embeddings]
             even = [random.uniform(0, 1, rows) for rows in p.size]
             x = kept(Point(0.0, (even[0], even[1]), (draw[0], draw[1])), near, held)
@@ -195,8 +196,8 @@ def search(
                 x = descend(replace(p, embedding=strength * p.embedding), x, 0.0, 40, held)
         else:
             f = [a.copy() for a in best.embeddings]
-            one = f[number % 2]
-            some = random.random(len(one)) < random.choice([2 / len(one), 0.05, 0.2])
+            one = f[random.integers(2)]
+            some = random.random(len(one)) < random.choice([0.05, 0.2, 0.5])
             size = 1.5 * np.abs(one).mean() + 0.1
             one[some] = random.normal(0, size, (some.sum(), one.shape[1]))
             x = kept(replace(best, embeddings=(f[0], f[1])), near, held)
