@@ -118,14 +118,12 @@ def plain(path: Path) -> Claim:
     Raises UnusableError if there is anything else: then nothing is to be opened.
     """
 
-    def check() -> str:
-        kinds = _found(path).items()
-        odd = [n for n, mode in kinds if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))]
-        if odd:
-            raise InputError(f"neither files nor folders: {', '.join(odd)}")
-        return "no links, pipes or devices"
-
-    return Claim("plain files", holds=True, told=taken("plain files", check))
+    kinds = taken("plain files", lambda: _found(path)).items()
+    odd = [name for name, mode in kinds if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))]
+    if odd:
+        told = f"nothing was opened, since these are neither files nor folders: {', '.join(odd)}"
+        raise UnusableError(Claim("plain files", holds=False, told=told))
+    return Claim("plain files", holds=True, told="no links, pipes or devices")
 
 
 def _found(path: Path) -> dict[str, int]:

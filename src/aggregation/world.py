@@ -124,7 +124,7 @@ def read_body(path: Path) -> Payload:
         )
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise InputError(f"{'.'.join(map(str, first['loc'])) or 'all'}: {first['msg']}") from None
 
 
 def body_point(world: World, body: Payload) -> Point:
