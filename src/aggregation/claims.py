@@ -117,7 +117,6 @@ def plain(path: Path) -> Claim:
 
     Raises UnusableError if there is anything else: then nothing is to be opened.
     """
-
     kinds = taken("plain files", lambda: _found(path)).items()
     odd = [name for name, mode in kinds if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))]
     if odd:
