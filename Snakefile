@@ -13,4 +13,4 @@ rule run:
     input: "params/{run}.yaml"
     output: touch(f"{OUT}/.done/{{run}}")
     params: options=config.get("options", "")
-    shell: "aggregation run {input:q} --set run={wildcards.run} --out {OUT:q} {params.options}"
+    shell: "aggregation run {input:q} --set run={wildcards.run:q} --out {OUT:q} {params.options}"

@@ -57,6 +57,7 @@ def test_a_grid_makes_a_run_for_every_combination(write):
     assert [task.run for task in tasks] == [
         f"{run}-starts_{starts}-seed_{seed}" for run in "ab" for starts in (1, 2) for seed in (3, 4)
     ]
+    assert plan([write("c")])[0].changes == ("run=c",)  # whatever its file says by then
     assert tasks[3].changes == (
         "rule.min_ratings=4",
         "train.starts=2",
@@ -73,6 +74,7 @@ def test_a_grid_makes_a_run_for_every_combination(write):
         ('title="a, b",c', ["a_b", "c"]),
         ("train.hold=null,users", ["null", "users"]),
         ("train.moves=true", ["true"]),
+        ("rule.min_intercept=-0.1,0.1", ["-0.1", "0.1"]),
     ],
 )
 def test_values_of_a_grid_are_read_as_in_a_parameter_file(write, grid, names):
@@ -89,7 +91,7 @@ def test_values_of_a_grid_are_read_as_in_a_parameter_file(write, grid, names):
         (["seed=1", "seed=2"], "--grid seed is there twice"),
         (["train.startz=1,2"], "train.startz: unknown key: did you mean 'starts'?"),
         (["train.starts=1,0"], "train.starts: must be greater than or equal to 1, not 0"),
-        (['title="a b","a_b"'], "both have the run 'a-title_a_b': rename one"),
+        (['title="a b","a_b"'], "a.yaml has the run 'a-title_a_b' more than once"),
         (["seed=[1"], "--grid seed"),
     ],
 )
@@ -206,6 +208,24 @@ def test_an_interrupted_batch_stops_cleanly_and_goes_on(write, tmp_path):
     assert {run: row[0] for run, row in found.items()} == dict.fromkeys("abc", "ingest")
     assert "a: " in again.stdout
     assert re.search(r"a: [\d:]+ \[1/1\] ingest skipped", again.stdout)
+
+
+def test_a_batch_stops_its_runs_even_where_they_hear_no_ctrl_c(write, tmp_path):
+    process = subprocess.Popen(
+        [COMMAND, "batch", write("a"), "-j", "1"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as begun with `&`
+    )
+    for line in process.stdout:
+        if "[1/4] ingest ..." in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.search(r"^ *a +none +stopped", out, re.MULTILINE)
+    assert not processes_of(tmp_path)
 
 
 def test_a_run_that_is_killed_does_not_stop_the_rest(write, tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from aggregation import RunError, RunFolder, execute, manifest, runs, stages
+from aggregation import RunError, RunFolder, kernels, manifest, notebook_source, runs
 from aggregation.claims import files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,7 +70,8 @@ def is_whole(folder):
 # the disk
 
 SMALL_DISK = """\
-mount -t tmpfs -o "$OPTIONS" none "$DISK" || exit 77
+mount -t tmpfs -o "${OPTIONS#full,}" none "$DISK" || exit 77
+case "$OPTIONS" in full,*) cat /dev/zero > "$DISK/all" 2>&-; esac
 "$@"; code=$?
 cp -r "$DISK/." "$KEPT"
 exit $code
@@ -101,10 +103,10 @@ def on_a_disk(tmp_path, options, *words):
     return done, kept
 
 
-@pytest.mark.parametrize("size", [40, 120, 300, 600])
+@pytest.mark.parametrize("size", ["full,size=40", "size=40", "size=120", "size=300", "size=600"])
 def test_a_full_disk_is_a_clear_error_wherever_it_fills_up(params, tmp_path, size):
     run = (COMMAND, "run", params, "--out", tmp_path / "disk")
-    done, kept = on_a_disk(tmp_path, f"size={size}k", *run)
+    done, kept = on_a_disk(tmp_path, f"{size}k", *run)
     is_clear(done.returncode, done.stderr, kept / "small")
     assert "No space left on device" in done.stderr
     assert "free some room, or choose another folder with --out" in done.stderr
@@ -204,6 +206,89 @@ def test_a_locale_without_the_letters_gives_the_same_run(tmp_path):
     assert "Förderung 🎉 税金" in page
 
 
+# where it is begun, and what with
+
+
+def test_modules_of_the_working_directory_are_not_taken(params, tmp_path):
+    for name in ("aggregation", "numpy", "json"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
+    process = start(params, "--until", "ingest", cwd=tmp_path)
+    assert (process.communicate(timeout=60)[1], process.returncode) == ("", 0)
+    words = [COMMAND, "batch", params, "--until", "ingest", "--force"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_long_and_odd_paths_are_paths(params, tmp_path):
+    deep = tmp_path / ("t" * 90)
+    deep.mkdir()
+    out = tmp_path / "o {run} {y} {0}"
+    env = os.environ | {"TMPDIR": str(deep)}
+    process = start(params, "--until", "ingest", "--out", out, env=env)
+    assert (process.communicate(timeout=60)[1], process.returncode) == ("", 0)
+    assert (out / "small" / "notebooks" / "ingest.ipynb").exists()
+    assert not list(deep.iterdir())
+
+
+def test_a_reader_who_leaves_does_not_stop_a_run(params, tmp_path):
+    process = start(params, "--until", "ingest", "--out", tmp_path)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 0
+    is_whole_until(tmp_path / "small", "ingest")
+
+
+def test_closed_streams_are_no_streams_and_no_error(params, tmp_path):
+    words = f"exec '{COMMAND}' run '{params}' --until ingest --out '{tmp_path}' <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", words]).returncode == 0
+    is_whole_until(tmp_path / "small", "ingest")
+
+
+def is_whole_until(folder, stage):
+    noted = json.loads((folder / "manifest.json").read_text())
+    assert list(noted["stages"]) == [stage]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_told_to_end_leaves_no_kernel(params, tmp_path, number):
+    process = start(params, "--out", tmp_path)
+    until(process, "[1/4] ingest ...")
+    time.sleep(1)
+    kernels = psutil.Process(process.pid).children(recursive=True)
+    assert kernels
+    process.send_signal(number)
+    assert process.wait(30) == 130
+    assert "Stopped. What was done is kept" in process.stderr.read()
+    assert not [k for k in kernels if k.is_running() and k.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_what_the_environment_says_of_results_is_not_heard(monkeypatch):
+    for name in ("JAX_ENABLE_X64", "XLA_FLAGS", "PYTHONWARNINGS", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("HOME", "/proc/nohome")
+    seen = kernels.environment("place")
+    assert not {"JAX_ENABLE_X64", "XLA_FLAGS", "PYTHONWARNINGS"} & seen.keys()
+    assert seen["JAX_COMPILATION_CACHE_DIR"] == "1"  # where, not what
+    assert seen["JAX_PLATFORMS"] == "cpu"
+    assert seen["MPLCONFIGDIR"] == "place"
+
+
+def test_the_manifest_does_not_say_what_git_does_not_tell(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))  # of another project
+    assert manifest.circumstances()["commit"] == manifest._git("rev-parse", "HEAD")
+    monkeypatch.setattr(manifest, "ROOT", tmp_path)
+    told = manifest.circumstances()
+    assert (told["commit"], told["dirty"]) == (None, None)
+
+
+@pytest.mark.parametrize("timeout", ["nan", "inf", "0", "-1"])
+def test_a_timeout_that_is_none_is_refused(params, tmp_path, timeout):
+    process = start(params, "--out", tmp_path, "--timeout", timeout)
+    assert process.wait(60) != 0
+    assert "timeout" in process.stderr.read()
+
+
 # notebooks that misbehave
 
 
@@ -213,7 +298,7 @@ def notebook(tmp_path, monkeypatch):
     project = tmp_path / "project"
     shutil.copytree(ROOT / "notebooks", project / "notebooks")
     shutil.copy(ROOT / "requirements.lock", project)
-    monkeypatch.setattr(stages, "ROOT", project)
+    monkeypatch.setattr(notebook_source, "ROOT", project)
     monkeypatch.setattr(manifest, "ROOT", project)
 
     def add(stage, code):
@@ -247,7 +332,7 @@ def test_a_notebook_that_prints_100_megabytes_is_stopped(notebook, params, tmp_p
     notebook("ingest", "for _ in range(100_000):\n    print('x' * 1000)")
     begin = time.monotonic()
     told = fails(params, tmp_path)
-    assert "it printed more than 10 million characters" in told
+    assert "it showed more than 10 million characters" in told
     assert "in cell 4, 'for _ in range(100_000):'" in told
     assert time.monotonic() - begin < 60
     kept = tmp_path / "small" / "notebooks" / "ingest.failed.ipynb"
@@ -261,6 +346,77 @@ def test_a_notebook_that_prints_much_but_not_too_much_loses_nothing(notebook, pa
     cells = json.loads((folder / "notebooks" / "ingest.ipynb").read_text())["cells"]
     (printed,) = next(cell["outputs"] for cell in cells if cell["id"].startswith("fault"))
     assert "".join(printed["text"]) == "".join(f"{k} {'x' * 100}\n" for k in range(20_000))
+
+
+def test_a_notebook_that_shows_too_much_is_stopped_before_its_page_is_made(
+    notebook, params, tmp_path
+):
+    code = "from IPython.display import HTML, display\ndisplay(HTML('<p>x</p>' * 2_000_000))"
+    notebook("ingest", code)
+    told = fails(params, tmp_path)
+    assert "it showed more than 10 million characters" in told
+    assert (tmp_path / "small" / "notebooks" / "ingest.failed.ipynb").stat().st_size < 12_000_000
+
+
+def test_a_stage_that_writes_into_the_folder_of_another_is_found(notebook, params, tmp_path):
+    notebook("train", f"open({str(tmp_path / 'small/data/ingest.json')!r}, 'a').write(' ')")
+    told = fails(params, tmp_path, until="train")
+    assert "data/ingest.json was changed or taken away while the run was at work" in told
+
+
+def test_what_jupyterlab_writes_into_a_notebook_is_no_change(notebook, params, tmp_path):
+    notebook("ingest", "print('x')")
+    runs.run(params, until="ingest", out=tmp_path, say=print)
+    path = tmp_path / "project" / "notebooks" / "ingest.ipynb"
+    whole = json.loads(path.read_text("utf-8"))
+    whole["metadata"]["language_info"] = {"name": "python", "version": "3.0"}
+    for cell in whole["cells"]:
+        cell["metadata"]["scrolled"] = True
+        cell["source"] = "".join(cell["source"]).splitlines(keepends=True)
+        if cell["cell_type"] == "code":
+            cell |= {"execution_count": 7, "outputs": []}
+    path.write_text(json.dumps(whole), "utf-8")
+    said = []
+    runs.run(params, until="ingest", out=tmp_path, say=said.append)
+    assert [line[-7:] for line in said] == ["changed"]
+    notebook("ingest", "print('y')")
+    runs.run(params, until="ingest", out=tmp_path, say=said.append)
+    assert "ingest: its notebook has changed" in said[1]
+
+
+SYNTAX_ERROR = json.dumps(
+    {
+        "cells": [
+            {
+                "cell_type": "code",
+                "id": "a",
+                "metadata": {"tags": ["parameters"]},
+                "source": "seed =",
+            }
+        ]
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        ("<<<<<<< HEAD\n{", "is no notebook any more: get it back with git"),
+        (None, "cannot be read (No such file or directory): get it back with git"),
+        ('{"cells": []}', "the ingest notebook has no cell tagged `parameters`"),
+        (SYNTAX_ERROR, "cell tagged `parameters` is no Python (line 1)"),
+    ],
+)
+@pytest.mark.usefixtures("notebook")
+def test_a_notebook_that_is_none_is_a_clear_error(params, tmp_path, broken, told):
+    path = tmp_path / "project" / "notebooks" / "ingest.ipynb"
+    path.unlink() if broken is None else path.write_text(broken)
+    assert told in fails(params, tmp_path)
+
+
+def test_a_parameters_cell_may_name_types():
+    cell = {"metadata": {"tags": ["parameters"]}, "source": "seed: int = 1\nout = 'x'\nrun: str"}
+    assert notebook_source.declared("x", json.dumps({"cells": [cell]})) == ["seed", "out", "run"]
 
 
 @pytest.mark.parametrize(
@@ -291,7 +447,8 @@ def test_an_error_of_many_lines_is_cut_and_kept(notebook, params, tmp_path):
     notebook("ingest", "raise ValueError('\\n'.join(f'line {k}' for k in range(50)))")
     told = fails(params, tmp_path)
     assert told.startswith("ValueError: line 0\nline 1\n")
-    assert 'stopped in cell 3, "raise ValueError(' in told
+    assert told.splitlines()[3:5] == ["line 48", "line 49"]  # a remedy comes last
+    assert 'stopped in cell 4, "raise ValueError(' in told
     kept = tmp_path / "small" / "notebooks" / "ingest.failed.ipynb"
     assert "line 49" in kept.read_text()
 
@@ -315,7 +472,7 @@ def test_a_package_that_changes_under_way_is_noticed(params, tmp_path, monkeypat
 
 def test_nothing_of_a_kernel_is_left_when_it_is_done(params, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "t"))
-    monkeypatch.setattr(execute.tempfile, "tempdir", str(tmp_path / "t"))
+    monkeypatch.setattr(kernels.tempfile, "tempdir", str(tmp_path / "t"))
     (tmp_path / "t").mkdir()
     runs.run(params, until="ingest", out=tmp_path, say=print)
     assert list((tmp_path / "t").iterdir()) == []

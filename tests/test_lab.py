@@ -91,7 +91,7 @@ def folder(tmp_path, read, coded, fitted, judged):
     folder.save_dataset(read)
     folder.save_fit(fitted, *coded, ag.Penalty())
     folder.save_evidence(judged, pd.DataFrame())
-    folder.write_text("manifest.json", "{}")
+    folder.write_json("manifest.json", {"stages": {"ingest": {}, "publish": {}}})
     return folder
 
 
@@ -428,7 +428,15 @@ def test_a_hostile_title_stays_text_and_short(folder):
     assert " ..." in text
 
 
-def test_what_is_no_run_is_refused_with_a_remedy(folder, tmp_path):
+def test_a_run_that_went_as_far_as_was_asked_says_how_far(folder):
+    folder.write_json("manifest.json", {"stages": {"ingest": {}, "train": {}}})
+    assert not folder.finished
+    assert "Run a: done up to train" in shown(folder)
+    assert "manifest" not in shown(folder)
+
+
+def test_what_is_no_run_is_refused_with_a_remedy(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path.parent)  # where there is no outputs/
     out = folder.path.parent
     for wrong, why in (
         (out / "b", "is not there"),

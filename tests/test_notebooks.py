@@ -14,7 +14,8 @@ import pytest
 from ruamel.yaml import YAML
 
 import aggregation as ag
-from aggregation import sections, stages
+from aggregation import sections
+from aggregation.notebook_source import declared, notebook_source
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -38,10 +39,6 @@ each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
 def code(path):
     return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
-
-
-def declared(path):
-    return stages.declared(path.read_bytes())
 
 
 def is_parameters(cell):
@@ -106,7 +103,7 @@ def test_the_parameters_cell_assigns_literals_that_the_schema_accepts(path):
         assert isinstance(statement, ast.Assign)
         (target,) = statement.targets
         given[target.id] = ast.literal_eval(statement.value)
-    assert list(given) == declared(path)
+    assert list(given) == declared_by(path.stem)
     assert given.pop("out") == "outputs"
     sections(**given)
 
@@ -115,7 +112,7 @@ def test_the_parameters_cell_assigns_literals_that_the_schema_accepts(path):
 def test_every_declared_parameter_is_used(path):
     later = ast.parse("\n".join(cell.source for cell in code(path)[1:]))
     used = {n.id for n in ast.walk(later) if isinstance(n, ast.Name) and n.id}
-    assert set(declared(path)) <= used
+    assert set(declared_by(path.stem)) <= used
 
 
 @each
@@ -160,7 +157,7 @@ def alone(tmp_path_factory):
 
 
 def declared_by(stage):
-    return declared(ROOT / "notebooks" / f"{stage}.ipynb")
+    return declared(stage, notebook_source(stage))
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,9 @@ def forge(folder):
         folder.write_json("data/ingest.json", told)
     except (KeyError, ValueError):
         pass
+    begun = folder.path / "manifest.partial.json"  # so it is called since something was written
+    if begun.exists():
+        begun.replace(folder.path / "manifest.json")
     manifest = folder.read_json("manifest.json")
     stages = manifest["stages"]
     for record in stages.values():
@@ -324,7 +327,8 @@ def test_an_edited_field_is_found_although_every_hash_was_forged(copy, honest, e
     chance = random.Random(2)
     for _ in range(2):
         shutil.copytree(honest, copy.path, dirs_exist_ok=True)
-        before = {p: p.read_bytes() for p in copy.path.rglob("*") if p.is_file()}
+        files = (p for p in copy.path.rglob("*") if p.is_file() and p.name != "manifest.json")
+        before = {p: p.read_bytes() for p in files}
         edit(copy, chance)
         assert any(p.read_bytes() != whole for p, whole in before.items())
         forge(copy)

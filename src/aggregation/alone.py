@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import TextIO
 
 from aggregation.errors import RunError, unwritable
 
@@ -30,9 +30,12 @@ def alone(path: Path) -> Iterator[Callable[[], bool]]:
     except OSError as error:
         raise unwritable(path, error) from None
     with file:
-        file.truncate(0)
-        file.write(f"process {os.getpid()} since {datetime.now(UTC).isoformat(timespec='seconds')}")
-        file.flush()
+        try:
+            file.truncate(0)
+            began = datetime.now(UTC).isoformat(timespec="seconds")
+            file.write(f"process {os.getpid()} since {began}".encode())
+        except OSError as error:
+            raise unwritable(path, error) from None
         try:
             yield lambda: _is_at(path, file)
         finally:
@@ -41,14 +44,14 @@ def alone(path: Path) -> Iterator[Callable[[], bool]]:
                     (path / HELD).unlink()
 
 
-def _open(path: Path) -> TextIO:
+def _open(path: Path) -> FileIO:
     while True:
-        file = (path / HELD).open("a+", encoding="utf-8")
+        file = (path / HELD).open("a+b", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
-            held = file.read().strip() or "just begun"
+            held = (file.read() or b"").decode("utf-8", "replace").strip() or "just begun"
             file.close()
             raise RunError(
                 f"{path}: another run is at work there ({held}): "
@@ -59,7 +62,7 @@ def _open(path: Path) -> TextIO:
         file.close()  # it was unlinked between opening and locking, by the run that held it
 
 
-def _is_at(path: Path, file: TextIO) -> bool:
+def _is_at(path: Path, file: FileIO) -> bool:
     try:
         there = (path / HELD).stat()
     except OSError:

@@ -63,13 +63,14 @@ def plan(files: Sequence[str], grid: Sequence[str] = (), changes: Sequence[str] 
             base = load_params(path, changes).run
             own = [f"{key}={text}" for key, text in values]
             name = "-".join([base, *(_word(key, text) for key, text in values)])
-            told = (*changes, *own, *([f"run={name}"] if values else []))
+            told = (*changes, *own, f"run={name}")  # the file may be changed until its turn comes
             task = Task(name, path, told, tuple(wanted(load_params(path, told))))
         except ParameterError as error:
             problems += [line for line in str(error).splitlines() if line not in problems]
             continue
         if name in named:
-            problems.append(f"{named[name]} and {path} both have the run {name!r}: rename one")
+            both = f"{named[name]} and {path} both have" if named[name] != path else f"{path} has"
+            problems.append(f"{both} the run {name!r} more than once: leave one out, or rename it")
         named[name] = path
         tasks.append(task)
     if problems:
@@ -95,7 +96,7 @@ def _combinations(grid: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
 
 def _word(key: str, text: str) -> str:
     """A key and its value as a part of a run's name."""
-    return re.sub(r"[^\w.]+", "_", f"{key.rpartition('.')[2]}={text}".strip('"'))
+    return re.sub(r"[^\w.-]+", "_", f"{key.rpartition('.')[2]}={text}".strip('"'))
 
 
 class Batch:
@@ -130,13 +131,17 @@ class Batch:
         with self.lock:
             again, self.stopped = self.stopped, True
             for process in self.running:
-                process.send_signal(signal.SIGKILL if again else signal.SIGINT)
+                process.send_signal(signal.SIGKILL if again else signal.SIGTERM)
 
     def _one(self, task: Task) -> Outcome:
         begin = time.monotonic()
-        folder = RunFolder.of(task.run, self.out)
+        folder = RunFolder.of(task.run, Path(self.out).expanduser())
         before = _bytes(folder.path / "timing.json")
-        process = self._start(task)
+        try:
+            process = self._start(task)
+        except OSError as error:
+            told = f"it could not be started ({error.strerror or error})"
+            return _outcome(task, folder, "failed", 0.0, told)
         if process is None:
             return _outcome(task, folder, "stopped", 0.0, "")
         lines = []
@@ -152,13 +157,16 @@ class Batch:
             same = before == _bytes(folder.path / "timing.json") != b""
             return _outcome(task, folder, "unchanged" if same else "done", seconds, "")
         told = next((k for k, line in enumerate(lines) if line.startswith("Error: ")), None)
-        error = f"it ended with {code}" if told is None else lines[told].removeprefix("Error: ")
+        error = f"it ended with {code}"
+        if told is not None:
+            error = "\n  ".join(lines[told:]).removeprefix("Error: ")
         return _outcome(task, folder, "stopped" if self.stopped else "failed", seconds, error)
 
     def _start(self, task: Task) -> subprocess.Popen[str] | None:
         """Start the run, in a session of its own, so that Ctrl-C comes once and from here."""
         words = [word for change in task.changes for word in ("--set", change)]
-        command = [sys.executable, "-m", "aggregation.cli", "run", task.path, "--out", self.out]
+        command = [sys.executable, "-P", "-m", "aggregation.cli"]
+        command += ["run", task.path, "--out", self.out]
         with self.lock:
             if self.stopped:
                 return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import stat
 import warnings
@@ -16,10 +17,11 @@ from aggregation.errors import AggregationError, InputError
 from aggregation.fingerprint import fingerprints
 from aggregation.folder import RunFolder
 from aggregation.manifest import package, surroundings
+from aggregation.notebook_source import notebook_source
 from aggregation.params import Params, PlatformSource, Source, load_params
 from aggregation.seal import is_sealed
 from aggregation.sources import read
-from aggregation.stages import MAKES, READS, notebook, sha256, source_files, wanted
+from aggregation.stages import MAKES, READS, sha256, source_files, wanted
 
 RECEIPTS = {
     "source/receipt.json": "source/export.json",
@@ -278,13 +280,14 @@ def _notebooks(folder: RunFolder, manifest: dict[str, Any]) -> tuple[bool | None
     """Whether the executed notebooks have the code of those that stand in the project."""
     other = []
     for stage, record in manifest["stages"].items():
-        if sha256(notebook(stage)) != record["notebook"]:
+        source = notebook_source(stage)
+        if hashlib.sha256(source).hexdigest() != record["notebook"]:
             other.append(stage)
             continue
         executed = folder.read_json(f"notebooks/{stage}.ipynb")["cells"]
-        own = json.loads(notebook(stage).read_bytes())["cells"]
+        own = json.loads(source)["cells"]
         kept = [c for c in executed if "injected-parameters" not in c["metadata"].get("tags", [])]
-        if ["".join(c["source"]) for c in kept] != ["".join(c["source"]) for c in own]:
+        if ["".join(c["source"]) for c in kept] != [c["source"] for c in own]:
             return False, f"{stage}: its cells are not those of the notebook that was run"
     if other:
         return None, f"made by another version of {', '.join(other)} than stands here"

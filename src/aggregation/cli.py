@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from aggregation import __version__
-from aggregation.errors import AggregationError, RunError
+from aggregation.errors import AggregationError, ParameterError, RunError
 from aggregation.folder import RunFolder
 from aggregation.stages import STAGES
 
@@ -23,15 +23,18 @@ class _Group(click.Group):
 
     def main(self, *args: Any, **given: Any) -> Any:
         if sys.getfilesystemencoding() != "utf-8":  # begin again, so that paths can hold any letter
-            words = [sys.executable, "-X", "utf8", "-m", "aggregation.cli", *sys.argv[1:]]
+            words = [sys.executable, "-P", "-X", "utf8", "-m", "aggregation.cli", *sys.argv[1:]]
             os.execv(sys.executable, words)  # noqa: S606  # the same words once more
+        _open_closed_streams()
         return super().main(*args, **given)
 
     def invoke(self, ctx: click.Context) -> object:
         for stream in (sys.stdout, sys.stderr):  # a terminal may lack what a path or text holds
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-        signal.signal(signal.SIGTERM, _interrupt)  # a kernel is not left behind
+        for number in (signal.SIGTERM, signal.SIGHUP):  # a kernel is not left behind
+            if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+                signal.signal(number, _interrupt)
         try:
             return super().invoke(ctx)
         except AggregationError as error:
@@ -43,8 +46,29 @@ class _Group(click.Group):
             ctx.exit(130)
 
 
+def _open_closed_streams() -> None:
+    """Let closed streams be silent ones: the next file that is opened would take their place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
+
+
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _say(text: str) -> None:
+    """Print a line; where nobody reads any more, as after `| head`, work goes on in silence."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, sys.stdout.fileno())
+        os.close(silence)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -71,7 +95,11 @@ _timeout = click.option(
     help="Stop a stage that takes longer.",
 )
 _out = click.option(
-    "--out", default="outputs", show_default=True, help="Folder that holds the run folders."
+    "--out",
+    default="outputs",
+    show_default=True,
+    type=click.Path(file_okay=False),
+    help="Folder that holds the run folders.",
 )
 
 
@@ -118,21 +146,26 @@ def run(
     from aggregation import runs
     from aggregation.posting import LAST
 
-    folder = runs.run(
-        params,
-        changes=changes,
-        first=first,
-        until=until,
-        force=force,
-        timeout=timeout,
-        out=out,
-        say=click.echo,
-    )
+    try:
+        folder = runs.run(
+            params,
+            changes=changes,
+            first=first,
+            until=until,
+            force=force,
+            timeout=timeout,
+            out=out,
+            say=_say,
+        )
+    except ParameterError as error:
+        if offline and "source.offline: unknown key" in str(error):
+            raise ParameterError("--offline is for a source of kind platform") from None
+        raise
     report = folder / "report" / "index.html"
     told = folder / LAST
     if told.exists():
-        click.echo(told.read_text("utf-8").strip())
-    click.echo(f"Report: {report}" if report.exists() else f"Run folder: {folder}")
+        _say(told.read_text("utf-8").strip())
+    _say(f"Report: {report}" if report.exists() else f"Run folder: {folder}")
 
 
 @main.command()
@@ -181,10 +214,10 @@ def batch(
 
     options = ["--until", until, "--timeout", str(timeout), *(["--force"] if force else [])]
     tasks = plan(params, grid, changes)
-    work = Batch(tasks, out, options, click.echo)
+    work = Batch(tasks, out, options, _say)
     outcomes = work.go(jobs or os.cpu_count() or 1)
-    click.echo("\n" + table(outcomes))
-    click.echo(f"Runs: {write_listing(Path(out))}")
+    _say("\n" + table(outcomes))
+    _say(f"Runs: {write_listing(Path(out).expanduser())}")
     states = {outcome.state for outcome in outcomes}
     ctx.exit(130 if "stopped" in states else 1 if "failed" in states else 0)
 

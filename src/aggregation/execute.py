@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import os
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,13 +17,14 @@ sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 import nbformat
 import papermill
-from jupyter_client.manager import AsyncKernelManager
+import zmq
 from nbclient.exceptions import CellTimeoutError
 from papermill.exceptions import PapermillExecutionError
 
 from aggregation import errors
 from aggregation.errors import RunError, unwritable
 from aggregation.folder import RunFolder
+from aggregation.kernels import OPTIONS, kernel_manager
 
 # A socket that closes while a kernel shuts down is logged with a traceback now and then, and a
 # kernel that dies or is stopped is too. What fails comes as an exception as well.
@@ -32,10 +32,10 @@ for quiet in ("tornado", "papermill", "asyncio"):
     logging.getLogger(quiet).setLevel(logging.CRITICAL)
 
 LONGEST_OUTPUT = 10_000_000
-"""Characters that a notebook may print. A page of more opens in no browser."""
+"""Characters that a notebook may print or show. A page of more opens in no browser."""
 
-LONGEST_MESSAGE = 4
-"""Lines of an error that are shown; the failed notebook has all."""
+LONGEST_MESSAGE = 5
+"""Lines of an error that are shown, the last ones among them, since they hold the remedy."""
 
 ROOM = "free some room, or choose another folder with --out"
 
@@ -78,7 +78,7 @@ def execute(
         text = nbformat.writes(_without_traces(done)) + "\n"
         folder.write_text(f"notebooks/{stage}.ipynb", text)
     except PapermillExecutionError as error:
-        raise RunError(_failure(stage, error, _kept(partial))) from None
+        raise RunError(_failure(stage, error, watch, _kept(partial))) from None
     except CellTimeoutError:
         raise RunError(
             f"the {stage} notebook was stopped in cell {watch.cell}, {watch.source!r}: it took "
@@ -86,15 +86,21 @@ def execute(
         ) from None
     except _TooMuchError:
         raise RunError(
-            f"the {stage} notebook was stopped in cell {watch.cell}, {watch.source!r}: it printed "
+            f"the {stage} notebook was stopped in cell {watch.cell}, {watch.source!r}: it showed "
             f"more than {LONGEST_OUTPUT / 1e6:g} million characters.\n"
-            f"Print less ({_kept(partial)})"
+            f"Show less ({_kept(partial)})"
         ) from None
-    except RuntimeError as error:  # nbclient's DeadKernelError, and a kernel that never answered
-        where = f"in cell {watch.cell}, {watch.source!r}" if watch.cell else "as it began"
+    except (RuntimeError, zmq.ZMQError) as error:
+        # nbclient's DeadKernelError, a kernel that never answered, a socket that cannot be opened
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        if watch.cell:
+            raise RunError(
+                f"the kernel of the {stage} notebook died in cell {watch.cell}, {watch.source!r} "
+                f"({told}).\nMost likely memory ran out: run it again, or with less data"
+            ) from None
         raise RunError(
-            f"the kernel of the {stage} notebook died {where} ({str(error).splitlines()[0]}).\n"
-            "Most likely memory ran out: run it again, or with less data"
+            f"the kernel of the {stage} notebook did not start ({told}).\n"
+            "Run it again; if that does not help, see what `python -m ipykernel_launcher` says"
         ) from None
     except OSError as error:
         raise unwritable(folder.path, error) from None
@@ -108,13 +114,13 @@ def _papermill(
 ) -> None:
     terminal = sys.stderr.isatty()
     bar: Any = {"desc": stage, "leave": False} if terminal else False
-    with tempfile.TemporaryDirectory(prefix="aggregation-", ignore_cleanup_errors=True) as place:
+    with kernel_manager() as manager:
         papermill.execute_notebook(
             notebook,
-            str(partial),
+            str(partial).replace("{", "{{").replace("}", "}}"),  # papermill fills in parameters
             parameters=given,
             kernel_name="python3",
-            kernel_manager_class=_kernel_manager(Path(place)),
+            kernel_manager_class=manager,
             timeout_func=watch.left,
             on_cell_start=watch.begin,
             on_cell_executed=watch.end,
@@ -123,26 +129,8 @@ def _papermill(
             stderr_file=_Meter(watch, sys.stderr if terminal else None),  # a fit's own progress
             shutdown_kernel="immediate",  # what it made is on disk; asking it takes 0.2 s
             coalesce_streams=True,  # else a bar and what wipes it away are two outputs
-            extra_arguments=["--log-level=CRITICAL"],  # else it says that it is being shut down
+            extra_arguments=OPTIONS,
         )
-
-
-def _kernel_manager(place: Path) -> type[AsyncKernelManager]:
-    """A manager whose kernels talk over sockets in the folder `place`, which nobody else opens.
-
-    Ports could be taken by another run between their choice and their use. The kernel sees no
-    start-up files of the user's, and its texts are UTF-8 whatever the locale.
-    """
-
-    class Manager(AsyncKernelManager):
-        def __init__(self, **given: Any) -> None:
-            super().__init__(**given, transport="ipc", connection_file=str(place / "k.json"))
-
-        async def start_kernel(self, **given: Any) -> None:
-            own = {"IPYTHONDIR": str(place), "PYTHONUTF8": "1", "PYTHONHASHSEED": "0"}
-            await super().start_kernel(**given, env=os.environ | own)
-
-    return Manager
 
 
 class _TooMuchError(Exception):
@@ -172,7 +160,13 @@ class _Watch:
 
     def end(self, cell: Any, cell_index: int, execute_reply: Any) -> None:
         """A cell has been executed."""
-        del cell, execute_reply
+        del execute_reply
+        shown = [o for o in cell.get("outputs", []) if o.output_type != "stream"]
+        self.printed += len(
+            nbformat.v4.writes_json(nbformat.v4.new_notebook(metadata={"o": shown}))
+        )
+        if self.printed > LONGEST_OUTPUT:
+            raise _TooMuchError
         self.seconds.append(round(time.monotonic() - self.begun, 3))
         if self.seconds[-1] >= 1:
             self.say(f"cell {cell_index + 1} of {self.cells} done in {self.seconds[-1]:.1f} s")
@@ -203,9 +197,13 @@ def _kept(partial: Path) -> str:
     failed = partial.with_name(partial.name.replace(".partial.", ".failed."))
     try:
         notebook = nbformat.read(partial, as_version=4)
-        for output in (o for cell in notebook.cells for o in cell.get("outputs", [])):
-            if output.output_type == "stream" and len(output.text) > LONGEST_OUTPUT:
-                output.text = output.text[:LONGEST_OUTPUT] + "\n(cut here)\n"
+        for cell in notebook.cells:
+            outputs = cell.get("outputs", [])
+            for k, output in enumerate(outputs):
+                text = output.get("text") or json.dumps(output)
+                if len(text) > LONGEST_OUTPUT:
+                    text = text[:LONGEST_OUTPUT] + "\n(cut here)\n"
+                    outputs[k] = nbformat.v4.new_output("stream", text=text)
         partial.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
         partial.replace(failed)
     except (OSError, ValueError):
@@ -213,21 +211,20 @@ def _kept(partial: Path) -> str:
     return f"it is kept as {failed}"
 
 
-def _failure(stage: str, error: PapermillExecutionError, kept: str) -> str:
+def _failure(stage: str, error: PapermillExecutionError, watch: _Watch, kept: str) -> str:
     """What went wrong, in few lines. An error that this package raises speaks for itself."""
-    lines = [line for line in str(error.evalue).splitlines() if line.strip()]
+    lines = [line for line in str(error.evalue)[:LONGEST_OUTPUT].splitlines() if line.strip()]
     raised = getattr(errors, error.ename, None)
     what = lines or [error.ename]
     if not (isinstance(raised, type) and issubclass(raised, errors.AggregationError)):
         what = [f"{error.ename}: {what[0]}", *what[1:]]
         remedy = next((r for k, r in REMEDIES.items() if k in what[0]), None)
-        what = [*what[: LONGEST_MESSAGE - 1], *([remedy] if remedy else [])]
+        what = [*what, *([remedy] if remedy else [])]
     if len(what) > LONGEST_MESSAGE:
-        rest = len(what) - LONGEST_MESSAGE + 1
-        what = [*what[: LONGEST_MESSAGE - 1], f"... and {rest} lines more"]
+        first, last = what[: LONGEST_MESSAGE - 3], what[-2:]
+        what = [*first, f"... and {len(what) - len(first) - 2} lines more", *last]
     shown = [line if len(line) <= 500 else line[:500] + " ..." for line in what]
-    code = [line for line in str(error.source).splitlines() if line.strip()]
-    cell = f"cell {error.exec_count}, {(code or [''])[0][:80]!r}"
+    cell = f"cell {watch.cell}, {watch.source!r}"
     return "\n".join([*shown, f"(the {stage} notebook stopped in {cell}; {kept})"])
 
 

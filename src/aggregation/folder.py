@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ KINDS = {
 """Parquet types of the kinds of `dataset.TABLES`."""
 
 
+MANIFEST, PARTIAL = "manifest.json", "manifest.partial.json"
+"""Of a run that is whole, and of one that is under way, has stopped, or was changed by hand."""
+
 RUNS_NAMED = 8
 """Runs that an error names, so that one of them can be opened instead."""
 
@@ -44,7 +48,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the run came to its end: it writes manifest.json last."""
-        return run_card.finished(self.path)
+        return run_card.state(self.path) == "finished"
 
     def _repr_html_(self) -> str:
         return run_card.card(self.path).html()
@@ -65,7 +69,7 @@ class RunFolder:
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file as it is."""
-        with writing(self.path / name) as path:
+        with self._writing(name) as path:
             path.write_bytes(content)
 
     def read_bytes(self, name: str) -> bytes:
@@ -89,8 +93,14 @@ class RunFolder:
         if kinds is not None:
             schema = pyarrow.schema([(c, KINDS[kinds[c]]) for c in table.columns])
         data = pyarrow.Table.from_pandas(table, schema=schema, preserve_index=False)
-        with writing(self.path / name) as path:
+        with self._writing(name) as path:
             pyarrow.parquet.write_table(data.replace_schema_metadata(None), path)
+
+    def _writing(self, name: str) -> AbstractContextManager[Path]:
+        """Who writes into the folder of a finished run makes it one that is not finished."""
+        if name not in (MANIFEST, PARTIAL) and (self.path / MANIFEST).exists():
+            (self.path / MANIFEST).replace(self.path / PARTIAL)
+        return writing(self.path / name)
 
     def read_table(self, name: str) -> pd.DataFrame:
         """Read Parquet that an earlier stage wrote; texts are `str`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -11,13 +12,14 @@ from typing import Any
 
 from aggregation import __version__
 from aggregation.errors import RunError
-from aggregation.folder import RunFolder
+from aggregation.folder import MANIFEST, PARTIAL, RunFolder
+from aggregation.notebook_source import ROOT
 from aggregation.params import Params
-from aggregation.seal import is_sealed, sealed
-from aggregation.stages import ROOT, Record, sha256
+from aggregation.seal import is_sealed
+from aggregation.stages import Record, sha256
 
-MANIFEST, PARTIAL = "manifest.json", "manifest.partial.json"
-"""Of a run that is whole, and of one that is under way or has stopped."""
+KINDS = (".py", ".html", ".css", ".j2", ".json")
+"""Suffixes of the package's files."""
 
 LIBRARIES = ("jax", "jaxlib", "numpy", "pandas", "pyarrow", "matplotlib", "papermill")
 
@@ -32,34 +34,40 @@ def surroundings() -> dict[str, Any]:
 
 
 def package() -> str:
-    """Hash of the package's own files."""
+    """Hash of the package's own files: code and templates, not what an editor leaves there."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
     for path in sorted(here.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
+        if path.suffix in KINDS and not path.name.startswith("."):
             digest.update(f"{path.relative_to(here).as_posix()}\0{sha256(path)}\n".encode())
     return digest.hexdigest()
 
 
+def circumstances() -> dict[str, Any]:
+    """What else a run is made by: commit, whether what counts differs from it (both null where git
+    does not tell), processor, libraries.
+    """
+    changed = _git("status", "--porcelain", "--", "src", "notebooks", "requirements.lock")
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": None if changed is None else bool(changed),
+        "processor": _processor(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
+
+
 def manifest(
-    params: Params, folder: RunFolder, around: dict[str, Any], stages: dict[str, Record]
+    params: Params, folder: RunFolder, made_by: dict[str, Any], stages: dict[str, Record]
 ) -> dict[str, Any]:
-    """The content of manifest.json, with its seal."""
-    ingested = folder.path / "data" / "ingest.json"
-    return sealed(
-        {
-            "run": params.run,
-            "seed": params.seed,
-            **around,
-            "commit": _git("rev-parse", "HEAD"),
-            "dirty": bool(_git("status", "--porcelain")),
-            "processor": _processor(),
-            "libraries": {name: version(name) for name in LIBRARIES},
-            "parameters": sha256(folder.path / "params.yaml"),
-            "tables": folder.read_json("data/ingest.json")["tables"] if ingested.exists() else {},
-            "stages": stages,
-        }
-    )
+    """The content of manifest.json, but for its seal. `made_by`: surroundings, circumstances."""
+    return {
+        "run": params.run,
+        "seed": params.seed,
+        **made_by,
+        "parameters": sha256(folder.path / "params.yaml"),
+        "tables": folder.read_json("data/ingest.json")["tables"] if "ingest" in stages else {},
+        "stages": stages,
+    }
 
 
 def read_manifest(folder: RunFolder) -> dict[str, Any]:
@@ -91,12 +99,17 @@ def _processor() -> str:
     return " ".join([platform.machine(), *(told[n] for n in names if told.get(n))])
 
 
-def _git(*words: str) -> str:
-    """Answer of git about the project; empty where it is no checkout."""
+def _git(*words: str) -> str | None:
+    """Answer of git about the project; None where it is no checkout. It takes no lock there."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(
-            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
+            ["git", "-C", str(ROOT), *words],
+            env=env | {"GIT_OPTIONAL_LOCKS": "0"},
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
-        return ""
+        return None
     return done.stdout.strip()

@@ -19,32 +19,32 @@ Told = tuple[list[tuple[str, str]], list[str]]
 """Facts and doubts."""
 
 
-def finished(path: Path) -> bool:
-    """Whether the run came to its end: it writes manifest.json last."""
+def state(path: Path) -> str:
+    """How far the run came: it writes manifest.json last."""
     try:
-        return (path / "manifest.json").is_file()
-    except OSError:
-        return False
+        stages = list(json.loads((path / "manifest.json").read_text("utf-8"))["stages"])
+    except UNREADABLE:
+        return "not finished"
+    return "finished" if stages[-1:] == ["publish"] else f"done up to {(stages or ['nothing'])[-1]}"
 
 
 def headline(path: Path) -> str:
     """The run's name and whether it is finished."""
-    name = path.name or path.resolve().name
-    return f"Run {name}: {'finished' if finished(path) else 'not finished'}"
+    return f"Run {path.name or path.resolve().name}: {state(path)}"
 
 
 def brief(path: Path) -> Card:
-    """Without a look into any file."""
+    """In one line."""
     return Card(headline(path), doubts=(f"in {path}",))
 
 
 def card(path: Path) -> Card:
     """With title, numbers and verdicts, of as many stages as are there. Raises nothing."""
     facts, doubts = [("title", _title(path)), ("folder", str(path))], []
-    if not finished(path):
+    if state(path) == "not finished":
         doubts.append(
             "there is no manifest.json, which a run writes last: it stopped, is still at work, or "
-            "was done by hand"
+            "was done or changed by hand"
         )
     for name, (tell, stage) in PARTS.items():
         file = path / name

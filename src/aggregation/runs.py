@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import shutil
 import time
@@ -13,14 +14,9 @@ from typing import Any
 
 from aggregation.alone import alone
 from aggregation.errors import RunError, unwritable
-from aggregation.folder import RunFolder
-from aggregation.manifest import (
-    MANIFEST,
-    PARTIAL,
-    manifest,
-    read_manifest,
-    surroundings,
-)
+from aggregation.folder import MANIFEST, PARTIAL, RunFolder
+from aggregation.manifest import circumstances, manifest, read_manifest, surroundings
+from aggregation.notebook_source import notebook_source
 from aggregation.params import Params, dump, load_params
 from aggregation.seal import sealed
 from aggregation.stages import (
@@ -31,17 +27,21 @@ from aggregation.stages import (
     begun,
     clear,
     made_by,
-    move,
-    notebook,
+    page,
+    put_aside,
     sha256,
     source_files,
     stale,
+    take_back,
     wanted,
 )
 from aggregation.whole import clear_partial
 
-TIMEOUT = 6 * 3600.0
-"""Seconds that a stage may take, unless told otherwise."""
+TIMEOUT, LONGEST = 6 * 3600.0, 366 * 24 * 3600.0
+"""Seconds that a stage may take, unless told otherwise, and at most."""
+
+TIMING = "timing.json"
+"""The only file of a run with times and host."""
 
 Say = Callable[[str], None]
 
@@ -67,11 +67,14 @@ def run(
 
     Where only demographics failed, the others are done before that error is raised. Raises
     ParameterError; or RunError with the cell and its error, and the failed notebook is kept as
-    notebooks/<stage>.failed.ipynb.
+    notebooks/<stage>.failed.ipynb. What was made before and may hold again is then kept aside.
     """
     params = load_params(params_path, changes)
+    if not 0 < timeout <= LONGEST:
+        raise RunError(f"--timeout {timeout:g}: give seconds, more than 0 and at most {LONGEST:g}")
     if first is not None and STAGES.index(first) > STAGES.index(until):
         raise RunError(f"--from {first} comes after --until {until}: there is nothing to run")
+    out = Path(out).expanduser()
     folder = RunFolder.of(params.run, out)
     with alone(folder.path) as ours:
         try:
@@ -80,8 +83,6 @@ def run(
             work.finish(ours)
         except OSError as error:
             raise unwritable(folder.path, error) from None
-        finally:
-            shutil.rmtree(folder.path / ASIDE, ignore_errors=True)
     return folder.path
 
 
@@ -92,16 +93,16 @@ class _Work:
         self, params: Params, folder: RunFolder, out: str, timeout: float, say: Say
     ) -> None:
         self.params, self.folder, self.out, self.timeout = params, folder, out, timeout
-        self.path, self.aside = folder.path, folder.path / ASIDE
+        self.path = folder.path
         self.say: Say = lambda text: say(f"{datetime.now():%H:%M:%S} {text}")  # noqa: DTZ005
         self.around = surroundings()
+        self.made_with: dict[str, Any] = {}
         self.before = read_manifest(folder)
-        self.kept: dict[str, Record] = self.before.get("stages", {})
+        self.kept: dict[str, Record] = self.before.get("aside", {}) | self.before.get("stages", {})
         self.done: dict[str, Record] = {}
         self.timing = self._timing()
         self.changing = False
         self.late: RunError | None = None
-        shutil.rmtree(self.aside, ignore_errors=True)  # of a run that was killed
         clear_partial(self.path)
 
     def go(self, first: str | None, until: str) -> None:
@@ -111,11 +112,13 @@ class _Work:
         with ThreadPoolExecutor(1) as beside:  # a page is rendered while the next kernel works
             pages: dict[str, Future[None]] = {}
             for stage in stages:
-                source = notebook(stage).read_bytes()
+                source = notebook_source(stage)
                 now = begun(stage, source, self.params, self.path, self.done)
                 if stage not in todo:
                     if not self._stale(stage, now):
                         self._keep(stage)
+                    elif stage in self.kept:
+                        self.say(f"{stage}: what it made does not hold any more, and is removed")
                     continue
                 why = self._why(stage, now, first)
                 at = f"[{todo.index(stage) + 1}/{len(todo)}] {stage}"
@@ -126,8 +129,12 @@ class _Work:
                 self.say(f"{at}: {why} ..." if stage in self.kept else f"{at} ...")
                 self._begin()
                 if self._stage(stage, at, source, now):
-                    pages[stage] = beside.submit(self._page, stage, todo)
-            self._pages(todo, pages)
+                    self.done[stage]["pages"] = todo
+                    pages[stage] = beside.submit(write_page, self.folder, stage, todo)
+            for stage, made in pages.items():
+                made.result()
+                self.done[stage]["outputs"][page(stage)] = sha256(self.path / page(stage))
+        self._pages()
 
     def _why(self, stage: str, now: Record, first: str | None) -> str:
         """Why a stage has to run; empty: what it made holds."""
@@ -150,7 +157,7 @@ class _Work:
             if self.before.get(name) != value:
                 word = {"lock": "requirements.lock", "python": "Python"}.get(name, f"the {name}")
                 return f"{word} has changed"
-        return stale(now, self.kept[stage], self.aside if self.changing else self.path)
+        return stale(stage, now, self.kept[stage], self.path)
 
     def _begin(self) -> None:
         """Begin to change the folder: from here on it is of a run that did not finish.
@@ -160,11 +167,15 @@ class _Work:
         if self.changing:
             return
         self.changing = True
+        self.made_with = self.around | circumstances()
+        for record in self.done.values():
+            take_back(record, self.path)  # a run that was stopped may have left it aside
+        self._save()
         (self.path / MANIFEST).unlink(missing_ok=True)
-        (self.path / "timing.json").unlink(missing_ok=True)
+        (self.path / TIMING).unlink(missing_ok=True)
         for stage in STAGES:
             if stage not in self.done:
-                move(stage, self.path, self.aside)
+                put_aside(stage, self.kept.get(stage), self.path)
         if not self.done:
             for name in ("data", "model", "evidence", "demographics", "notebooks", "report"):
                 shutil.rmtree(self.path / name, ignore_errors=True)  # leftovers of no stage
@@ -173,7 +184,7 @@ class _Work:
 
     def _keep(self, stage: str) -> None:
         if self.changing:
-            move(stage, self.aside, self.path)
+            take_back(self.kept[stage], self.path)
         self.done[stage] = self.kept[stage]
 
     def _stage(self, stage: str, at: str, source: bytes, record: Record) -> bool:
@@ -181,7 +192,6 @@ class _Work:
         from aggregation.execute import execute  # loads papermill; nothing may have to run
 
         begin = time.monotonic()
-        clear(stage, self.path)
         try:
             cells = execute(
                 stage,
@@ -214,58 +224,81 @@ class _Work:
             raise RunError(f"{changed[0]} was changed while it was read: run it again")
         return after
 
-    def _page(self, stage: str, stages: list[str]) -> None:
-        from aggregation.report.pages import write_page  # loads nbconvert
-
-        write_page(self.folder, stage, stages)
-
-    def _pages(self, todo: list[str], pages: dict[str, Future[None]]) -> None:
-        """Wait for the pages; make those anew that link to other stages than there are."""
-        for page in pages.values():
-            page.result()
+    def _pages(self) -> None:
+        """Make pages anew that are gone, were changed, or link to other stages than there are."""
         shown = list(self.done)
         for stage, record in self.done.items():
-            name = f"report/{stage}.html"
-            linked = (
-                todo if stage in pages else list(self.kept) if name in record["outputs"] else []
-            )
-            if linked != shown:
+            name, outputs = page(stage), record["outputs"]
+            if record.get("pages") != shown or outputs.get(name) != sha256(self.path / name):
                 self._begin()
-                self._page(stage, shown)
-            record["outputs"][name] = sha256(self.path / name)
+                write_page(self.folder, stage, shown)
+                made = {name: sha256(self.path / name)}
+                self.done[stage] = record | {"outputs": outputs | made, "pages": shown}
 
     def finish(self, ours: Callable[[], bool]) -> None:
-        """Write timing.json and manifest.json, if anything has changed and everything is there."""
-        whole = (self.path / MANIFEST).exists() and list(self.done) == list(self.kept)
-        if whole and sha256(self.path / "params.yaml") == self.before["parameters"]:
+        """Write timing.json and manifest.json, if anything has changed and everything is there.
+
+        Where demographics failed the run is not finished, and ends with that error.
+        """
+        if not self.changing and self._whole():
+            (self.path / PARTIAL).unlink(missing_ok=True)  # of a run that was killed as it began
+            shutil.rmtree(self.path / ASIDE, ignore_errors=True)
             return
         self._begin()
-        if surroundings() != self.around:
-            raise RunError("the package was changed while the run was at work: run it again")
-        names = [name for record in self.done.values() for name in record["outputs"]]
-        missing = [name for name in names if not (self.path / name).is_file()]
-        if missing or not ours():
-            raise RunError(
-                f"{self.path}: {(missing or ['the folder'])[0]} was taken away while the run was "
-                "at work: run it again"
-            )
-        self.folder.write_json("timing.json", sealed(self.timing))
-        self._save()
-        (self.path / PARTIAL).replace(self.path / MANIFEST)
         if self.late is not None:
             raise self.late
+        if surroundings() != self.around:
+            raise RunError("the package was changed while the run was at work: run it again")
+        for stage in STAGES:
+            if stage not in self.done:
+                clear(stage, self.path)
+        for failed in (self.path / "notebooks").glob("*.failed.ipynb"):
+            failed.unlink()
+        for stage, record in self.done.items():
+            found = made_by(stage, self.path)
+            other = sorted(n for n, h in (found | record["outputs"]).items() if found.get(n) != h)
+            other += sorted(found.keys() - record["outputs"].keys())
+            if other or not ours():
+                raise RunError(
+                    f"{self.path}: {(other or ['the folder'])[0]} was changed or taken away while "
+                    "the run was at work: run it again"
+                )
+        self.folder.write_json(TIMING, sealed(self.timing))
+        shutil.rmtree(self.path / ASIDE, ignore_errors=True)
+        self.kept = {}
+        self._save()
+        (self.path / PARTIAL).replace(self.path / MANIFEST)
+
+    def _whole(self) -> bool:
+        """Whether the folder is of a finished run already, and one of just these parameters."""
+        written = sha256(self.path / "params.yaml")
+        return (
+            (self.path / MANIFEST).is_file()
+            and (self.path / TIMING).is_file()
+            and list(self.done) == list(self.before.get("stages", {}))
+            and written == self.before["parameters"]
+            and written == hashlib.sha256(dump(self.params).encode("utf-8")).hexdigest()
+        )
 
     def _save(self) -> None:
         """Note what is done, for this run's end or for the next one."""
-        found = manifest(self.params, self.folder, self.around, self.done)
-        self.folder.write_json(PARTIAL, found)
+        found = manifest(self.params, self.folder, self.made_with, self.done)
+        aside = {s: r for s, r in self.kept.items() if s not in self.done}
+        self.folder.write_json(PARTIAL, sealed(found | ({"aside": aside} if aside else {})))
 
     def _timing(self) -> dict[str, Any]:
         """When and where, and how long each stage took when it ran last."""
         try:
-            then = self.folder.read_json("timing.json")
+            then = self.folder.read_json(TIMING)
             seconds, cells = dict(then["seconds"]), dict(then["cells"])
         except (RunError, OSError, ValueError, KeyError, TypeError):
             seconds, cells = {}, {}
         started = datetime.now(UTC).isoformat()
         return {"started": started, "host": platform.node(), "seconds": seconds, "cells": cells}
+
+
+def write_page(folder: RunFolder, stage: str, stages: list[str]) -> None:
+    """Render a stage's page, which links to those of `stages`."""
+    from aggregation.report import pages  # loads nbconvert
+
+    pages.write_page(folder, stage, stages)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import shutil
@@ -10,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from aggregation.errors import InputError
+from aggregation.notebook_source import declared
 from aggregation.params import Params
 from aggregation.posting import LAST
-
-ROOT = Path(__file__).resolve().parents[2]
-"""The project: its notebooks, lock and history."""
 
 STAGES = ("ingest", "train", "diagnostics", "demographics", "publish")
 """Notebooks of a run, in order; demographics only where the parameters have that section."""
@@ -26,8 +23,8 @@ MAKES = {
     "demographics": ("demographics",),
     "publish": ("constitution.json", "constitution.csv", "report/index.html", LAST),
 }
-"""Besides its notebook and its page. What came from the platform (`source/`) and what went there
-(`published/`) is no stage's own, and stays."""
+"""Besides its notebook and its page. What came from the platform (`source/`) and the receipts of
+what went there (`published/`) are no stage's own, and stay."""
 
 READS = {
     "ingest": (),
@@ -42,7 +39,7 @@ ASIDE = ".before"
 
 Record = dict[str, Any]
 """What manifest.json holds of a stage: hash of the notebook, parameters, hashes of what it read
-(`input`) and made (`outputs`)."""
+(`input`) and made (`outputs`), and the stages that its page links to (`pages`)."""
 
 
 def wanted(params: Params) -> list[str]:
@@ -50,30 +47,12 @@ def wanted(params: Params) -> list[str]:
     return [s for s in STAGES if s != "demographics" or params.demographics is not None]
 
 
-def notebook(stage: str) -> Path:
-    """The notebook of a stage."""
-    return ROOT / "notebooks" / f"{stage}.ipynb"
-
-
-def declared(source: bytes) -> list[str]:
-    """Names that a notebook's `parameters` cell assigns."""
-    cells = json.loads(source)["cells"]
-    cell = next(c for c in cells if "parameters" in c["metadata"].get("tags", []))
-    return [
-        target.id
-        for statement in ast.parse("".join(cell["source"])).body
-        if isinstance(statement, ast.Assign)
-        for target in statement.targets
-        if isinstance(target, ast.Name)
-    ]
-
-
 def begun(stage: str, source: bytes, params: Params, path: Path, done: dict[str, Record]) -> Record:
     """The record of a stage before it runs: all but its outputs."""
-    given = params.model_dump()
+    given = params.model_dump(mode="json")
     return {
         "notebook": hashlib.sha256(source).hexdigest(),
-        "parameters": {n: given[n] for n in declared(source) if n in given},
+        "parameters": {n: given[n] for n in declared(stage, source) if n in given},
         "input": source_files(params, path) if stage == "ingest" else _handed_on(stage, done),
     }
 
@@ -85,7 +64,7 @@ def source_files(params: Params, path: Path) -> dict[str, str]:
     named = [getattr(params.source, key, None) for key in ("path", "guidelines")]
     files: list[Path] = []
     for name in filter(None, named):
-        at = Path(name)
+        at = Path(name).expanduser()
         files += sorted(at.glob("*.csv")) if at.is_dir() else [at]
     found: dict[str, str] = {}
     for file in files:
@@ -114,34 +93,34 @@ def asks(stage: str, params: Params) -> str:
     return ""
 
 
-def stale(now: Record, then: Record | None, path: Path) -> str:
+def stale(stage: str, now: Record, then: Record, path: Path) -> str:
     """Why a stage has to run again, in a few words; empty: what it made then still holds.
 
-    `path` is where what it made then lies.
+    What it made lies in the run's folder `path`, or aside. Its page does not count: that can be
+    made anew from the notebook.
     """
-    if then is None:
-        return "not done yet"
     if now["notebook"] != then["notebook"]:
         return "its notebook has changed"
-    if changed := _changes(then["parameters"], now["parameters"]):
+    if now["parameters"] != then["parameters"]:
+        changed = _changes(then["parameters"], now["parameters"])
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         return changed[0] + more
     for name in sorted(now["input"].keys() | then["input"].keys()):
         if now["input"].get(name) != then["input"].get(name):
             return f"{name} has changed"
     for name, digest in then["outputs"].items():
-        found = sha256(path / name)
-        if found != digest:
-            return f"{name} {'was changed' if found else 'is gone'}"
+        found = [sha256(at / name) for at in (path, path / ASIDE)]
+        if digest not in found and name != page(stage):
+            return f"{name} {'was changed' if any(found) else 'is gone'}"
     return ""
 
 
 def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     old, new = flat(then), flat(now)
     return [
-        f"{key} is {_word(new.get(key))}, was {_word(old.get(key))}"
+        f"{key} is {_word(new, key)}, was {_word(old, key)}"
         for key in sorted(old.keys() | new.keys())
-        if json.dumps(old.get(key)) != json.dumps(new.get(key))
+        if old.get(key, ...) != new.get(key, ...)
     ]
 
 
@@ -154,14 +133,19 @@ def flat(values: dict[Any, Any], above: str = "") -> dict[str, Any]:
     return found
 
 
-def _word(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+def _word(values: dict[str, Any], key: str) -> str:
+    text = json.dumps(values[key], ensure_ascii=False) if key in values else "not set"
     return text if len(text) <= 60 else text[:60] + " ..."
+
+
+def page(stage: str) -> str:
+    """Name of a stage's page."""
+    return f"report/{stage}.html"
 
 
 def made_by(stage: str, path: Path) -> dict[str, str]:
     """Name and hash of every file that a stage has made in the run's folder."""
-    names = (*MAKES[stage], f"notebooks/{stage}.ipynb", f"report/{stage}.html")
+    names = (*MAKES[stage], f"notebooks/{stage}.ipynb", page(stage))
     files: list[Path] = []
     for name in names:
         at = path / name
@@ -171,25 +155,34 @@ def made_by(stage: str, path: Path) -> dict[str, str]:
 
 def clear(stage: str, path: Path) -> None:
     """Remove what a stage made, whole or not."""
-    for at in _places(stage, path):
+    kinds = ("", ".failed", ".partial")
+    names = (*MAKES[stage], *(f"notebooks/{stage}{kind}.ipynb" for kind in kinds), page(stage))
+    for name in names:
+        at = path / name
         if at.is_dir() and not at.is_symlink():
             shutil.rmtree(at)
         else:
             at.unlink(missing_ok=True)
 
 
-def move(stage: str, path: Path, to: Path) -> None:
-    """Move what a stage made to another folder; what is not there stays where it is not."""
-    for at in _places(stage, path):
-        if at.exists():
-            target = to / at.relative_to(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            at.replace(target)
+def put_aside(stage: str, record: Record | None, path: Path) -> None:
+    """Keep aside what a stage made, as far as it is what its record says; remove the rest."""
+    for name, digest in record["outputs"].items() if record else ():
+        if sha256(path / name) == digest:
+            _move(name, path, path / ASIDE)
+    clear(stage, path)
 
 
-def _places(stage: str, path: Path) -> list[Path]:
-    names = [f"notebooks/{stage}{kind}.ipynb" for kind in ("", ".failed", ".partial")]
-    return [path / name for name in (*MAKES[stage], *names, f"report/{stage}.html")]
+def take_back(record: Record, path: Path) -> None:
+    """Move what is kept aside back to where it was made."""
+    for name, digest in record["outputs"].items():
+        if sha256(path / name) != digest and (path / ASIDE / name).exists():
+            _move(name, path / ASIDE, path)
+
+
+def _move(name: str, path: Path, to: Path) -> None:
+    (to / name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(path / name, to / name)  # a folder may be a link to another disk
 
 
 def sha256(path: Path) -> str:
