@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
+import stat
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aggregation.alone import HELD
-from aggregation.errors import AggregationError
+from aggregation.errors import AggregationError, InputError
 from aggregation.fingerprint import fingerprints
 from aggregation.folder import RunFolder
-from aggregation.manifest import surroundings
+from aggregation.manifest import package, surroundings
 from aggregation.notebook_source import notebook_source
-from aggregation.params import Params, load_params
+from aggregation.params import Params, PlatformSource, Source, load_params
 from aggregation.seal import is_sealed
+from aggregation.sources import read
 from aggregation.stages import MAKES, READS, sha256, source_files, wanted
 
 RECEIPTS = {
@@ -26,6 +30,15 @@ RECEIPTS = {
 }
 """Receipts that outlive runs, sealed, and what each is for: what came from the platform, or went
 there."""
+
+FOLDERS = ("data", "model", "evidence", "demographics", "notebooks", "report", "source")
+FOLDERS += ("published",)
+"""Folders of a run; each may be a link to another disk."""
+
+CHECKPOINTS = "notebooks/.ipynb_checkpoints/"
+"""JupyterLab's copies of notebooks that somebody looked at."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,20 +58,94 @@ class Claim:
 def claim(what: str, check: Callable[[], tuple[bool | None, str]]) -> Claim:
     """The claim as `check` finds it. A file that cannot be read, or lacks something, fails it."""
     try:
-        holds, told = check()
-    except (
-        AggregationError,
-        OSError,
-        ArithmeticError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ) as error:
-        words = str(error).splitlines() or [""]
-        return Claim(
-            what, holds=False, told=f"cannot be checked: {type(error).__name__}: {words[0]}"
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of numbers that no run would write
+            holds, told = check()
+    except Exception as error:  # whatever a file of a stranger's makes any library raise
+        return Claim(what, holds=False, told=f"cannot be checked: {_reason(error)}")
     return Claim(what, None if holds is None else bool(holds), told)
+
+
+class UnusableError(Exception):
+    """Something without which nothing else can be checked; `claim` is the one that fails."""
+
+    def __init__(self, claim: Claim) -> None:
+        super().__init__(str(claim))
+        self.claim = claim
+
+
+def taken(what: str, get: Callable[[], T]) -> T:
+    """What `get` gives. Raises UnusableError."""
+    got: list[T] = []
+    failed = claim(what, lambda: (got.append(get()) is None, ""))
+    if not got:
+        raise UnusableError(failed)
+    return got[0]
+
+
+def _reason(error: Exception) -> str:
+    """In words, on one line."""
+    words = " ".join(str(error).split())
+    if isinstance(error, AggregationError):
+        return words
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror or words}"
+    if isinstance(error, LookupError):
+        return f"{words} is missing"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return f"it holds something that no run writes ({words})"
+
+
+class Given(RunFolder):
+    """A run's folder that somebody gave: says which file cannot be read, not what to run."""
+
+    def read_json(self, name: str) -> Any:
+        """As RunFolder does."""
+        try:
+            return super().read_json(name)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{name} is no JSON: {_reason(error)}") from None
+
+    def _there(self, name: str) -> Path:
+        path = self.path / name
+        if not path.is_file():
+            raise InputError(f"{name} is not there")
+        return path
+
+
+def plain(path: Path) -> Claim:
+    """Whether there are files and folders alone, so that nothing that is opened has no end.
+
+    Raises UnusableError if there is anything else: then nothing is to be opened.
+    """
+    kinds = taken("plain files", lambda: _found(path)).items()
+    odd = [name for name, mode in kinds if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))]
+    if odd:
+        told = f"nothing was opened, since these are neither files nor folders: {', '.join(odd)}"
+        raise UnusableError(Claim("plain files", holds=False, told=told))
+    return Claim("plain files", holds=True, told="no links, pipes or devices")
+
+
+def _found(path: Path) -> dict[str, int]:
+    """Name and mode of all that lies in the folder, and of folders in which nothing lies.
+
+    No link is followed but that of the folder itself and of those in `FOLDERS`.
+    """
+    found: dict[str, int] = {}
+    todo = [path]
+    while todo:
+        at = todo.pop()
+        inner = sorted(at.iterdir())
+        if not inner and at != path:
+            found[f"{at.relative_to(path).as_posix()}/"] = stat.S_IFDIR
+        for file in inner:
+            mode = file.stat() if file.parent == path and file.name in FOLDERS else file.lstat()
+            if stat.S_ISDIR(mode.st_mode):
+                todo.append(file)
+            else:
+                found[file.relative_to(path).as_posix()] = mode.st_mode
+    return dict(sorted(found.items()))
 
 
 def files(folder: RunFolder) -> Iterator[Claim]:
@@ -66,19 +153,16 @@ def files(folder: RunFolder) -> Iterator[Claim]:
     path = folder.path
     yield claim("manifest", lambda: _written(folder, "manifest.json"))
     yield claim("times", lambda: _written(folder, "timing.json"))
-    try:
-        manifest = folder.read_json("manifest.json")
-        params = load_params(path / "params.yaml")
-    except (AggregationError, OSError, ValueError) as error:
-        yield Claim("files", holds=False, told=str(error).splitlines()[0])
-        return
+    manifest = taken("files", lambda: folder.read_json("manifest.json"))
+    params = taken("files", lambda: load_params(path / "params.yaml"))
     yield claim("files", lambda: _hashes(path, manifest))
     yield claim("no others", lambda: _others(path, manifest))
     yield claim("parameters", lambda: _parameters(params, manifest))
     yield claim("stages", lambda: _chain(params, manifest))
     yield claim("input tables", lambda: _tables(folder, manifest))
-    yield claim("source", lambda: _source(params, path, manifest))
+    yield claim("source", lambda: _source(params, folder, manifest))
     yield claim("notebooks", lambda: _notebooks(folder, manifest))
+    yield claim("notebooks' parameters", lambda: _injected(params, folder, manifest))
     for receipt, body in RECEIPTS.items():
         if (path / receipt).exists() or (path / body).exists():
             yield claim(receipt, lambda r=receipt, b=body: _receipt(folder, r, b))
@@ -87,8 +171,7 @@ def files(folder: RunFolder) -> Iterator[Claim]:
 
 def _written(folder: RunFolder, name: str) -> tuple[bool, str]:
     """Whether a sealed file is, byte for byte, as this package writes it."""
-    found = folder.read_bytes(name)
-    value = json.loads(found)
+    found, value = folder.read_bytes(name), folder.read_json(name)
     as_written = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if as_written.encode("utf-8") != found or not is_sealed(value):
         return False, f"{name} was changed since it was written"
@@ -99,7 +182,10 @@ def _hashes(path: Path, manifest: dict[str, Any]) -> tuple[bool, str]:
     wanted_hashes = {"params.yaml": manifest["parameters"]}
     for record in manifest["stages"].values():
         wanted_hashes |= record["outputs"]
-    changed = [name for name, digest in wanted_hashes.items() if sha256(path / name) != digest]
+    there = _found(path)  # a name may lead out of the folder
+    changed = [
+        n for n, digest in wanted_hashes.items() if n not in there or sha256(path / n) != digest
+    ]
     if changed:
         return (
             False,
@@ -112,19 +198,14 @@ def _others(path: Path, manifest: dict[str, Any]) -> tuple[bool, str]:
     known = {"params.yaml", "manifest.json", "timing.json", HELD, *RECEIPTS, *RECEIPTS.values()}
     for record in manifest["stages"].values():
         known |= record["outputs"].keys()
-    found = [p.relative_to(path) for p in sorted(path.rglob("*")) if p.is_file()]
-    strange = [
-        f.as_posix()
-        for f in found
-        if f.as_posix() not in known and ".ipynb_checkpoints" not in f.parts
-    ]
+    strange = [n for n in _found(path) if n not in known and not n.startswith(CHECKPOINTS)]
     if strange:
         return False, f"the run did not make {', '.join(strange)}"
     return True, "there is no file that the run did not make"
 
 
 def _parameters(params: Params, manifest: dict[str, Any]) -> tuple[bool, str]:
-    given = params.model_dump()
+    given = params.model_dump(mode="json")
     for stage, record in manifest["stages"].items():
         for name, value in record["parameters"].items():
             if given.get(name) != value:
@@ -159,17 +240,40 @@ def _tables(folder: RunFolder, manifest: dict[str, Any]) -> tuple[bool, str]:
     return True, "data/ holds the content that was read, whatever its order"
 
 
-def _source(params: Params, path: Path, manifest: dict[str, Any]) -> tuple[bool | None, str]:
-    noted = manifest["stages"]["ingest"]["input"]
-    if not noted:
-        return True, f"{params.source.kind}: there are no files to compare"
-    found = source_files(params, path)
-    if not any(found.values()):
-        return None, f"{', '.join(noted)}: not here, so data/ is taken as it is"
-    changed = [name for name in sorted(noted | found) if noted.get(name) != found.get(name)]
-    if changed:
+def _source(params: Params, folder: RunFolder, manifest: dict[str, Any]) -> tuple[bool | None, str]:
+    """Whether the source, where it is at hand, gives data/ when it is read again."""
+    source, noted = params.source, manifest["stages"]["ingest"]["input"]
+    regular(source)
+    found = source_files(params, folder.path)
+    names = ", ".join(noted) or source.kind
+    if source.kind != "simulated" and not any(found.values()):
+        return None, f"{names}: as the manifest notes; not here, so not read again"
+    if changed := [name for name in sorted(noted | found) if noted.get(name) != found.get(name)]:
         return False, f"not what was read: {', '.join(changed)}"
-    return True, f"{', '.join(noted)}: as they were read"
+    if isinstance(source, PlatformSource):
+        source = source.model_copy(update={"offline": True})
+    again = read(source, params.ratings, params.seed, folder.path / "source")
+    here = folder.dataset()
+    one, other = fingerprints(again), fingerprints(here)
+    differ = [f"{name}.parquet" for name in one if one[name] != other[name]]
+    if (again.mu, again.about, again.counts) != (here.mu, here.about, here.counts):
+        differ.append("ingest.json")
+    if differ and manifest["package"]["sha256"] != package():
+        return None, f"{names}: this version reads {', '.join(differ)} otherwise"
+    if differ:
+        return False, f"{names}: read again it gives another {', '.join(differ)}"
+    return True, f"{names}: read again it gives data/"
+
+
+def regular(source: Source) -> None:
+    """Raises InputError where the parameters name something as a source that may have no end."""
+    for name in (getattr(source, key, None) for key in ("path", "guidelines")):
+        if not isinstance(name, str):
+            continue
+        at = Path(name).expanduser()
+        for file in at.iterdir() if at.is_dir() else (at,):
+            if file.exists() and not (file.is_file() or file.is_dir()):
+                raise InputError(f"the source names {file}, which is no file")
 
 
 def _notebooks(folder: RunFolder, manifest: dict[str, Any]) -> tuple[bool | None, str]:
@@ -188,6 +292,36 @@ def _notebooks(folder: RunFolder, manifest: dict[str, Any]) -> tuple[bool | None
     if other:
         return None, f"made by another version of {', '.join(other)} than stands here"
     return True, "executed as they stand here"
+
+
+def _injected(params: Params, folder: RunFolder, manifest: dict[str, Any]) -> tuple[bool, str]:
+    """Whether each notebook was given what the manifest notes, in one cell, and nothing less."""
+    known = params.model_dump().keys()
+    for stage in wanted(params):
+        cells = folder.read_json(f"notebooks/{stage}.ipynb")["cells"]
+        declared, given = (
+            [_assigned(c) for c in cells if tag in c["metadata"].get("tags", [])]
+            for tag in ("parameters", "injected-parameters")
+        )
+        noted = manifest["stages"][stage]["parameters"]
+        if given != [noted] or len(declared) != 1:
+            return (
+                False,
+                f"{stage}: its notebook was given other parameters than the manifest notes",
+            )
+        if declared[0].keys() & known != noted.keys():
+            return False, f"{stage}: the manifest does not note all parameters of its notebook"
+    return True, "each was given what the manifest notes"
+
+
+def _assigned(cell: dict[str, Any]) -> dict[str, Any]:
+    """What a cell assigns; nothing but names and literals is allowed in it."""
+    found: dict[str, Any] = {}
+    for line in ast.parse("".join(cell["source"])).body:
+        if not isinstance(line, ast.Assign) or not isinstance(line.targets[0], ast.Name):
+            raise InputError("a cell of parameters does something else")
+        found[line.targets[0].id] = ast.literal_eval(line.value)
+    return found
 
 
 def _receipt(folder: RunFolder, receipt: str, body: str) -> tuple[bool, str]:

@@ -264,7 +264,7 @@ def diff(before: str, after: str, as_json: bool, page: str | None) -> None:
 
 @main.command()
 @click.argument("run", type=click.Path())
-@click.argument("constitution", required=False, type=click.Path(dir_okay=False))
+@click.argument("constitution", required=False, type=click.Path(exists=True, dir_okay=False))
 @click.option(
     "--strict", is_flag=True, help="Run everything again: the same bits, not only decisions."
 )
@@ -272,8 +272,9 @@ def diff(before: str, after: str, as_json: bool, page: str | None) -> None:
 def verify(ctx: click.Context, run: str, constitution: str | None, strict: bool) -> None:
     """Recompute what the folder RUN claims, from its own data, in another way.
 
-    One line for each claim: whether it holds. With a published CONSTITUTION (a JSON file), whether
-    the run's data give it. The exit code is 0 only if everything holds.
+    One line for each claim: it holds, FAILS or is open, since nobody could tell here. With a
+    published CONSTITUTION (a JSON file), whether the run's data give it. The exit code is 0 if
+    every claim holds, 3 if none fails and some are open, 1 if one fails.
 
     \b
     Examples:
@@ -281,21 +282,27 @@ def verify(ctx: click.Context, run: str, constitution: str | None, strict: bool)
       aggregation verify outputs/demo --strict
       aggregation verify outputs/demo constitution.json
     """
+    from aggregation.folder import open_run
     from aggregation.verify import verify as check
 
-    claims = check(RunFolder(Path(run)), None if constitution is None else Path(constitution))
-    holds = True
-    for claim in claims:
+    folder, found = open_run(run), []
+    for claim in check(folder, Path(constitution) if constitution else None, repeated=strict):
         click.echo(str(claim))
-        holds = holds and claim.holds is not False
+        found.append(claim.holds)
     if strict:
         from aggregation.repeat import repeat
 
-        for claim in repeat(RunFolder(Path(run))):
+        for claim in repeat(folder):
             click.echo(str(claim))
-            holds = holds and claim.holds is not False
-    click.echo("Everything holds." if holds else "NOT everything holds.")
-    ctx.exit(0 if holds else 1)
+            found.append(claim.holds)
+    if False in found:
+        click.echo("NOT everything holds.")
+        ctx.exit(1)
+    if n := found.count(None):
+        told = "1 claim is" if n == 1 else f"{n} claims are"
+        click.echo(f"Nothing fails, but {told} open: nobody could tell here.")
+        ctx.exit(3)
+    click.echo("Everything holds.")
 
 
 @main.command()

@@ -6,6 +6,8 @@ agree, neither has the other's mistakes. Formulas: docs/method.md.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -93,8 +95,8 @@ def residual(p: Problem, x: Point, held: Held = None) -> float:
                 away = np.where(here != 0, on, np.maximum(np.abs(slope) - bound, 0))
             at = np.maximum(at, away)
         free = at if held is None else at[~held[side]]
-        worst = max(worst, float(free.max(initial=0)))
-    return worst
+        worst = np.max([worst, free.max(initial=0)])  # a number that is none stays one
+    return float(worst)
 
 
 def balance(p: Problem, x: Point) -> float:
@@ -150,15 +152,67 @@ def descend(p: Problem, x: Point, tolerance: float, sweeps: int, held: Held = No
     return x
 
 
-def search(p: Problem, axes: int, starts: int, seed: int, sweeps: int) -> Point:
-    """The lowest end of some descents, each from uniform numbers and led in by a weaker penalty."""
-    ends, random = [], np.random.default_rng(seed)
-    for _ in range(starts):
-        draw = [random.random((rows, 1 + axes)) for rows in p.size]
-        x = Point(
-            0.0, (draw[0][:, 0], draw[1][:, 0]), (draw[0][:, 1:].copy(), draw[1][:, 1:].copy())
-        )
-        for strength in (1 / 3, 2 / 3):
-            x = descend(replace(p, embedding=strength * p.embedding), x, 0.0, 40)
-        ends.append(descend(p, x, 1e-6, sweeps))
-    return min(ends, key=lambda end: loss(p, end))
+def aligned(p: Problem, end: Point, x: Point) -> Point:
+    """`end` turned as `x` is, where the loss is blind to rotation: squares on several axes.
+
+    Orthogonal Procrustes (Schoenemann 1966) over the embeddings of both sides.
+    """
+    if p.norm == "l1" or x.embeddings[0].shape[1] == 1:
+        return end
+    f, h = end.embeddings
+    u, _, v = np.linalg.svd(np.concatenate([f, h]).T @ np.concatenate(x.embeddings))
+    return replace(end, embeddings=(f @ u @ v, h @ u @ v))
+
+
+def blocks(p: Problem) -> int:
+    """How many groups of users and guidelines share no rating: the least label spreads in each."""
+    label = np.arange(p.size[1])
+    while True:
+        users = np.full(p.size[0], p.size[1])
+        np.minimum.at(users, p.user, label[p.guideline])
+        before, label = label, label.copy()
+        np.minimum.at(label, p.guideline, users[p.user])
+        if (label == before).all():
+            return len(np.unique(label))
+
+
+def search(
+    p: Problem, near: Point, seed: int, sweeps: int, held: Held = None
+) -> Iterator[tuple[Point, float]]:
+    """Ends of descents, on and on, each with its loss; rows that are held stay as in `near`.
+
+    Each round of 32 begins with six starts at uniform numbers, in turn of one sign and of both,
+    led in by a weaker penalty. The others begin at the lowest end of the round with some rows of a
+    side drawn anew: where few rows carry an axis, minima lie close together.
+    """
+    random, best, low = np.random.default_rng(seed), near, np.inf
+    for number in itertools.count():
+        if number % 32 < 6:
+            low = np.inf if number % 32 == 0 else low
+            draw = [random.uniform(-(number % 2), 1, a.shape) for a in near.embeddings]
+            even = [random.uniform(0, 1, rows) for rows in p.size]
+            x = kept(Point(0.0, (even[0], even[1]), (draw[0], draw[1])), near, held)
+            for strength in (1 / 3, 2 / 3):
+                x = descend(replace(p, embedding=strength * p.embedding), x, 0.0, 40, held)
+        else:
+            f = [a.copy() for a in best.embeddings]
+            one = f[random.integers(2)]
+            some = random.random(len(one)) < random.choice([0.05, 0.2, 0.5])
+            size = 1.5 * np.abs(one).mean() + 0.1
+            one[some] = random.normal(0, size, (some.sum(), one.shape[1]))
+            x = kept(replace(best, embeddings=(f[0], f[1])), near, held)
+        end = descend(p, x, 1e-6, sweeps, held)
+        found = loss(p, end)
+        if found < low:
+            best, low = end, found
+        yield end, found
+
+
+def kept(x: Point, near: Point, held: Held) -> Point:
+    """`x` with what is held as it is in `near`."""
+    if held is None:
+        return x
+    i = [np.where(h, b, a) for h, a, b in zip(held, x.intercepts, near.intercepts, strict=True)]
+    pairs = zip(held, x.embeddings, near.embeddings, strict=True)
+    f = [np.where(h[:, None], b, a) for h, a, b in pairs]
+    return Point(near.mu, (i[0], i[1]), (f[0], f[1]))

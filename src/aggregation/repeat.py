@@ -7,43 +7,47 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from aggregation.claims import Claim
-from aggregation.errors import AggregationError
+from aggregation.claims import Claim, Given, UnusableError, claim, plain, regular, taken
 from aggregation.folder import RunFolder
 from aggregation.manifest import PARTIAL, manifest, read_manifest, surroundings
 from aggregation.params import Params, load_params
 from aggregation.posting import LAST
 from aggregation.runs import run
-from aggregation.stages import MAKES, Record, made_by, sha256, source_files, wanted
-
-PEOPLE = ("demographics", "report/index.html")
-"""Files that hold what Prolific said."""
+from aggregation.stages import Record, made_by, sha256, source_files, wanted
 
 
 def repeat(folder: RunFolder) -> Iterator[Claim]:
     """Run the folder's params.yaml again; compare every file that a stage made.
 
-    Nobody is asked over the network and nothing is sent. What depends on that is left out, and
-    where the source is not at hand data/ is taken as it is; both are said.
+    Nobody is asked over the network and nothing is sent. What differs for that reason is left out,
+    and where the source is not at hand data/ is taken as it is; both are said.
     """
     try:
-        params = load_params(folder.path / "params.yaml")
-        record = read_manifest(folder)["stages"]["ingest"]
-    except (AggregationError, LookupError) as error:
-        yield Claim("same bits", holds=False, told=f"this is no whole run: {error}")
-        return
+        yield from _repeat(Given(folder.path))
+    except UnusableError as error:
+        yield error.claim
+
+
+def _repeat(folder: RunFolder) -> Iterator[Claim]:
+    plain(folder.path)
+    params = taken("same bits", lambda: load_params(folder.path / "params.yaml"))
+    record = taken("same bits", lambda: read_manifest(folder)["stages"]["ingest"])
+    taken("same bits", lambda: regular(params.source))
+    here = taken("same bits", lambda: all(source_files(params, folder.path).values()))
+    changes, left_out = _alone(params, here=here)
+    if not here:
+        yield Claim("source again", holds=None, told="not here: data/ is taken as it is")
+        left_out |= record["outputs"].keys()
+    if left_out:
+        names = f"not compared: {', '.join(sorted(left_out))}"
+        told = f"repeated with {', '.join(changes)}; {names}" if changes else names
+        yield Claim("left out", holds=None, told=told)
     with tempfile.TemporaryDirectory(prefix="aggregation-") as place:
         again = RunFolder.of(params.run, place)
-        if (folder.path / "source").is_dir():
-            shutil.copytree(folder.path / "source", again.path / "source")
-        here = all(source_files(params, folder.path).values())
-        changes = _alone(params, here=here)
-        if not here:
-            yield Claim("source again", holds=None, told="not here: data/ is taken as it is")
-        if changes:
-            told = f"repeated with {', '.join(changes)}: what depends on it is not compared"
-            yield Claim("network", holds=None, told=told)
-        try:
+
+        def check() -> tuple[bool, str]:
+            if (folder.path / "source").is_dir():
+                shutil.copytree(folder.path / "source", again.path / "source")
             if not here:
                 _take_data(params, folder, again, record)
             run(
@@ -53,23 +57,26 @@ def repeat(folder: RunFolder) -> Iterator[Claim]:
                 out=place,
                 say=lambda _: None,
             )
-        except (AggregationError, OSError) as error:
-            told = f"it does not run again: {(str(error).splitlines() or [''])[0]}"
-            yield Claim("same bits", holds=False, told=told)
-            return
-        yield _compared(params, folder.path, again.path, whole=not changes)
+            return _compared(params, folder.path, again.path, left_out)
+
+        yield claim("same bits", check)
 
 
-def _alone(params: Params, *, here: bool) -> list[str]:
-    """Changes after which a run needs no network."""
-    changes = []
+def _alone(params: Params, *, here: bool) -> tuple[list[str], set[str]]:
+    """Changes after which a run needs no network, and files that differ for them."""
+    changes: list[str] = []
+    left_out: set[str] = set()
     if params.source.kind == "platform" and not params.source.offline and here:
         changes.append("source.offline=true")
+        left_out |= {"notebooks/ingest.ipynb", "report/ingest.html"}
     if params.publish.target == "platform":
         changes.append("publish.target=file")
+        left_out |= {"notebooks/publish.ipynb", "report/publish.html", LAST}
     if params.demographics is not None:
-        changes.append("demographics=null")
-    return changes
+        changes.append("demographics=null")  # every page links to that one
+        left_out |= {"notebooks/demographics.ipynb", "demographics/counts.json"}
+        left_out |= {f"report/{name}.html" for name in ("index", *wanted(params))}
+    return changes, left_out | ({"params.yaml"} if changes else set())
 
 
 def _take_data(params: Params, folder: RunFolder, again: RunFolder, record: Record) -> None:
@@ -79,18 +86,12 @@ def _take_data(params: Params, folder: RunFolder, again: RunFolder, record: Reco
         shutil.copyfile(folder.path / name, again.path / name)
     shutil.copyfile(folder.path / "params.yaml", again.path / "params.yaml")
     record = record | {"input": source_files(params, again.path)}
-    taken = manifest(params, again, surroundings(), {"ingest": record})
-    again.write_json(PARTIAL, taken)
+    begun = manifest(params, again, surroundings(), {"ingest": record})
+    again.write_json(PARTIAL, begun)
 
 
-def _compared(params: Params, path: Path, again: Path, *, whole: bool) -> Claim:
-    if whole:
-        names = {"params.yaml"}.union(*(made_by(s, path) for s in wanted(params)))
-        names = names.union(*(made_by(s, again) for s in wanted(params)))
-    else:
-        told = (LAST, *(PEOPLE if params.demographics is not None else ()))
-        makes = tuple(name for names in MAKES.values() for name in names if name not in told)
-        names = {n for s in MAKES for n in made_by(s, path) if n.startswith(makes)}
+def _compared(params: Params, path: Path, again: Path, left_out: set[str]) -> tuple[bool, str]:
+    made = (made_by(stage, at) for stage in wanted(params) for at in (path, again))
+    names = {"params.yaml"}.union(*made) - left_out
     other = sorted(n for n in names if sha256(path / n) != sha256(again / n))
-    told = f"all {len(names)} files" if not other else f"not those of {', '.join(other)}"
-    return Claim("same bits", not other, told)
+    return not other, f"not those of {', '.join(other)}" if other else f"all {len(names)} files"
