@@ -166,7 +166,9 @@ def test_the_index_page_lists_the_runs_of_a_batch(done):
     assert said.stdout.splitlines()[-1] == "Runs: outputs/index.html"
     page = (cwd / "outputs" / "index.html").read_text("utf-8")
     assert page.count("<tr>") == 4
-    assert re.search(r"broken.*?</th>\s*<td[^>]*>failed at ingest", page, re.DOTALL)
+    assert re.search(
+        r"broken.*?</th>\s*<td[^>]*>failed at <a [^>]*>ingest</a>.*nowhere", page, re.DOTALL
+    )
 
 
 def processes_of(cwd):

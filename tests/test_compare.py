@@ -317,7 +317,7 @@ def test_guidelines_that_come_and_go_and_users_with_them(first, tmp_path, datase
     assert data["ratings"]["only_before"] == by_gone + by_renamed
     assert data["ratings"]["only_after"] == len(new) + by_renamed
     assert re.search(
-        r"; 2 guidelines new( \(1 accepted\))?; 1 guideline gone \(1 once so\)\.$",
+        r"; 2 guidelines new( \(1 accepted\))?; 1 guideline gone \(1 accepted before\)\.$",
         comparison.text().splitlines()[0],
     )
     shown = [comparison.text(), difference_page(comparison), json.dumps(comparison.as_json())]
@@ -441,7 +441,7 @@ def test_nothing_that_strangers_wrote_steers_the_terminal(hostile):
     text = compare(*hostile).text()
     n_lost = len(changed(compare(*hostile), "lost"))
     assert n_lost > 30
-    assert f"  and {n_lost - 30} more\n" in text
+    assert f"  and {n_lost - 30} more, all with --json\n" in text
     for c in text.replace("\n", ""):
         assert unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp"), hex(ord(c))
     assert max(map(len, text.splitlines())) < 200
@@ -467,6 +467,82 @@ def test_the_page_shows_what_strangers_wrote_and_runs_none_of_it(hostile):
     page.encode("utf-8")
 
 
+def test_another_text_under_the_same_id_is_told(first, tmp_path, dataset):
+    other = copy(first, tmp_path / "one")
+    texts = dataset.guidelines["text"].tolist()
+    texts[0] = "quite another"
+    other.save_dataset(
+        dataclasses.replace(dataset, guidelines=dataset.guidelines.assign(text=texts))
+    )
+    told = compare(first, other)
+    found = row(told, dataset.guidelines["guideline_id"][0])
+    assert (found["text"], found["text_before"]) == (texts[0], dataset.guidelines["text"][0])
+    assert not told.same
+    assert "Most texts differ" not in told.result()
+    assert difference_page(told).count("(text changed)") == 1
+    texts = [f"another {k}" for k in range(len(texts))]
+    other.save_dataset(
+        dataclasses.replace(dataset, guidelines=dataset.guidelines.assign(text=texts))
+    )
+    finish(other, dataset, ag.Rule(min_intercept=2.0))
+    told = compare(first, other)
+    assert "Most texts differ: these are other guidelines under the same ids." in told.result()
+    assert "text changed, before: " in told.text()
+
+
+def test_rows_that_are_there_twice_and_what_is_not_known_are_differences(first, tmp_path):
+    other = copy(first, tmp_path / "one")
+    ratings = other.read_table("data/ratings.parquet")
+    other.write_table("data/ratings.parquet", pd.concat([ratings, ratings]))
+    assert compare(first, other).data["ratings"]["changed"] >= len(ratings)
+    other = copy(first, tmp_path / "two" / "one")
+    (other.path / "manifest.json").unlink()
+    told = "as far as is known: versions are not."
+    assert compare(first, other).result().endswith(told)
+    fit = other.read_json("model/fit.json")
+    other.write_json("model/fit.json", fit | {"settled": not fit["settled"]})
+    assert not compare(first, other).same
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (
+            "evidence/summary.json",
+            '{"rule": {"min_intercept": null, "min_ratings": "x", '
+            '"min_helpful_rate": []}, "verdicts": 1}',
+        ),
+        ("model/fit.json", "[" * 100_000),
+        ("params.yaml", "run: &a [*a]\n"),
+        ("params.yaml", "x: " + "[" * 10_000),
+        ("data/ingest.json", '{"about": 1}'),
+        ("data/users.parquet", None),
+        ("evidence/guidelines.parquet", None),
+    ],
+)
+def test_whatever_is_damaged_is_an_error_in_words(first, tmp_path, name, content):
+    other = copy(first, tmp_path / "one")
+    if content is None:
+        frame = other.read_table(name)
+        frame = frame.assign(**{c: [["x"]] * len(frame) for c in frame.columns[1:]})
+        frame.to_parquet(other.path / name)
+    else:
+        (other.path / name).write_text(content)
+    try:
+        json.dumps(compare(first, other).as_json(), allow_nan=False)
+        compare(first, other).text()
+    except ag.RunError as error:
+        assert "damaged" in str(error)  # noqa: PT017  # or it can be compared all the same
+
+
+def test_a_verdict_that_steers_a_terminal_does_not(first, tmp_path):
+    other = copy(first, tmp_path / "one")
+    frame = other.read_table("evidence/guidelines.parquet")
+    frame["verdict"] = "evil\x1b[31m"
+    other.write_table("evidence/guidelines.parquet", frame)
+    assert "\x1b" not in compare(first, other).text()
+
+
 def test_json_holds_every_guideline_in_full_and_no_nan(hostile, first, tmp_path, dataset):
     told = json.loads(json.dumps(compare(*hostile).as_json(), allow_nan=False))
     assert len(told["guidelines"]) == len(dataset.guidelines)
@@ -480,6 +556,7 @@ def test_json_holds_every_guideline_in_full_and_no_nan(hostile, first, tmp_path,
         "n_users",
         "n_guidelines",
         "residual",
+        "settled",
     }
     assert told["fit"]["n_users"] == {"before": 40, "after": 40}
     other = copy(first, tmp_path / "other")
@@ -491,7 +568,9 @@ def test_json_holds_every_guideline_in_full_and_no_nan(hostile, first, tmp_path,
 
 
 def test_a_simulated_deliberation_is_called_so_on_the_page(first, tmp_path, dataset):
-    assert "<strong>Simulated.</strong>" in difference_page(compare(first, first))
+    assert f"<strong>Simulated: {compare(first, first).before}.</strong>" in difference_page(
+        compare(first, first)
+    )
     other = copy(first, tmp_path / "other")
     about = dataclasses.replace(dataset.about, simulated=False)
     other.save_dataset(dataclasses.replace(dataset, about=about))

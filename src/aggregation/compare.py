@@ -11,50 +11,28 @@ import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from aggregation.alike import KEYS, cells, rows, same
+from aggregation.alike import KEYS, rows, same
 from aggregation.cards import many
 from aggregation.constitution import ACCEPTED
 from aggregation.dataset import clean_text
 from aggregation.errors import RunError
 from aggregation.folder import RunFolder
 from aggregation.stages import flat
+from aggregation.verdict_changes import CHANGES, COLUMNS, CONDITIONS, changes
 
 FIT = {"loss": "objective", "residual": "kkt_residual", "mu": "mu"} | {
-    key: key for key in ("n_ratings", "n_users", "n_guidelines")
+    key: key for key in ("settled", "n_ratings", "n_users", "n_guidelines")
 }
 """What is compared of a fit, and its key in model/fit.json."""
 
 VERSIONS = ("package", "commit", "dirty", "lock", "python", "processor", "libraries")
 """Keys of manifest.json that tell what made the run."""
-
-CONDITIONS = {
-    "min_intercept": ("intercept", "more than", 3),
-    "min_ratings": ("n_ratings", "at least", 0),
-    "min_helpful_rate": ("helpful_rate", "at least", 2),
-}
-"""Condition of a rule: the column it reads, how that is to lie, decimals to show at least."""
-
-NUMBERS = ("intercept", "helpful_rate", "n_ratings", "consensus_score")
-COLUMNS = ("guideline_id", "verdict", "failed", *NUMBERS)
-"""What is read of evidence/guidelines.parquet."""
-
-CHANGES = {
-    "gained": "Accepted now",
-    "lost": "No longer accepted",
-    "other": "Judged otherwise, accepted in neither",
-    "new": "New guidelines",
-    "gone": "Guidelines that are gone",
-    "same": "Judged as before",
-}
-"""Values of the column `change`, in the order of the rows, as headings."""
 
 LONGEST, LONGEST_ID, MOST = 100, 40, 30
 """On a terminal: characters of a text, of an id or value, and guidelines under a heading."""
@@ -103,12 +81,13 @@ class Comparison:
     rule: tuple[Pair, ...]
     """The rule that the verdicts were made by, alike or not."""
     guidelines: pd.DataFrame
-    """One row per guideline of either run: guideline_id, text, change (of `CHANGES`, in that
+    """One row per guideline of either run: guideline_id, text, text_before (where the text is
+    another one by now, else ""), change (of `CHANGES`, in that
     order, then by text), moved (whether a number differs), why (list; where the verdict changed:
     which conditions changed sides), and verdict and `NUMBERS`, each with _before and _after
     ("" or NaN where the guideline is not there)."""
-    simulated: bool
-    """Whether one of the deliberations is simulated."""
+    simulated: tuple[str, ...]
+    """Names of the runs whose deliberation is simulated."""
 
     @property
     def same(self) -> bool:
@@ -116,6 +95,7 @@ class Comparison:
         pairs = (*self.parameters, *(self.versions or ()), *self.fit, *self.rule)
         rows = [n for table in self.data.values() for kind, n in table.items() if kind != "same"]
         judged = self.guidelines["change"].eq("same") & ~self.guidelines["moved"]
+        judged &= self.guidelines["text_before"].eq("")
         return all(pair.same for pair in pairs) and not any(rows) and bool(judged.all())
 
     def verdicts(self) -> dict[str, int]:
@@ -126,17 +106,24 @@ class Comparison:
     def result(self) -> str:
         """The overall result, one sentence."""
         if self.same:
-            return f"Nothing differs between {self.before} and {self.after}."
+            known = "." if self.versions is not None else ", as far as is known: versions are not."
+            return f"Nothing differs between {self.before} and {self.after}{known}"
         n, told = self.verdicts(), "No verdict changed"
         if changed := n["gained"] + n["lost"] + n["other"]:
             told = f"{many(changed, 'verdict')} changed: {n['gained']} accepted now, "
             told += f"{n['lost']} no longer"
             told += f", {n['other']} between undecided and rejected" if n["other"] else ""
-        for change, side, word in (("new", "after", "accepted"), ("gone", "before", "once so")):
+        for change, side, word in (
+            ("new", "after", "accepted"),
+            ("gone", "before", "accepted before"),
+        ):
             rows = self.guidelines[self.guidelines["change"] == change]
             accepted = int(rows[f"verdict_{side}"].eq(ACCEPTED).sum())
             told += f"; {many(len(rows), 'guideline')} {change}" if len(rows) else ""
             told += f" ({accepted} {word})" if accepted else ""
+        both = self.guidelines[~self.guidelines["change"].isin(["new", "gone"])]
+        if 2 * both["text_before"].ne("").sum() > len(both):
+            told += ". Most texts differ: these are other guidelines under the same ids"
         return told + "."
 
     def kept(self) -> str:
@@ -145,7 +132,7 @@ class Comparison:
         told = f"{many(len(rows), 'verdict')} as before"
         moved = rows["consensus_score_after"] - rows["consensus_score_before"]
         if rows["moved"].any():
-            told += f"; numbers of {rows['moved'].sum():,} of them moved"
+            told += f"; {rows['moved'].sum():,} of them with other numbers than before"
             told += f", the consensus score by {moved.abs().max():.2g} at most"
         return told + "."
 
@@ -156,14 +143,14 @@ class Comparison:
         differ = {t: n for t, n in self.data.items() if n["same"] < sum(n.values())}
         lines = [self.result(), f"before: {self.before}, after: {self.after}"]
         lines += _section("Parameters", _told(self.parameters))
-        unknown = ["not known: a run has no manifest.json, it did not finish"]
+        unknown = ["not known: a run has no manifest.json, since it did not finish or was changed"]
         lines += _section("Versions", unknown if self.versions is None else _told(self.versions))
         lines += _section("Data", [f"{table}: {rows_told(n)}" for table, n in differ.items()])
         lines += _section("Fit", _told(pair for pair in self.fit if not pair.same))
         for change, heading in list(CHANGES.items())[:-1]:
             rows = self.guidelines[self.guidelines["change"] == change].to_dict("records")
             told = [line for row in rows[:MOST] for line in _guideline(row)]
-            told += [f"and {len(rows) - MOST:,} more"] if len(rows) > MOST else []
+            told += [f"and {len(rows) - MOST:,} more, all with --json"] if len(rows) > MOST else []
             lines += _section(heading, told) if rows else []
         return "\n".join([*lines, self.kept()])
 
@@ -171,10 +158,10 @@ class Comparison:
         """Everything, as plain values that JSON can hold; what is not known is null."""
         told = {"same": self.same, "result": self.result(), "verdicts": self.verdicts()}
         for name, value in vars(self).items():
-            if isinstance(value, tuple):
+            if isinstance(value, tuple) and name != "simulated":
                 told[name] = {pair.key: pair.sides for pair in value}
             else:
-                told[name] = value.to_dict("records") if name == "guidelines" else value
+                told[name] = value.to_dict("records") if isinstance(value, pd.DataFrame) else value
         return _plain(told)
 
 
@@ -187,7 +174,18 @@ def compare(before: RunFolder, after: RunFolder) -> Comparison:
     Raises RunError, naming the folder and the remedy, for a folder that is no run, has no evidence
     yet, or holds a file that cannot be read.
     """
-    folders = (before, after)
+    try:
+        return _compare((before, after))
+    except RunError:
+        raise
+    except Exception as error:  # whatever a damaged file makes any library raise
+        both = f"{before.path} or {after.path}"
+        raise RunError(
+            f"{both}: a file in it is damaged ({type(error).__name__}), see `aggregation verify`"
+        ) from None
+
+
+def _compare(folders: tuple[RunFolder, RunFolder]) -> Comparison:
     for folder in folders:
         _check(folder)
     params, ingest, fit, summary = (
@@ -218,14 +216,25 @@ def compare(before: RunFolder, after: RunFolder) -> Comparison:
         data=rows(*tables),
         fit=_pairs(*fits),
         rule=rule,
-        guidelines=_guidelines(
+        guidelines=changes(
             scores[0],
             scores[1],
-            pd.concat([tables[1]["guidelines"], tables[0]["guidelines"]]),
+            (_texts(tables[0]), _texts(tables[1])),
             {pair.key: pair.sides for pair in rule},
         ),
-        simulated=any(told.get("about", {}).get("simulated") for told in ingest),
+        simulated=tuple(
+            dict.fromkeys(
+                name
+                for name, told in zip(names, ingest, strict=True)
+                if told.get("about", {}).get("simulated")
+            )
+        ),
     )
+
+
+def _texts(tables: dict[str, pd.DataFrame]) -> pd.Series:
+    """Text by guideline_id."""
+    return tables["guidelines"].drop_duplicates("guideline_id").set_index("guideline_id")["text"]
 
 
 def rows_told(n: dict[str, int]) -> str:
@@ -280,68 +289,6 @@ def _pairs(one: dict[str, Any], other: dict[str, Any]) -> tuple[Pair, ...]:
     )
 
 
-# guidelines
-
-
-def _guidelines(
-    one: pd.DataFrame, other: pd.DataFrame, texts: pd.DataFrame, rule: dict[str, Any]
-) -> pd.DataFrame:
-    """See `Comparison.guidelines`. `texts`: guidelines of both runs, those to show first."""
-    both = (
-        one[[*COLUMNS]]
-        .merge(other[[*COLUMNS]], on="guideline_id", how="outer", suffixes=("_before", "_after"))
-        .fillna({"verdict_before": "", "verdict_after": ""})
-    )
-    text = texts.drop_duplicates("guideline_id").set_index("guideline_id")["text"]
-    change = list(map(_change, both["verdict_before"], both["verdict_after"]))
-    why = list(map(partial(_why, rule), both.to_dict("records"), change))
-    alike = [cells(both[f"{name}_before"], both[f"{name}_after"]) for name in NUMBERS]
-    both = both.astype({"n_ratings_before": "Int64", "n_ratings_after": "Int64"}).assign(
-        text=both["guideline_id"].map(text).fillna("").astype("str"),
-        change=change,
-        moved=~np.logical_and.reduce(alike),
-        why=pd.Series(why, index=both.index, dtype=object),
-        rank=[list(CHANGES).index(c) for c in change],
-    )
-    sides = [f"{name}_{side}" for name in ("verdict", *NUMBERS) for side in ("before", "after")]
-    both = both.sort_values(["rank", "text", "guideline_id"], kind="stable", ignore_index=True)
-    return both[["guideline_id", "text", "change", "moved", "why", *sides]]
-
-
-def _change(before: str, after: str) -> str:
-    if not before or not after:
-        return "gone" if before else "new"
-    if before == after:
-        return "same"
-    return "gained" if after == ACCEPTED else "lost" if before == ACCEPTED else "other"
-
-
-def _why(rule: dict[str, Any], row: dict[Any, Any], change: str) -> list[str]:
-    """Which conditions hold on one side only, a sentence for each."""
-    if change in ("new", "gone", "same"):
-        return [] if change == "same" else [change]
-    one, other = ({f["name"] for f in row[f"failed_{side}"]} for side in ("before", "after"))
-    reasons = [_reason(name, row, rule[name]) for name in CONDITIONS if name in one ^ other]
-    return reasons or ["no condition changed sides: the two versions judge differently"]
-
-
-def _reason(name: str, row: dict[Any, Any], limits: dict[str, float]) -> str:
-    """Numbers with as few decimals as show on which side of its limit each lies."""
-    column, needs, least = CONDITIONS[name]
-    pairs = [(row[f"{column}_{side}"], limits[side]) for side in ("before", "after")]
-    known = [pair for pair in pairs if not math.isnan(pair[0])]
-    decimals = least
-    while decimals < 17 and any(
-        np.sign(float(f"{v:.{decimals}f}") - limit) != np.sign(v - limit) for v, limit in known
-    ):
-        decimals += 1
-    numbers = ["none" if math.isnan(v) else f"{v:.{decimals}f}" for v, _ in pairs]
-    bounds = [f"{x:.{least}f}" if float(f"{x:.{least}f}") == x else repr(x) for _, x in pairs]
-    number, bound = (" -> ".join(dict.fromkeys(both)) for both in (numbers, bounds))
-    what = column.removeprefix("n_").replace("_", " ")
-    return f"{what} {number}, {'limit' if bounds[0] != bounds[1] else f'needs {needs}'} {bound}"
-
-
 # words
 
 
@@ -356,9 +303,12 @@ def _told(pairs: Iterable[Pair]) -> list[str]:
 
 def _guideline(row: dict[Any, Any]) -> list[str]:
     """A guideline's lines on a terminal. The text comes last: it may run from right to left."""
-    verdicts = " -> ".join(v for v in (row["verdict_before"], row["verdict_after"]) if v)
+    words = (row["verdict_before"], row["verdict_after"])
+    verdicts = " -> ".join(_clear(word, LONGEST_ID) for word in words if word)
     head = f"{verdicts} [{_clear(row['guideline_id'], LONGEST_ID)}] {_clear(row['text'])}"
-    return [head, *(f"  {sentence}" for sentence in row["why"] if sentence not in CHANGES)]
+    why = [sentence for sentence in row["why"] if sentence not in CHANGES]
+    why += [f"text changed, before: {_clear(row['text_before'])}"] if row["text_before"] else []
+    return [head, *(f"  {sentence}" for sentence in why)]
 
 
 def _word(value: Any) -> str:

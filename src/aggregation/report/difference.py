@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from aggregation import __version__
-from aggregation.compare import CHANGES, Comparison, Pair
+from aggregation.compare import Comparison, Pair
 from aggregation.constitution import apart
 from aggregation.dataset import clean_text
 from aggregation.report.environment import TEMPLATES
+from aggregation.verdict_changes import CHANGES
 
 LONGEST = 600
 """Characters of a text that the page shows where the verdict changed."""
@@ -30,7 +31,7 @@ def difference_page(comparison: Comparison) -> str:
     ]
     return TEMPLATES.get_template("difference.html").render(
         title=f"What changed from {comparison.before} to {comparison.after}",
-        simulated=comparison.simulated,
+        simulated_runs=comparison.simulated,
         comparison=comparison,
         result=comparison.result(),
         kept=comparison.kept(),
@@ -55,6 +56,7 @@ def _row(row: dict[Any, Any], limits: dict[str, Any]) -> dict[str, Any]:
     told = row | {
         "id": clean_text(row["guideline_id"]),
         "text": text[:LONGEST] or "(no text)",
+        "text_before": clean_text(row["text_before"])[:LONGEST],
         "cut": len(text) if len(text) > LONGEST else 0,
         "why": [sentence.replace("->", "→") for sentence in row["why"] if sentence not in CHANGES],
     }

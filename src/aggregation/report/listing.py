@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -9,10 +10,16 @@ from urllib.parse import quote
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from aggregation.cards import short
 from aggregation.errors import RunError, unwritable
 from aggregation.folder import RunFolder
-from aggregation.manifest import MANIFEST
 from aggregation.report.environment import TEMPLATES
+from aggregation.run_card import UNREADABLE, state
+
+FAILED = "*.failed.ipynb"
+
+LONGEST = 200
+"""Characters of an error that the page shows."""
 
 
 def write_listing(out: Path) -> Path:
@@ -41,10 +48,8 @@ def _row(folder: RunFolder) -> dict[str, Any]:
         "run": path.name,
         "title": _title(folder) or str(about.get("title", "")),
         "link": quote(f"{path.name}/report/index.html") if report.is_file() else "",
-        "finished": (path / MANIFEST).is_file(),
-        "failed": [
-            f.name.partition(".")[0] for f in sorted((path / "notebooks").glob("*.failed.ipynb"))
-        ],
+        "state": state(path),
+        "failed": [_failed(f, path.name) for f in sorted((path / "notebooks").glob(FAILED))],
         "simulated": about.get("simulated", False),
         "unsettled": fit.get("settled") is False,
         "numbers": [
@@ -54,6 +59,20 @@ def _row(folder: RunFolder) -> dict[str, Any]:
         ],
         "started": str(_json(folder, "timing.json").get("started", ""))[:16].replace("T", " "),
     }
+
+
+def _failed(notebook: Path, run: str) -> dict[str, str]:
+    """The stage whose notebook failed, a link to it, and why, in a line."""
+    why = ""
+    try:
+        for cell in json.loads(notebook.read_text("utf-8"))["cells"]:
+            for output in cell.get("outputs", []):
+                if output["output_type"] == "error":
+                    why = short(str(output["evalue"]).splitlines()[0], LONGEST)
+    except UNREADABLE:
+        why = ""
+    link = quote(f"{run}/notebooks/{notebook.name}")
+    return {"stage": notebook.name.partition(".")[0], "link": link, "why": why}
 
 
 def _title(folder: RunFolder) -> str:
