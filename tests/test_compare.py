@@ -504,13 +504,15 @@ def test_rows_that_are_there_twice_and_what_is_not_known_are_differences(first, 
     assert not compare(first, other).same
 
 
+LIMITS = ("min_intercept", "min_ratings", "min_helpful_rate")
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         (
             "evidence/summary.json",
-            '{"rule": {"min_intercept": null, "min_ratings": "x", '
-            '"min_helpful_rate": []}, "verdicts": 1}',
+            json.dumps({"rule": dict.fromkeys(LIMITS, []), "verdicts": 1}),
         ),
         ("model/fit.json", "[" * 100_000),
         ("params.yaml", "run: &a [*a]\n"),
