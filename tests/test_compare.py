@@ -512,7 +512,7 @@ LIMITS = ("min_intercept", "min_ratings", "min_helpful_rate")
     [
         (
             "evidence/summary.json",
-            json.dumps({"rule": dict.fromkeys(LIMITS, []), "verdicts": 1}),
+            json.dumps({"rule": dict.fromkeys(LIMITS, ()), "verdicts": 1}),
         ),
         ("model/fit.json", "[" * 100_000),
         ("params.yaml", "run: &a [*a]\n"),
