@@ -56,7 +56,7 @@ def environment(place: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name == "JAX_COMPILATION_CACHE_DIR"
+        if name.startswith(("JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE"))
         or not name.startswith(("JAX_", "XLA_", "PYTHONWARNINGS", "PYTHONSTARTUP"))
     }
     own = {"IPYTHONDIR": place, "PYTHONUTF8": "1", "PYTHONHASHSEED": "0"}

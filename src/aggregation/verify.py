@@ -134,7 +134,9 @@ def _held(world: World, x: Point) -> tuple[bool, str]:
 
 def _balance(world: World, x: Point, fit: dict[str, Any]) -> tuple[bool, str]:
     apart = recompute.balance(world.problem, x)
-    told = f"penalties of the two sides apart by {apart:.1e}, by the run {fit['balance']:.1e}"
+    told = (
+        f"penalties of users and guidelines apart by {apart:.1e}, by the run {fit['balance']:.1e}"
+    )
     return abs(apart - fit["balance"]) <= SAME_LOSS, told
 
 
