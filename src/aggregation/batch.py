@@ -66,7 +66,11 @@ def plan(files: Sequence[str], grid: Sequence[str] = (), changes: Sequence[str] 
             told = (*changes, *own, f"run={name}")  # the file may be changed until its turn comes
             task = Task(name, path, told, tuple(wanted(load_params(path, told))))
         except ParameterError as error:
-            problems += [line for line in str(error).splitlines() if line not in problems]
+            told = [  # what the command says is wrong in this file, maybe not in others
+                f"{path}: {line}" if line.startswith("--set") else line
+                for line in str(error).splitlines()
+            ]
+            problems += [line for line in told if line not in problems]
             continue
         if name in named:
             both = f"{named[name]} and {path} both have" if named[name] != path else f"{path} has"
