@@ -61,6 +61,7 @@ def environment(place: str) -> dict[str, str]:
     }
     own = {"IPYTHONDIR": place, "PYTHONUTF8": "1", "PYTHONHASHSEED": "0"}
     own |= {"PYTHONSAFEPATH": "1", "JAX_PLATFORMS": "cpu"}
-    if not os.access(Path("~").expanduser(), os.W_OK):  # else Matplotlib says where else it writes
+    home = os.path.expanduser("~")  # noqa: PTH111  # raises nothing for a user without a home
+    if not os.access(home, os.W_OK):  # else Matplotlib says where else it writes
         own["MPLCONFIGDIR"] = place
     return kept | own
