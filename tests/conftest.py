@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,55 @@ ROOT = Path(__file__).resolve().parents[1]
 
 settings.register_profile("here", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("here")
+
+LONGEST = (
+    *("test_faults", "test_runs", "test_platform_runs", "test_fit", "test_real", "test_verify"),
+    *("test_batch", "test_report", "test_descent", "test_cli", "test_notebooks", "test_recompute"),
+)
+"""Files that begin first, longest first, so that no worker is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: k for k, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
+
+
+# JAX takes two seconds to compile a fit, in every kernel anew. Here it keeps what it compiled, for
+# one session and one worker: this process and module-wide fixtures write; what a single test
+# starts reads only, for it may be killed while it writes, or run beside others.
+
+WRITES = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+ALWAYS, NEVER = "0", "1e9"
+
+
+def pytest_configure(config):
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        return  # the workers run the tests
+    import jax
+
+    config.stash[CACHE] = tempfile.TemporaryDirectory(prefix="aggregation-tests-")
+    os.environ |= {"JAX_COMPILATION_CACHE_DIR": config.stash[CACHE].name, WRITES: NEVER}
+    jax.config.update("jax_compilation_cache_dir", config.stash[CACHE].name)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(ALWAYS))
+
+
+def pytest_unconfigure(config):
+    if CACHE in config.stash:
+        config.stash[CACHE].cleanup()
+
+
+CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef):
+    if fixturedef.scope == "function":
+        return (yield)
+    os.environ[WRITES] = ALWAYS
+    try:
+        return (yield)
+    finally:
+        os.environ[WRITES] = NEVER
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The fit reaches the optimum, says whether it did, and gives the same bits every time."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def world():
 )
 def test_converged_means_that_no_coordinate_can_lower_the_loss(world, dimensions, penalty):
     ratings, _ = world
-    found = fit(ratings, penalty, one_descent(dimensions=dimensions, starts=2))
+    found = fit(ratings, penalty, one_descent(dimensions=dimensions))
     assert found.converged
     assert found.balance < 1e-4
     base = found.objective
@@ -114,11 +115,15 @@ def test_residual_is_the_subgradient_distance_of_an_independent_computation(worl
     assert found.kkt_residual == pytest.approx(expected, rel=1e-6)
 
 
-@settings(max_examples=12)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 3))
-def test_every_sweep_lowers_the_loss_of_every_start(seed, dimensions):
+@pytest.mark.parametrize(
+    ("dimensions", "norm", "per"),
+    [(1, "l1", "rating"), (1, "l2", "parameter"), (2, "l1", "parameter"), (3, "l2", "rating")],
+)
+@settings(max_examples=8)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_every_sweep_lowers_the_loss_of_every_start(dimensions, norm, per, seed):
     random = np.random.default_rng(seed)
-    users, guidelines = 8, 6  # one shape: compiled once for each number of axes
+    users, guidelines = 8, 6  # one shape: compiled once for each case
     user, guideline = np.divmod(np.arange(users * guidelines), guidelines)
     ratings = Ratings(
         user.astype(np.int32),
@@ -127,7 +132,7 @@ def test_every_sweep_lowers_the_loss_of_every_start(seed, dimensions):
         users,
         guidelines,
     )
-    penalty = Penalty(norm=("l1", "l2")[seed % 2], per=("rating", "parameter")[seed // 2 % 2])
+    penalty = Penalty(norm=norm, per=per)
     settings = one_descent(dimensions=dimensions, starts=3, max_starts=3, seed=seed)
     found = fit(ratings, penalty, settings)
     assert np.diff(found.history, axis=0).max(initial=0) <= 1e-12
@@ -135,32 +140,42 @@ def test_every_sweep_lowers_the_loss_of_every_start(seed, dimensions):
     assert np.isfinite(found.parameters.user_embedding).all()
 
 
-def test_both_sides_carry_the_same_penalty(world):
+@pytest.fixture(scope="module")
+def two_starts(world):
+    return fit(world[0], settings=Settings(starts=2))
+
+
+def test_both_sides_carry_the_same_penalty(world, two_starts):
     ratings, _ = world
-    p = fit(ratings, settings=Settings(starts=2)).parameters
+    p = two_starts.parameters
     users = (ratings.per_user() * np.abs(p.user_embedding[:, 0])).sum()
     guidelines = (ratings.per_guideline() * np.abs(p.guideline_embedding[:, 0])).sum()
     assert users == pytest.approx(guidelines, rel=1e-4)
 
 
-def test_fit_gives_the_same_bits_for_any_number_of_threads():
+def bits(found):
+    arrays = (np.asarray(x) for x in found.parameters.arrays())
+    return hashlib.sha256(b"".join(x.tobytes() for x in arrays)).hexdigest()
+
+
+def test_fit_gives_the_same_bits_for_any_number_of_threads(two_starts):
+    """As many as this process has, or one, or two; compiled anew each time."""
     code = (
-        "import sys, numpy as np; sys.path.insert(0, sys.argv[1])\n"
-        "from test_fit import coded, fit, simulate, Settings\n"
-        "p = fit(coded(simulate(3, 150).export)[0], settings=Settings(starts=2)).parameters\n"
-        "print(hash((float(p.mu), p.user_embedding.tobytes(), p.guideline_intercept.tobytes())))"
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from test_fit import bits, coded, fit, simulate, Settings\n"
+        "print(bits(fit(coded(simulate(3, 150).export)[0], settings=Settings(starts=2))))"
     )
-    bits = set()
-    for threads in ("1", "2", "2"):
+    found = {bits(two_starts)}
+    for threads in ("1", "2"):
         done = subprocess.run(
             [sys.executable, "-c", code, str(Path(__file__).parent)],
-            env={**os.environ, "PJRT_NPROC": threads, "PYTHONHASHSEED": "0"},
+            env={**os.environ, "PJRT_NPROC": threads, "JAX_ENABLE_COMPILATION_CACHE": "false"},
             capture_output=True,
             text=True,
             check=True,
         )
-        bits.add(done.stdout)
-    assert len(bits) == 1
+        found.add(done.stdout.strip())
+    assert len(found) == 1
 
 
 def test_another_seed_finds_the_same_optimum_by_other_starts(world):
@@ -193,6 +208,11 @@ def test_shuffled_rows_change_no_bit_and_new_names_change_nothing(world):
     np.testing.assert_allclose(other.guideline_intercept[at], p.guideline_intercept, atol=1e-6)
     np.testing.assert_allclose(other.guideline_embedding[at], p.guideline_embedding, atol=1e-6)
     np.testing.assert_allclose(other.user_embedding[who], p.user_embedding, atol=1e-6)
+
+
+def test_the_demo_is_one_basin(optimum):
+    assert optimum.settled
+    assert optimum.basins[0].starts >= 3
 
 
 def test_a_warm_start_begins_at_the_earlier_optimum(world):
@@ -300,7 +320,7 @@ def test_guidelines_can_be_held_and_new_users_are_placed_among_the_known(world):
 # Weights.
 
 
-def test_ratings_that_weigh_double_are_ratings_given_twice(world):
+def test_ratings_that_weigh_double_are_ratings_given_twice(world, optimum):
     ratings, _ = world
     random = np.random.default_rng(3)
     times = random.integers(0, 3, len(ratings))
@@ -309,8 +329,10 @@ def test_ratings_that_weigh_double_are_ratings_given_twice(world):
         ratings.n_users,
         ratings.n_guidelines,
     )
-    weighted = fit(replace(ratings, weight=times.astype(float)))
-    repeated = fit(twice)
+    near = {"settings": one_descent(), "prior": optimum.parameters}
+    weighted = fit(replace(ratings, weight=times.astype(float)), **near)
+    repeated = fit(twice, **near)
+    assert abs(weighted.objective - optimum.objective) > 1e-4
     assert weighted.objective == pytest.approx(repeated.objective, rel=1e-9)
     for a, b in zip(weighted.parameters.arrays(), repeated.parameters.arrays(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
@@ -390,13 +412,13 @@ def dense(helpful):
         dense(np.ones((3, 4))),
         dense(np.zeros((3, 4))),
         replace(dense([[1, 0, 1], [0, 1, 1]]), n_users=4, n_guidelines=5),
-        replace(dense(np.eye(5)), weight=np.where(np.arange(25) < 5, 0.0, 1.0)),
+        replace(dense(np.eye(3, 4)), weight=np.where(np.arange(12) < 4, 0.0, 1.0)),
     ],
     ids=["one rating", "one user", "one guideline", "ones", "zeros", "unrated", "weightless"],
 )
 @pytest.mark.parametrize("penalty", [ALIGNED, COMMUNITY_NOTES], ids=["aligned", "community-notes"])
 def test_every_deliberation_with_a_rating_has_a_finite_fit(ratings, penalty):
-    found = fit(ratings, penalty, Settings(max_starts=16))
+    found = fit(ratings, penalty, Settings(starts=2, max_starts=16))
     assert found.converged
     for value in found.parameters.arrays():
         assert np.isfinite(value).all()

@@ -21,11 +21,11 @@ def dataset():
     return ag.read(SimulatedSource(kind="simulated", n_users=25), RatingsSection(), 3)
 
 
-def train(folder, dataset):
+@pytest.fixture(scope="module")
+def trained(dataset):
+    """A fit, and the ratings and ids it is of."""
     ratings, ids = ag.encode(dataset.ratings)
-    fit = ag.fit(ratings, settings=ag.Settings(starts=2))
-    folder.save_fit(fit, ratings, ids, ag.Penalty())
-    return fit, ratings, ids
+    return ag.fit(ratings, settings=ag.Settings(starts=2)), ratings, ids
 
 
 def everything(folder):
@@ -102,9 +102,10 @@ def test_a_dataset_is_read_back_as_it_was_saved(folder, dataset):
     assert (again.about, again.counts, again.mu) == (dataset.about, dataset.counts, dataset.mu)
 
 
-def test_a_model_is_read_back_as_it_was_saved(folder, dataset):
+def test_a_model_is_read_back_as_it_was_saved(folder, dataset, trained):
+    fit, ratings, ids = trained
     folder.save_dataset(dataset)
-    fit, ratings, ids = train(folder, dataset)
+    folder.save_fit(*trained, ag.Penalty())
     again, ids_again, parameters = folder.model()
     assert list(ids_again.users) == list(ids.users)
     np.testing.assert_array_equal(again.helpful, ratings.helpful)
@@ -135,9 +136,9 @@ def turn_around(ratings):
 
 
 @pytest.mark.parametrize("change", [change_users, change_guidelines, take_one_away, turn_around])
-def test_a_model_of_other_data_is_refused(folder, dataset, change):
+def test_a_model_of_other_data_is_refused(folder, dataset, trained, change):
     folder.save_dataset(dataset)
-    train(folder, dataset)
+    folder.save_fit(*trained, ag.Penalty())
     path = folder.path / "data" / "ratings.parquet"
     change(pd.read_parquet(path)).to_parquet(path)
     with pytest.raises(ag.RunError, match="other data than data/ holds: run the train notebook"):
@@ -146,7 +147,8 @@ def test_a_model_of_other_data_is_refused(folder, dataset, change):
 
 def test_a_fit_that_has_not_converged_is_not_saved(folder, dataset):
     ratings, ids = ag.encode(dataset.ratings)
-    fit = ag.fit(ratings, settings=ag.Settings(starts=1, max_sweeps=1, tolerance=1e-300))
+    short = ag.Settings(starts=2, max_starts=2, moves=False, max_sweeps=1, tolerance=1e-300)
+    fit = ag.fit(ratings, settings=short)
     with pytest.raises(ag.RunError, match=r"not converged.*train\.max_sweeps.*train\.tolerance"):
         folder.save_fit(fit, ratings, ids, ag.Penalty())
     assert not folder.path.exists() or everything(folder) == []
