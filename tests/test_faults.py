@@ -305,7 +305,7 @@ def notebook(tmp_path, monkeypatch):
         path = project / "notebooks" / f"{stage}.ipynb"
         whole = json.loads(path.read_text("utf-8"))
         whole["cells"].insert(
-            2,
+            3,
             {
                 "cell_type": "code",
                 "id": f"fault-{len(whole['cells'])}",
@@ -333,7 +333,7 @@ def test_a_notebook_that_prints_100_megabytes_is_stopped(notebook, params, tmp_p
     begin = time.monotonic()
     told = fails(params, tmp_path)
     assert "it showed more than 10 million characters" in told
-    assert "in cell 4, 'for _ in range(100_000):'" in told
+    assert "in cell 5, 'for _ in range(100_000):'" in told
     assert time.monotonic() - begin < 60
     kept = tmp_path / "small" / "notebooks" / "ingest.failed.ipynb"
     assert kept.stat().st_size < 12_000_000
@@ -425,7 +425,7 @@ def test_a_parameters_cell_may_name_types():
 def test_a_notebook_that_hangs_is_stopped(notebook, params, tmp_path, code):
     notebook("ingest", code)
     told = fails(params, tmp_path, timeout=4)
-    assert f"the ingest notebook was stopped in cell 4, {code.splitlines()[0]!r}" in told
+    assert f"the ingest notebook was stopped in cell 5, {code.splitlines()[0]!r}" in told
     assert "it took more than 4 seconds" in told
     assert "raise --timeout" in told
     assert (tmp_path / "small" / "notebooks" / "ingest.failed.ipynb").exists()
@@ -440,7 +440,7 @@ def test_the_timeout_is_for_the_whole_stage(notebook, params, tmp_path):
 
 def test_a_notebook_that_exits_early_is_not_taken_for_done(notebook, params, tmp_path):
     notebook("ingest", "raise SystemExit(0)")
-    assert "the ingest notebook ended before its cell 5" in fails(params, tmp_path)
+    assert "the ingest notebook ended before its cell 6" in fails(params, tmp_path)
 
 
 def test_an_error_of_many_lines_is_cut_and_kept(notebook, params, tmp_path):
@@ -448,7 +448,7 @@ def test_an_error_of_many_lines_is_cut_and_kept(notebook, params, tmp_path):
     told = fails(params, tmp_path)
     assert told.startswith("ValueError: line 0\nline 1\n")
     assert told.splitlines()[3:5] == ["line 48", "line 49"]  # a remedy comes last
-    assert 'stopped in cell 4, "raise ValueError(' in told
+    assert 'stopped in cell 5, "raise ValueError(' in told
     kept = tmp_path / "small" / "notebooks" / "ingest.failed.ipynb"
     assert "line 49" in kept.read_text()
 
