@@ -479,6 +479,7 @@ def test_another_text_under_the_same_id_is_told(first, tmp_path, dataset):
     assert (found["text"], found["text_before"]) == (texts[0], dataset.guidelines["text"][0])
     assert not told.same
     assert "Most texts differ" not in told.result()
+    assert "; 1 text changed" in told.kept()
     assert difference_page(told).count("(text changed)") == 1
     texts = [f"another {k}" for k in range(len(texts))]
     other.save_dataset(

@@ -116,7 +116,7 @@ def test_own_rating_without_a_known_author_stays():
             {"topics": [{"topic_id": "a", "parent_id": "a"}]},
             ["here: topic 'a' lies within itself", "mend its parent"],
         ),
-        ({"rows": [("u", "g1", "maybe")]}, ["here: ", "'maybe': 1 ratings", "maybe: helpful"]),
+        ({"rows": [("u", "g1", "maybe")]}, ["here: ", "'maybe': 1 rating\n", "maybe: helpful"]),
         ({"rows": []}, ["here: no rating is left"]),
         (
             {"rows": ROWS + ROWS[:1], "duplicates": "error"},

@@ -282,7 +282,7 @@ def test_same_record_again_is_merged(file, table):
 def test_unknown_rating_word_is_named_with_the_line_to_add(file):
     error = raised(file, ratings=[R1, R1 | {"rating": "somewhat"}, R1 | {"guidelineId": "away"}])
     # of a pair only its last rating counts
-    assert_says(error, file, "'somewhat': 1 ratings", "ratings.values", "somewhat: helpful")
+    assert_says(error, file, "'somewhat': 1 rating\n", "ratings.values", "somewhat: helpful")
 
 
 # lone surrogates

@@ -207,7 +207,7 @@ def test_unknown_values_are_listed_with_the_line_to_add(tmp_path):
         raised(path),
         path,
         "'meh': 2 ratings",
-        "'so so': 1 ratings",
+        "'so so': 1 rating\n",
         "ratings.values",
         "meh: helpful",
     )

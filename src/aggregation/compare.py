@@ -134,6 +134,8 @@ class Comparison:
         if rows["moved"].any():
             told += f"; {rows['moved'].sum():,} of them with other numbers than before"
             told += f", the consensus score by {moved.abs().max():.2g} at most"
+        if n := int(rows["text_before"].ne("").sum()):
+            told += f"; {many(n, 'text')} changed"
         return told + "."
 
     def text(self) -> str:

@@ -327,7 +327,7 @@ def _valued(
     strange = word[~word.isin(list(values))]
     if len(strange):
         found = "".join(
-            f"\n  {value!r:.80}: {n:,} ratings"
+            f"\n  {value!r:.80}: {many(n, 'rating')}"
             for value, n in strange.value_counts().head(10).items()
         )
         example = _as_key(strange.value_counts().index[0])
