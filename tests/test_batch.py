@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from aggregation import ParameterError
+from aggregation import ParameterError, encode, fit, load_params, read
 from aggregation.batch import plan
 from aggregation.report.listing import write_listing
 
@@ -123,6 +123,9 @@ def done(tmp_path_factory):
     broken = cwd / "broken.yaml"
     text = broken.read_text().replace("kind: simulated, n_users: 60", "kind: polis, path: nowhere")
     broken.write_text(text)
+    one = load_params(cwd / "one.yaml")  # compiled here, for all runs below
+    ratings, _ = encode(read(one.source, one.ratings, one.seed).ratings)
+    fit(ratings, settings=one.train.settings(one.seed))
     return cwd, batch(cwd, "one.yaml", "broken.yaml", "two.yaml", "-j", 2)
 
 
@@ -188,12 +191,15 @@ def test_an_interrupted_batch_stops_cleanly_and_goes_on(write, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"},  # training takes a while
     )
     for line in process.stdout:
         if "a: " in line and "[2/4] train ..." in line:
             break
-    time.sleep(1)
-    assert processes_of(tmp_path)
+    page = tmp_path / "outputs" / "a" / "report" / "ingest.html"
+    while not (page.exists() and any("ipykernel" in words for words in processes_of(tmp_path))):
+        assert process.poll() is None
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -240,7 +246,8 @@ def test_a_run_that_is_killed_does_not_stop_the_rest(write, tmp_path):
     killed = False
     while not killed and process.poll() is None:
         for child in psutil.Process(process.pid).children():
-            if any(word.endswith("a.yaml") for word in child.cmdline()):
+            words = child.cmdline()  # just forked, it has those of the batch, with both files
+            if "aggregation.cli" in words and any(word.endswith("a.yaml") for word in words):
                 child.kill()
                 killed = True
         time.sleep(0.01)

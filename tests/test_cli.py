@@ -1,16 +1,19 @@
-"""The command, as people run it: in a process of its own."""
+"""The command, as people run it: in a process of its own, but for its help and what it refuses."""
 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import aggregation
 from aggregation import load_params, read
+from aggregation.cli import main
 from aggregation.simulate import simulate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,6 +28,22 @@ def command(tmp_path):
     return command
 
 
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The same words in this process, which need not load everything anew."""
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def here(*words):
+        done = CliRunner().invoke(main, words, prog_name="aggregation")
+        if not isinstance(done.exception, SystemExit | None):
+            raise done.exception  # what a process would end with a traceback for
+        return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+
+    yield here
+    signal.signal(signal.SIGTERM, before)
+
+
 def is_an_error(done):
     return done.returncode != 0 and "Error: " in done.stderr and "Traceback" not in done.stderr
 
@@ -34,8 +53,8 @@ HELPS = [["--help"], *([name, "--help"] for name in COMMANDS), ["run", "-h"]]
 
 
 @pytest.mark.parametrize("words", HELPS, ids=" ".join)
-def test_help_shows_an_example_of_files_that_are_there(command, words):
-    done = command(*words)
+def test_help_shows_an_example_of_files_that_are_there(here, words):
+    done = here(*words)
     assert done.returncode == 0
     assert done.stderr == ""
     examples = [line for line in done.stdout.splitlines() if line.startswith("    aggregation ")]
@@ -74,8 +93,8 @@ def test_version_is_that_of_the_package(command):
         (["completion", "cmd"], "'cmd' is not one of 'bash', 'zsh', 'fish'"),
     ],
 )
-def test_a_wrong_call_is_told_without_a_traceback(command, tmp_path, words, told):
-    done = command(*words)
+def test_a_wrong_call_is_told_without_a_traceback(here, tmp_path, words, told):
+    done = here(*words)
     assert is_an_error(done)
     assert told in done.stderr
     assert list(tmp_path.iterdir()) == []
@@ -142,15 +161,15 @@ def test_the_difference_of_two_runs_as_text_json_and_page(command, tmp_path):
         "train: {starts: 1, max_starts: 1, moves: false}\n"
     )
     assert command("run", "p.yaml", "--until", "diagnostics").returncode == 0
-    shutil.copytree(tmp_path / "outputs" / "a", tmp_path / "outputs" / "b")
-    changes = ["--set", "run=b", "--set", "rule.min_intercept=0.5", "--until", "diagnostics"]
+    shutil.copytree(tmp_path / "outputs" / "a", tmp_path / "others" / "a")
+    changes = ["--out", "others", "--set", "rule.min_intercept=0.5", "--until", "diagnostics"]
     assert command("run", "p.yaml", *changes).returncode == 0
     done = command("diff", "outputs/a", "outputs/a")
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 1)
-    done = command("diff", "outputs/a", "outputs/b", "--page", "page.html")
+    done = command("diff", "outputs/a", "others/a", "--page", "page.html")
     assert "rule.min_intercept: 0.375 -> 0.5" in done.stdout
     assert "No longer accepted:" in done.stdout
     assert done.stdout.splitlines()[-1] == "Page: page.html"
     assert "limit 0.375" in (tmp_path / "page.html").read_text("utf-8")
-    told = json.loads(command("diff", "outputs/a", "outputs/b", "--json").stdout)
+    told = json.loads(command("diff", "outputs/a", "others/a", "--json").stdout)
     assert told["verdicts"]["lost"] > 0
