@@ -162,6 +162,8 @@ def test_a_batch_goes_on_where_it_stopped(done):
         "one": ("train", "done"),
         "two": ("train", "done"),
     }
+    page = (cwd / "outputs" / "index.html").read_text("utf-8")
+    assert page.count("done up to train") == 2
 
 
 def test_the_index_page_lists_the_runs_of_a_batch(done):

@@ -517,6 +517,7 @@ LIMITS = ("min_intercept", "min_ratings", "min_helpful_rate")
         ),
         ("model/fit.json", "[" * 100_000),
         ("params.yaml", "run: &a [*a]\n"),
+        ("params.yaml", "extra: &a [*a]\n"),
         ("params.yaml", "x: " + "[" * 10_000),
         ("data/ingest.json", '{"about": 1}'),
         ("data/users.parquet", None),

@@ -53,11 +53,11 @@ def rows(
         alike = np.ones(len(common), dtype=bool)
         for column in columns[len(keys) :]:
             alike &= cells(common[f"{column}_before"], common[f"{column}_after"])
-        again = one.duplicated(keys).sum() + other.duplicated(keys).sum()
+        again = abs(int(one.duplicated(keys).sum()) - int(other.duplicated(keys).sum()))
         told[table] = {
             "only_before": int(both["where"].eq("left_only").sum()),
             "only_after": int(both["where"].eq("right_only").sum()),
-            "changed": int((~alike).sum() + again),
+            "changed": int((~alike).sum()) + again,
             "same": int(alike.sum()),
         }
     return told

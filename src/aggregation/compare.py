@@ -269,7 +269,8 @@ def _file(folder: RunFolder, name: str) -> Any:
             content = folder.read_json(name)
         else:
             content = YAML(typ="safe", pure=True).load(folder.read_bytes(name))
-    except (OSError, ValueError, YAMLError):
+        json.dumps(content, default=str)  # an alias in YAML may stand for itself
+    except (OSError, ValueError, YAMLError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise RunError(f"{folder.path / name}: cannot be read, it is damaged: {_again(folder)}")

@@ -79,7 +79,7 @@ def _title(folder: RunFolder) -> str:
     try:
         text = folder.read_bytes("params.yaml").decode("utf-8")
         return str(YAML(typ="safe", pure=True).load(text).get("title", ""))
-    except (OSError, ValueError, YAMLError, AttributeError):
+    except (YAMLError, *UNREADABLE):
         return ""
 
 
