@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,8 @@ class _Work:
         if self.changing:
             return
         self.changing = True
+        # Before there is a second thread: Ctrl-C while both import can leave both waiting.
+        import_module("aggregation.report.pages")
         self.made_with = self.around | circumstances()
         for record in self.done.values():
             take_back(record, self.path)  # a run that was stopped may have left it aside
