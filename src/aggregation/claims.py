@@ -318,9 +318,11 @@ def _assigned(cell: dict[str, Any]) -> dict[str, Any]:
     """What a cell assigns; nothing but names and literals is allowed in it."""
     found: dict[str, Any] = {}
     for line in ast.parse("".join(cell["source"])).body:
-        if not isinstance(line, ast.Assign) or not isinstance(line.targets[0], ast.Name):
+        target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
+        value = getattr(line, "value", None)
+        if not isinstance(line, ast.Assign | ast.AnnAssign) or not isinstance(target, ast.Name):
             raise InputError("a cell of parameters does something else")
-        found[line.targets[0].id] = ast.literal_eval(line.value)
+        found[target.id] = ast.literal_eval(value) if value is not None else None
     return found
 
 
