@@ -53,6 +53,16 @@ def until(process, told):
     pytest.fail(f"no {told!r}: {process.stderr.read()}")
 
 
+def kernels_of(process):
+    """The kernels of a run, as soon as there are any."""
+    while process.poll() is None:
+        children = psutil.Process(process.pid).children(recursive=True)
+        if kernels := [c for c in children if "ipykernel_launcher" in " ".join(c.cmdline())]:
+            return kernels
+        time.sleep(0.02)
+    pytest.fail(f"it ended before there was a kernel: {process.stderr.read()}")
+
+
 def is_clear(code, error, folder):
     """A failed run says so in few lines, and its folder does not look like a finished one."""
     assert code == 1, error
@@ -143,9 +153,9 @@ def test_outputs_behind_links(params, tmp_path):
 def test_a_kernel_that_is_killed_in_a_cell_is_a_clear_error(params, tmp_path):
     process = start(params, "--out", tmp_path)
     until(process, "[2/4] train ...")
-    time.sleep(1.5)
-    children = psutil.Process(process.pid).children(recursive=True)
-    for kernel in [c for c in children if "ipykernel_launcher" in " ".join(c.cmdline())]:
+    kernels = kernels_of(process)
+    time.sleep(0.5)
+    for kernel in kernels:
         kernel.kill()
     _, error = process.communicate(timeout=60)
     is_clear(process.returncode, error, tmp_path / "small")
@@ -254,9 +264,8 @@ def is_whole_until(folder, stage):
 def test_a_run_that_is_told_to_end_leaves_no_kernel(params, tmp_path, number):
     process = start(params, "--out", tmp_path)
     until(process, "[1/4] ingest ...")
-    time.sleep(1)
-    kernels = psutil.Process(process.pid).children(recursive=True)
-    assert kernels
+    kernels = kernels_of(process)
+    time.sleep(0.5)
     process.send_signal(number)
     assert process.wait(30) == 130
     assert "Stopped. What was done is kept" in process.stderr.read()
