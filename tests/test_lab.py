@@ -453,11 +453,14 @@ def test_what_is_no_run_is_refused_with_a_remedy(folder, tmp_path, monkeypatch):
         ag.open_run("x" * 5_000)
 
 
-def test_an_error_names_a_few_runs_only(tmp_path):
+def test_an_error_names_a_few_runs_only_and_the_nearest_first(tmp_path):
+    outputs = tmp_path / "outputs"
+    ag.RunFolder.of("a", tmp_path).write_text("params.yaml", "")
     for k in range(20):
-        ag.RunFolder.of(f"r{k:02}", tmp_path).write_text("params.yaml", "")
+        ag.RunFolder.of(f"r{k:02}", outputs).write_text("params.yaml", "")
     with pytest.raises(ag.RunError, match=r"r07, \.\.\.") as caught:
-        ag.open_run(tmp_path / "z")
+        ag.open_run(outputs / "z")
+    assert f"open one of {outputs / 'r00'}, " in str(caught.value)
     assert "r08" not in str(caught.value)
 
 

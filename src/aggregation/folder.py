@@ -218,15 +218,16 @@ class RunFolder:
 def open_run(path: str | Path) -> RunFolder:
     """The folder of an earlier run, such as `outputs/demo`, finished or not.
 
-    Raises RunError, naming runs that are there, if there is no run in it.
+    Raises RunError, naming the runs that are nearest, if there is no run in it.
     """
     path = Path(path)
     try:
         there, is_run = path.exists(), (path / "params.yaml").is_file()
         if is_run:
             return RunFolder(path)
-        around = {path, *path.parents[:2], Path("outputs")}
-        runs = sorted({str(p.parent) for at in around for p in at.glob("*/params.yaml")})
+        around = (path, *path.parents[:2], Path("outputs"))  # the nearest first
+        near = (p.parent for at in around for p in sorted(at.glob("*/params.yaml")))
+        runs = list(dict.fromkeys(map(str, near)))
     except OSError as error:
         raise RunError(f"{path}: cannot be opened ({error.strerror or error})") from None
     problem = "is not there"
