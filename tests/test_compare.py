@@ -12,9 +12,11 @@ import pandas as pd
 import pytest
 
 import aggregation as ag
-from aggregation.compare import compare
+from aggregation.compare import READ, compare
 from aggregation.params import RatingsSection, SimulatedSource, dump, load_params
 from aggregation.report.difference import difference_page
+from aggregation.seal import sealed
+from aggregation.stages import sha256
 
 MANIFEST = {
     "package": "0.1.0",
@@ -532,11 +534,8 @@ def test_whatever_is_damaged_is_an_error_in_words(first, tmp_path, name, content
         frame.to_parquet(other.path / name)
     else:
         (other.path / name).write_text(content)
-    try:
-        json.dumps(compare(first, other).as_json(), allow_nan=False)
-        compare(first, other).text()
-    except ag.RunError as error:
-        assert "damaged" in str(error)  # noqa: PT017  # or it can be compared all the same
+    with pytest.raises(ag.RunError, match="damaged"):
+        compare(first, other)
 
 
 def test_a_verdict_that_steers_a_terminal_does_not(first, tmp_path):
@@ -631,3 +630,62 @@ def test_evidence_of_an_unknown_version_is_refused(first, tmp_path):
     other.write_table("evidence/guidelines.parquet", scores.drop(columns="failed"))
     with pytest.raises(ag.RunError, match="unknown version: run it to the end first"):
         compare(first, other)
+
+
+# files that were changed after the run
+
+
+def with_manifest(folder):
+    """The folder with a manifest that knows its files, as the runner writes it."""
+    names = ("data", "model", "evidence")
+    stages = {n: {"outputs": {}} for n in names}
+    for name in names:
+        for file in sorted((folder.path / name).iterdir()):
+            stages[name]["outputs"][f"{name}/{file.name}"] = sha256(file)
+    own = {"parameters": sha256(folder.path / "params.yaml"), "stages": stages}
+    folder.write_json("manifest.json", sealed(MANIFEST | own))
+    return folder
+
+
+def test_a_file_changed_after_the_run_is_told_even_where_nothing_else_differs(
+    first, tmp_path, dataset
+):
+    one = with_manifest(copy(first, tmp_path / "one"))
+    two = with_manifest(finish(copy(first, tmp_path / "two"), dataset, ag.Rule()))
+    assert compare(one, two).altered == ()
+    path = two.path / "params.yaml"
+    path.write_text(path.read_text("utf-8") + "# by hand\n", encoding="utf-8")
+    comparison = compare(one, two)
+    assert comparison.same
+    assert comparison.altered == ("two/params.yaml",)
+    assert comparison.as_json()["altered"] == ["two/params.yaml"]
+    assert "two/params.yaml: is not as its run left it" in comparison.text()
+    assert "<strong>two/params.yaml</strong> is not as its run left it" in difference_page(
+        comparison
+    )
+
+
+@pytest.mark.parametrize("name", READ)
+def test_an_edit_of_any_file_that_is_compared_is_told(first, tmp_path, name):
+    one = with_manifest(copy(first, tmp_path / "one"))
+    two = with_manifest(copy(first, tmp_path / "two"))
+    path = two.path / name
+    if name.endswith(".parquet"):
+        table = two.read_table(name)
+        table.iloc[::-1].to_parquet(path)
+    else:
+        path.write_bytes(path.read_bytes() + b"\n")
+    assert compare(one, two).altered == (f"two/{name}",)
+    assert compare(two, one).altered == (f"two/{name}",)
+
+
+def test_a_file_that_breaks_the_comparison_is_named(first, tmp_path):
+    one = with_manifest(copy(first, tmp_path / "one"))
+    two = with_manifest(copy(first, tmp_path / "two"))
+    table = two.read_table("evidence/guidelines.parquet")
+    path = two.path / "evidence" / "guidelines.parquet"
+    table.assign(verdict=[["x"]] * len(table)).to_parquet(path)
+    with pytest.raises(ag.RunError) as caught:
+        compare(one, two).text()
+    assert str(path) in str(caught.value)
+    assert str(one.path) not in str(caught.value)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype, is_string_dtype
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -23,8 +24,9 @@ from aggregation.constitution import ACCEPTED
 from aggregation.dataset import clean_text
 from aggregation.errors import RunError
 from aggregation.folder import RunFolder
-from aggregation.stages import flat
-from aggregation.verdict_changes import CHANGES, COLUMNS, CONDITIONS, changes
+from aggregation.manifest import read_manifest
+from aggregation.stages import flat, sha256
+from aggregation.verdict_changes import CHANGES, COLUMNS, CONDITIONS, NUMBERS, changes
 
 FIT = {"loss": "objective", "residual": "kkt_residual", "mu": "mu"} | {
     key: key for key in ("settled", "n_ratings", "n_users", "n_guidelines")
@@ -33,6 +35,15 @@ FIT = {"loss": "objective", "residual": "kkt_residual", "mu": "mu"} | {
 
 VERSIONS = ("package", "commit", "dirty", "lock", "python", "processor", "libraries")
 """Keys of manifest.json that tell what made the run."""
+
+READ = (
+    *("params.yaml", "data/ingest.json", "model/fit.json"),
+    *("evidence/summary.json", "evidence/guidelines.parquet"),
+    *(f"data/{table}.parquet" for table in KEYS),
+)
+"""Files of a run that are compared."""
+
+ALTERED = "is not as its run left it, and is no result of the run: see `aggregation verify`"
 
 LONGEST, LONGEST_ID, MOST = 100, 40, 30
 """On a terminal: characters of a text, of an id or value, and guidelines under a heading."""
@@ -88,6 +99,8 @@ class Comparison:
     ("" or NaN where the guideline is not there)."""
     simulated: tuple[str, ...]
     """Names of the runs whose deliberation is simulated."""
+    altered: tuple[str, ...]
+    """Files of `READ`, as run/file, that are not as their run left them."""
 
     @property
     def same(self) -> bool:
@@ -140,10 +153,11 @@ class Comparison:
 
     def text(self) -> str:
         """For a terminal, which nothing that strangers wrote can steer; long texts are cut."""
+        told = [self.result(), *(f"{file}: {ALTERED}" for file in self.altered)]
         if self.same:
-            return self.result()
+            return "\n".join(told)
         differ = {t: n for t, n in self.data.items() if n["same"] < sum(n.values())}
-        lines = [self.result(), f"before: {self.before}, after: {self.after}"]
+        lines = [*told, f"before: {self.before}, after: {self.after}"]
         lines += _section("Parameters", _told(self.parameters))
         unknown = ["not known: a run has no manifest.json, since it did not finish or was changed"]
         lines += _section("Versions", unknown if self.versions is None else _told(self.versions))
@@ -160,7 +174,7 @@ class Comparison:
         """Everything, as plain values that JSON can hold; what is not known is null."""
         told = {"same": self.same, "result": self.result(), "verdicts": self.verdicts()}
         for name, value in vars(self).items():
-            if isinstance(value, tuple) and name != "simulated":
+            if isinstance(value, tuple) and name not in ("simulated", "altered"):
                 told[name] = {pair.key: pair.sides for pair in value}
             else:
                 told[name] = value.to_dict("records") if isinstance(value, pd.DataFrame) else value
@@ -181,9 +195,10 @@ def compare(before: RunFolder, after: RunFolder) -> Comparison:
     except RunError:
         raise
     except Exception as error:  # whatever a damaged file makes any library raise
-        both = f"{before.path} or {after.path}"
+        damaged = [str(f.path / name) for f in (before, after) for name in _altered(f)]
+        where = " and ".join(damaged) or f"a file in {before.path} or {after.path}"
         raise RunError(
-            f"{both}: a file in it is damaged ({type(error).__name__}), see `aggregation verify`"
+            f"{where}: damaged ({type(error).__name__}), see `aggregation verify`"
         ) from None
 
 
@@ -199,10 +214,19 @@ def _compare(folders: tuple[RunFolder, RunFolder]) -> Comparison:
     for folder, told, table in zip(folders, summary, scores, strict=True):
         if not (set(CONDITIONS) <= set(told.get("rule") or ()) and set(COLUMNS) <= set(table)):
             raise RunError(f"{folder.path}: evidence/ is of an unknown version: {_again(folder)}")
+        if not all(isinstance(told["rule"][name], int | float) for name in CONDITIONS):
+            raise _damaged(folder, "evidence/summary.json")
+        kinds = dict.fromkeys(("guideline_id", "verdict"), is_string_dtype)
+        kinds |= dict.fromkeys(NUMBERS, is_numeric_dtype)
+        if not all(known(table[column]) for column, known in kinds.items()):
+            raise _damaged(folder, "evidence/guidelines.parquet")
     rule = _pairs(summary[0]["rule"], summary[1]["rule"])
     paths = [folder.path.resolve() for folder in folders]
     parts = 1 if paths[0].name != paths[1].name else 2
     names = [_clear("/".join(path.parts[-parts:])) for path in paths]
+    altered = [
+        f"{name}/{f}" for name, folder in zip(names, folders, strict=True) for f in _altered(folder)
+    ]
     versions = None
     if all((folder.path / "manifest.json").is_file() for folder in folders):
         made = [_file(folder, "manifest.json") for folder in folders]
@@ -231,6 +255,7 @@ def _compare(folders: tuple[RunFolder, RunFolder]) -> Comparison:
                 if told.get("about", {}).get("simulated")
             )
         ),
+        altered=tuple(altered),
     )
 
 
@@ -273,8 +298,21 @@ def _file(folder: RunFolder, name: str) -> Any:
     except (OSError, ValueError, YAMLError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise RunError(f"{folder.path / name}: cannot be read, it is damaged: {_again(folder)}")
+        raise _damaged(folder, name)
     return content
+
+
+def _damaged(folder: RunFolder, name: str) -> RunError:
+    return RunError(f"{folder.path / name}: cannot be read, it is damaged: {_again(folder)}")
+
+
+def _altered(folder: RunFolder) -> list[str]:
+    """Which of the files that are compared are not as the run's own manifest has them."""
+    found = read_manifest(folder)
+    known = {"params.yaml": found.get("parameters")}
+    for stage in found.get("stages", {}).values():
+        known |= stage.get("outputs", {})
+    return [name for name in READ if known.get(name) not in (None, sha256(folder.path / name))]
 
 
 def _again(folder: RunFolder) -> str:

@@ -34,6 +34,7 @@ def difference_page(comparison: Comparison) -> str:
         simulated_runs=comparison.simulated,
         comparison=comparison,
         result=comparison.result(),
+        altered=[clean_text(file) for file in comparison.altered],
         kept=comparison.kept(),
         groups=[group for group in groups if group["rows"]],
         rows=rows,
