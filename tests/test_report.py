@@ -9,10 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
+from prolific_worlds import crowd
 
 from aggregation import RunFolder
-from aggregation.report.index import _doubts, index_page
+from aggregation.compare import compare
+from aggregation.demographics import clean, counts
+from aggregation.report.difference import difference_page
+from aggregation.report.index import PEOPLE, _doubts, index_page, write_index
+from aggregation.report.listing import write_listing
 from aggregation.report.pages import _mathml
 from aggregation.runs import run
 
@@ -106,6 +112,34 @@ def test_pages_need_no_network_run_nothing_and_fit_the_screen(browser, hostile, 
         assert image.evaluate("i => i.complete && i.naturalWidth > 0")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory, hostile, simulated):
+    """Every kind of page there is, as files."""
+    place = tmp_path_factory.mktemp("pages")
+    folder = RunFolder(shutil.copytree(simulated, place / "small"))
+    folder.write_json(PEOPLE, counts(clean(crowd())).to_dict("records"))
+    write_index(folder)
+    difference = place / "difference.html"
+    difference.write_text(difference_page(compare(RunFolder(hostile), folder)), encoding="utf-8")
+    own = (at / "report" / f"{name}.html" for at in (hostile, folder.path) for name in PAGES)
+    return [*own, difference, write_listing(place)]
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_pages_can_be_read_by_everybody_as_far_as_axe_can_tell(browser, pages, width):
+    found = []
+    for path in pages:
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.goto(path.as_uri())
+        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        answer = Axe().run(page).response
+        assert len(answer["passes"]) > 20
+        for rule in answer["violations"]:
+            found += [f"{path.name}: {rule['id']}: {n['html']:.200}" for n in rule["nodes"]]
+        page.close()
+    assert found == []
 
 
 def test_pages_have_nothing_that_is_meant_for_jupyterlab_only(hostile):

@@ -27,7 +27,7 @@ class _MathRenderer(IPythonRenderer):
         return _mathml(body, "inline")
 
     def block_math(self, body: str) -> str:
-        return _mathml(body, "block")
+        return _mathml(body, "block").replace("<math ", '<math tabindex="0" ', 1)  # it may scroll
 
 
 class _Exporter(HTMLExporter):
