@@ -201,6 +201,15 @@ def test_numbers_that_differ_by_rounding_only_are_the_same(first, tmp_path):
 # what was planted
 
 
+def test_counts_have_their_thousands_set_apart(first, tmp_path):
+    other = copy(first, tmp_path / "one")
+    fit = other.read_json("model/fit.json")
+    other.write_json("model/fit.json", fit | {"n_ratings": 1_234_567})
+    pair = next(pair for pair in compare(first, other).fit if pair.key == "n_ratings")
+    assert pair.shown() == (f"{fit['n_ratings']:,}", "1,234,567")
+    assert f"n_ratings: {fit['n_ratings']:,} -> 1,234,567" in compare(first, other).text()
+
+
 def test_a_rule_with_another_limit_changes_what_lies_between_and_says_so(first, tmp_path, dataset):
     rule = ag.Rule(min_intercept=0.45, min_ratings=9)
     other = finish(copy(first, tmp_path / "strict"), dataset, rule)

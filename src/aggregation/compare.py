@@ -66,11 +66,15 @@ class Pair:
         return len(self.sides) == 2 and same(self.sides["before"], self.sides["after"])
 
     def shown(self) -> tuple[str, str]:
-        """Both sides in words; numbers with six digits, or as many as tell them apart."""
+        """Both sides in words; numbers with six digits, or as many as tell them apart, and counts
+        (`n_...`) with their thousands set apart.
+        """
         one, other = (self.sides.get(side, ...) for side in ("before", "after"))
         if isinstance(one, float) and isinstance(other, float):
             texts = [(f"{one:.{n}g}", f"{other:.{n}g}") for n in range(6, 18)]
             return next((pair for pair in texts if self.same or pair[0] != pair[1]), texts[-1])
+        if self.key.startswith("n_") and isinstance(one, int) and isinstance(other, int):
+            return f"{one:,}", f"{other:,}"
         return _word(one), _word(other)
 
 
