@@ -210,6 +210,15 @@ def test_shuffled_rows_change_no_bit_and_new_names_change_nothing(world):
     np.testing.assert_allclose(other.user_embedding[who], p.user_embedding, atol=1e-6)
 
 
+def test_axes_are_sorted_by_what_the_users_carry_on_them(world):
+    ratings, _ = world
+    n = ratings.per_user()[:, None]
+    for seed in range(3):
+        found = fit(ratings, settings=one_descent(dimensions=3, seed=seed)).parameters
+        carried = (n * np.abs(found.user_embedding)).sum(axis=0)
+        assert (np.diff(carried) < 0).all()
+
+
 def test_the_demo_is_one_basin(optimum):
     assert optimum.settled
     assert optimum.basins[0].starts >= 3

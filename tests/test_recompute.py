@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from aggregation.model import Penalty
 from aggregation.ratings import Ratings
 from aggregation.recompute import Point, Problem
 from aggregation.search import Settings
+from aggregation.sweeps import Sweeper
 
 PENALTIES = [("l1", "rating"), ("l2", "rating"), ("l1", "parameter"), ("l2", "parameter")]
 
@@ -75,6 +77,27 @@ def test_both_implementations_have_the_same_loss(norm, per, seed, axes):
     assert recompute.loss(p, x) == pytest.approx(
         model.loss(parameters, ratings, penalty), rel=1e-12
     )
+
+
+@penalties
+def test_both_implementations_have_the_same_residual_anywhere(norm, per):
+    """Also where one user, one guideline or mu alone is far from its best."""
+    p, x = world(5, norm, per)
+    solved = recompute.descend(p, x, 1e-12, 40)
+    (i, j), (f, h) = solved.intercepts, solved.embeddings
+    i, h = i.copy(), h.copy()
+    i[7] += 0.3
+    h[2] += 0.3
+    for point in (
+        x,
+        replace(solved, intercepts=(i, j)),
+        replace(solved, embeddings=(f, h)),
+        replace(solved, mu=solved.mu + 0.2),
+    ):
+        ratings, parameters, penalty = as_first(p, point)
+        found = Sweeper(ratings, penalty).measure(parameters)
+        own = recompute.loss(p, point), recompute.residual(p, point)
+        assert found == pytest.approx(own, rel=1e-9, abs=1e-12)
 
 
 @penalties

@@ -72,6 +72,23 @@ def test_the_search_ends_when_three_starts_reach_the_lowest_loss(trap):
         assert sum(s.objective <= lowest * (1 + module.SAME) for s in before) < module.AGREE
 
 
+def test_two_starts_that_agree_are_too_few():
+    camp, leaning = np.arange(40) % 2, np.arange(10) % 2
+    helpful = (camp[:, None] == leaning).astype(float)
+    user, guideline = np.nonzero(np.ones_like(helpful))
+    ratings = ag.Ratings(
+        user.astype(np.int32), guideline.astype(np.int32), helpful.ravel(), *helpful.shape
+    )
+    found = ag.fit(ratings, settings=ag.Settings(starts=2, max_starts=2, moves=False))
+    assert np.ptp([s.objective for s in found.starts]) <= module.SAME * found.objective
+    assert not found.settled
+
+
+def test_the_minima_that_are_kept_are_solved_far_below_the_tolerance(trap):
+    found = ag.fit(trap, settings=ag.Settings(moves=False, tolerance=1e-4))
+    assert max(basin.kkt_residual for basin in found.basins) <= 1e-4 * module.POLISH
+
+
 def test_a_search_that_runs_out_of_starts_says_so(trap):
     found = ag.fit(trap, settings=ag.Settings(starts=1, max_starts=1, moves=False))
     assert not found.settled
