@@ -273,6 +273,9 @@ def test_the_index_shows_hostile_and_damaged_runs_harmlessly(tmp_path):
     (tmp_path / "damaged" / "model").mkdir()
     (tmp_path / "damaged" / "model" / "fit.json").write_text('{"n_ratings": "<b>"}')
     (tmp_path / "damaged" / "timing.json").write_text("[]")
+    (tmp_path / "damaged" / "manifest.json").write_text("[" * 200_000)
+    (tmp_path / "empty" / "model").mkdir()
+    (tmp_path / "empty" / "model" / "fit.json").write_text("[" * 200_000)
     (tmp_path / "no run").mkdir()
     page = write_listing(tmp_path).read_text("utf-8")
     assert "<script" not in page

@@ -16,7 +16,7 @@ from aggregation.compare import READ, compare
 from aggregation.params import RatingsSection, SimulatedSource, dump, load_params
 from aggregation.report.difference import difference_page
 from aggregation.seal import sealed
-from aggregation.stages import sha256
+from aggregation.whole import sha256
 
 MANIFEST = {
     "package": "0.1.0",

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from worlds import assert_conserved, assert_says, attempt, cells, counted
 
 from aggregation import InputError
-from aggregation.dataset import TABLES, Choices, Count, build, clean_text, column, frame, with_about
+from aggregation.dataset import (
+    DEEPEST,
+    TABLES,
+    Choices,
+    Count,
+    build,
+    clean_text,
+    column,
+    frame,
+    with_about,
+)
 
 WORDS = {"yes": 1.0, "no": 0.0, "skip": None}
 GUIDELINES = [{"guideline_id": "g1", "text": "x", "author_id": "u1"}, {"guideline_id": "g2"}]
@@ -131,9 +141,16 @@ def test_messages_name_the_place_and_the_remedy(parts, says):
 
 
 def test_long_chain_of_topics_is_no_ring():
-    topics = [{"topic_id": f"{k}", "parent_id": f"{k + 1}"} for k in range(20_000)]
-    got = built(topics=[*topics, {"topic_id": "20000"}])
+    def chain(n):
+        topics = [{"topic_id": f"{k}", "parent_id": f"{k + 1}"} for k in range(n - 1)]
+        return [*topics, {"topic_id": f"{n - 1}"}]
+
+    got = built(topics=chain(DEEPEST))
     assert got.topics["parent_id"].isna().sum() == 1
+    with pytest.raises(InputError, match="topics lie 51 deep within each other, 50 at most"):
+        built(topics=chain(DEEPEST + 1))
+    with pytest.raises(InputError, match=r"topics lie 20,000 deep .* topic '19949'"):
+        built(topics=chain(20_000))
 
 
 @given(st.text())

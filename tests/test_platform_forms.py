@@ -160,14 +160,12 @@ def test_null_in_a_tree_is_counted(tmp_path, gone):
     assert_conserved(got)
 
 
-def test_tree_deeper_than_any_stack_is_read(tmp_path):
+def test_tree_deeper_than_any_stack_is_read_and_refused(tmp_path):
     deep, leaf = 20_000, tree_to(tmp_path / "a.json").read_text()[1:-1]
     opened = "".join(f'{{"d{k}": {{"title": "x", "children": ' for k in range(deep))
     (tmp_path / "a.json").write_text(f"{opened}{{{leaf}}}{'}}' * deep}")
     assert deep > 2 * sys.getrecursionlimit()
-    got = reading("platform-file", tmp_path / "a.json")
-    assert len(got.topics) == deep + 2
-    assert len(cells(got)) == 2
+    assert_says(raised(tmp_path / "a.json"), f"topics lie {deep + 2:,} deep", "mend the parent")
 
 
 def test_unknown_field_deeper_than_the_stack_is_named(tmp_path):

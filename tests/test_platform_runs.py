@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+from functools import partialmethod
 from pathlib import Path
 
 import pandas as pd
@@ -17,9 +18,12 @@ from prolific_worlds import export, row
 from test_http import KEY
 from test_prolific import NAMES_SOMEBODY, crowded, worlds
 
-from aggregation import RunFolder, simulate
-from aggregation.claims import files
+from aggregation import InputError, RunFolder, read, sections, simulate
+from aggregation.claims import _receipt, files
+from aggregation.errors import ServiceError
 from aggregation.repeat import repeat
+from aggregation.services.platform import Platform
+from aggregation.whole import sha256
 
 COMMAND = Path(sys.executable).with_name("aggregation")
 PARAMS = """\
@@ -148,6 +152,42 @@ def test_the_raw_export_is_kept_and_a_run_can_be_repeated_without_the_platform(w
         assert "is not what the platform sent" in done.stderr
     finally:
         export.write_bytes(content)
+
+
+def test_an_export_outlives_a_platform_that_is_away(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("AGGREGATION_PLATFORM_KEY", KEY)
+    source = tmp_path / "source"
+    shutil.copytree(world["folder"] / "source", source)
+
+    def again(**words):
+        given = sections(source={"kind": "platform", **words}, ratings={})
+        return read(given.source, given.ratings, 0, source)
+
+    before = everything(source)
+    with pytest.raises(ServiceError):
+        again(base_url="http://127.0.0.1:9")
+    assert everything(source) == before
+    assert len(again(offline=True).ratings) > 0
+    receipt = source / "receipt.json"
+    for damaged in ("{}", "[" * 100_000, receipt.read_text("utf-8").replace("sha", "SHA", 1)):
+        receipt.write_text(damaged)
+        with pytest.raises(InputError, match=r"receipt\.json: was changed .*: run once without"):
+            again(offline=True)
+
+
+def test_a_receipt_of_an_address_in_any_script_verifies(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("AGGREGATION_PLATFORM_KEY", KEY)
+    monkeypatch.setattr(Platform, "download_export", partialmethod(_copied, world))
+    given = sections(source={"kind": "platform", "base_url": "http://127.0.0.1:9/ü"}, ratings={})
+    read(given.source, given.ratings, 0, tmp_path / "source")
+    fine, told = _receipt(RunFolder(tmp_path), "source/receipt.json", "source/export.json")
+    assert fine, told
+
+
+def _copied(_, world, target, flags):
+    assert flags["ratings"]
+    shutil.copyfile(world["folder"] / "source" / "export.json", target)
+    return sha256(target)
 
 
 def test_any_edit_of_what_came_from_the_platform_or_went_there_is_found(world):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
@@ -15,7 +16,9 @@ from prolific_worlds import crowd
 
 from aggregation import RunFolder
 from aggregation.compare import compare
+from aggregation.dataset import DEEPEST, TABLES
 from aggregation.demographics import clean, counts
+from aggregation.publish import overview
 from aggregation.report.difference import difference_page
 from aggregation.report.index import PEOPLE, _doubts, index_page, write_index
 from aggregation.report.listing import write_listing
@@ -161,6 +164,25 @@ def test_the_report_links_to_the_pages_that_are_there(hostile, tmp_path):
     page = index_page(folder)
     links = re.findall(r'<a href="(\w+)\.html">', page)
     assert list(dict.fromkeys(links)) == ["ingest", "diagnostics", "publish"]
+
+
+def test_topics_as_deep_as_they_may_be_are_shown(simulated, tmp_path):
+    folder = RunFolder(shutil.copytree(simulated, tmp_path / "small"))
+    topics = folder.dataset().topics
+    chain = pd.DataFrame(
+        {
+            "topic_id": [f"d{k}" for k in range(DEEPEST - 1)],
+            "title": [f"level {k}" for k in range(DEEPEST - 1)],
+            "description": None,
+            "parent_id": [None, *(f"d{k}" for k in range(DEEPEST - 2))],
+        }
+    )
+    topics = topics.assign(parent_id=f"d{DEEPEST - 2}")
+    folder.write_table("data/topics.parquet", pd.concat([chain, topics]), TABLES["topics"])
+    page = index_page(folder)
+    assert f">level {DEEPEST - 2}</h6>" in page
+    paths = overview(folder.constitution(), folder.dataset())["topic"]
+    assert paths.str.count(" > ").max() == DEEPEST - 1
 
 
 def test_ratings_that_are_all_the_same_are_the_first_doubt(hostile):

@@ -18,11 +18,11 @@ import psutil
 import pytest
 from kills import killed_at
 
-from aggregation import RunError, RunFolder, __version__, load_params, runs
+from aggregation import RunError, RunFolder, __version__, load_params, runs, simulate
 from aggregation.manifest import package
 from aggregation.notebook_source import notebook_source
 from aggregation.seal import is_sealed
-from aggregation.stages import sha256
+from aggregation.whole import sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = Path(sys.executable).with_name("aggregation")
@@ -294,6 +294,28 @@ def failed(done, folder, stage, told):
     folders = ("data", "model", "evidence", "constitution", "report/index")[at:]
     beyond = ("manifest.json", "timing", *folders)
     assert not [n for n in files(folder) if n.startswith(beyond)]
+
+
+@pytest.mark.parametrize("name", ["export.json", "Export.JSON"])
+def test_a_change_of_a_source_that_is_a_folder_is_seen(tmp_path, name):
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from" / name).write_text(json.dumps(simulate(3, 40).export))
+    (tmp_path / "p.yaml").write_text(
+        f"run: small\nsource: {{kind: platform-file, path: '{tmp_path}/from'}}\n"
+        "train: {starts: 2, max_starts: 2, moves: false}\n"
+    )
+
+    def again():
+        said = []
+        runs.run(tmp_path / "p.yaml", until="ingest", out=tmp_path / "out", say=said.append)
+        return " ".join(said)
+
+    again()
+    assert "skipped" in again()
+    (tmp_path / "from" / name).write_text(json.dumps(simulate(4, 40).export))
+    assert f"{name} has changed" in again()
+    (tmp_path / "from" / ".hidden.json").write_text("{}")  # nobody reads it
+    assert "skipped" in again()
 
 
 def test_a_run_without_its_source_fails_at_ingest_and_leaves_nothing_else(first, params, tmp_path):

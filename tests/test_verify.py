@@ -25,8 +25,9 @@ from aggregation.recompute import Point, descend, loss, residual
 from aggregation.repeat import _alone, repeat
 from aggregation.report.index import write_index
 from aggregation.seal import sealed
-from aggregation.stages import MAKES, READS, sha256
+from aggregation.stages import MAKES, READS
 from aggregation.verify import verify
+from aggregation.whole import sha256
 from aggregation.world import read_points, read_world
 
 COMMAND = Path(sys.executable).with_name("aggregation")

@@ -18,7 +18,7 @@ from typing import Literal
 
 import pandas as pd
 
-from aggregation.errors import ParameterError, RunError
+from aggregation.errors import ParameterError
 from aggregation.folder import RunFolder
 from aggregation.manifest import read_manifest
 from aggregation.params import load_params, parse_values
@@ -198,17 +198,10 @@ def _outcome(task: Task, folder: RunFolder, state: str, seconds: float, error: s
         state,  # type: ignore[arg-type]
         stage,
         seconds,
-        (_told(folder, "evidence/summary.json") or {}).get("verdicts", {}).get("accepted"),
-        (_told(folder, "model/fit.json") or {}).get("objective"),
+        folder.read_if_any("evidence/summary.json").get("verdicts", {}).get("accepted"),
+        folder.read_if_any("model/fit.json").get("objective"),
         error,
     )
-
-
-def _told(folder: RunFolder, name: str) -> dict | None:
-    try:
-        return folder.read_json(name)
-    except (RunError, OSError, ValueError):
-        return None
 
 
 def _bytes(path: Path) -> bytes:

@@ -21,7 +21,8 @@ from aggregation.notebook_source import notebook_source
 from aggregation.params import Params, PlatformSource, Source, load_params
 from aggregation.seal import is_sealed
 from aggregation.sources import read
-from aggregation.stages import MAKES, READS, sha256, source_files, wanted
+from aggregation.stages import handed_on, source_files, wanted
+from aggregation.whole import sha256
 
 RECEIPTS = {
     "source/receipt.json": "source/export.json",
@@ -220,13 +221,7 @@ def _chain(params: Params, manifest: dict[str, Any]) -> tuple[bool, str]:
     if missing := [s for s in wanted(params) if s not in stages]:
         return False, f"not done: {', '.join(missing)}"
     for stage, record in stages.items():
-        made = {
-            name: digest
-            for earlier in READS[stage]
-            for name, digest in stages.get(earlier, {"outputs": {}})["outputs"].items()
-            if name.startswith(MAKES[earlier])
-        }
-        if stage != "ingest" and record["input"] != made:
+        if stage != "ingest" and record["input"] != handed_on(stage, stages):
             return False, f"{stage} read something else than the stages before it made"
     return True, "each read what those before it made"
 

@@ -25,8 +25,9 @@ from aggregation.dataset import clean_text
 from aggregation.errors import RunError
 from aggregation.folder import RunFolder
 from aggregation.manifest import read_manifest
-from aggregation.stages import flat, sha256
+from aggregation.stages import flat
 from aggregation.verdict_changes import CHANGES, COLUMNS, CONDITIONS, NUMBERS, changes
+from aggregation.whole import sha256
 
 FIT = {"loss": "objective", "residual": "kkt_residual", "mu": "mu"} | {
     key: key for key in ("settled", "n_ratings", "n_users", "n_guidelines")

@@ -33,6 +33,9 @@ TABLES = {
 }
 """Columns of each table and what they hold; all but ids, text and helpful may be missing."""
 
+DEEPEST = 50
+"""Topics within topics: a page shows no more, and no deliberation needs them."""
+
 HELPFUL = {"helpful": 1.0, "not_helpful": 0.0}
 """The two words of the platform and their numbers."""
 
@@ -257,18 +260,26 @@ def _topics(topics: pd.DataFrame, book: _Book, where: str) -> pd.DataFrame:
         topics = topics.assign(parent_id=parent.mask(lost))
     parents = topics["parent_id"].astype(object).where(topics["parent_id"].notna(), None)
     above = dict(zip(topics["topic_id"], parents, strict=True))
-    fine: set[str] = set()
-    for start, parent in above.items():
-        seen, at = {start}, parent
-        while at is not None and at not in fine:
-            if at in seen:
+    depth: dict[str | None, int] = {None: 0}
+    for start in above:
+        below: dict[str, None] = {}  # from `start` upwards
+        at = start
+        while at not in depth:
+            if at in below:
                 raise InputError(
                     f"{where}: topic {start!r} lies within itself (parent_id {at!r}): "
                     "mend its parent"
                 )
-            seen.add(at)
+            below[at] = None
             at = above[at]
-        fine |= seen
+        for topic in reversed(below):
+            depth[topic] = depth[above[topic]] + 1
+    if (deepest := max(depth.values())) > DEEPEST:
+        topic = next(topic for topic, n in depth.items() if n > DEEPEST)
+        raise InputError(
+            f"{where}: topics lie {deepest:,} deep within each other, {DEEPEST} at most can be "
+            f"shown: mend the parent of topic {topic!r}"
+        )
     return topics
 
 

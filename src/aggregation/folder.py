@@ -16,7 +16,7 @@ import pyarrow.parquet
 from aggregation import run_card, stored_fit
 from aggregation.constitution import Constitution, Rule, select
 from aggregation.dataset import TABLES, About, Count, Dataset
-from aggregation.errors import RunError
+from aggregation.errors import AggregationError, RunError
 from aggregation.fingerprint import fingerprints
 from aggregation.fit import Fit
 from aggregation.model import Parameters, Penalty, from_tables, loss
@@ -84,6 +84,14 @@ class RunFolder:
     def read_json(self, name: str) -> Any:
         """Read JSON that an earlier stage wrote."""
         return json.loads(self._there(name).read_text("utf-8"))
+
+    def read_if_any(self, name: str) -> dict[str, Any]:
+        """A JSON object, for who can do without: empty where it is not there or is damaged."""
+        try:
+            found = self.read_json(name)
+        except (AggregationError, *run_card.UNREADABLE):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def write_table(
         self, name: str, table: pd.DataFrame, kinds: dict[str, str] | None = None

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from aggregation import __version__
-from aggregation.errors import RunError
 from aggregation.folder import MANIFEST, PARTIAL, RunFolder
 from aggregation.notebook_source import ROOT
 from aggregation.params import Params
 from aggregation.seal import is_sealed
-from aggregation.stages import Record, sha256
+from aggregation.stages import Record
+from aggregation.whole import sha256
 
 KINDS = (".py", ".html", ".css", ".j2", ".json")
 """Suffixes of the package's files."""
@@ -75,14 +75,8 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
 
     Reading it wrong only makes stages run again.
     """
-    for name in (MANIFEST, PARTIAL):
-        try:
-            found = folder.read_json(name)
-        except (RunError, OSError, ValueError):
-            continue
-        if isinstance(found, dict) and is_sealed(found):
-            return found
-    return {}
+    found = (folder.read_if_any(name) for name in (MANIFEST, PARTIAL))
+    return next((one for one in found if is_sealed(one)), {})
 
 
 def _processor() -> str:

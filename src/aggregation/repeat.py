@@ -13,7 +13,8 @@ from aggregation.manifest import PARTIAL, manifest, read_manifest, surroundings
 from aggregation.params import Params, load_params
 from aggregation.posting import LAST
 from aggregation.runs import run
-from aggregation.stages import Record, made_by, sha256, source_files, wanted
+from aggregation.stages import Record, made_by, source_files, wanted
+from aggregation.whole import sha256
 
 
 def repeat(folder: RunFolder) -> Iterator[Claim]:

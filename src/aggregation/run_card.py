@@ -40,7 +40,7 @@ def brief(path: Path) -> Card:
 
 def card(path: Path) -> Card:
     """With title, numbers and verdicts, of as many stages as are there. Raises nothing."""
-    facts, doubts = [("title", _title(path)), ("folder", str(path))], []
+    facts, doubts = [("title", title(path)), ("folder", str(path))], []
     if state(path) == "not finished":
         doubts.append(
             "there is no manifest.json, which a run writes last: it stopped, is still at work, or "
@@ -64,11 +64,11 @@ def card(path: Path) -> Card:
     )
 
 
-def _title(path: Path) -> str:
+def title(path: Path) -> str:
     """As in the parameters; else the source's own."""
     try:
         given = YAML(typ="safe", pure=True).load((path / "params.yaml").read_text("utf-8"))
-        if given["title"]:
+        if given.get("title"):
             return str(given["title"])
         own = json.loads((path / "data" / "ingest.json").read_text("utf-8"))
         return str(own["about"]["title"])

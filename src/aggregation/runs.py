@@ -19,7 +19,7 @@ from aggregation.folder import MANIFEST, PARTIAL, RunFolder
 from aggregation.manifest import circumstances, manifest, read_manifest, surroundings
 from aggregation.notebook_source import notebook_source
 from aggregation.params import Params, dump, load_params
-from aggregation.seal import sealed
+from aggregation.seal import is_sealed, sealed
 from aggregation.stages import (
     ASIDE,
     STAGES,
@@ -30,13 +30,12 @@ from aggregation.stages import (
     made_by,
     page,
     put_aside,
-    sha256,
     source_files,
     stale,
     take_back,
     wanted,
 )
-from aggregation.whole import clear_partial
+from aggregation.whole import clear_partial, sha256
 
 TIMEOUT, LONGEST = 6 * 3600.0, 366 * 24 * 3600.0
 """Seconds that a stage may take, unless told otherwise, and at most."""
@@ -291,11 +290,9 @@ class _Work:
 
     def _timing(self) -> dict[str, Any]:
         """When and where, and how long each stage took when it ran last."""
-        try:
-            then = self.folder.read_json(TIMING)
-            seconds, cells = dict(then["seconds"]), dict(then["cells"])
-        except (RunError, OSError, ValueError, KeyError, TypeError):
-            seconds, cells = {}, {}
+        then = self.folder.read_if_any(TIMING)
+        then = then if is_sealed(then) else {"seconds": {}, "cells": {}}
+        seconds, cells = dict(then["seconds"]), dict(then["cells"])
         started = datetime.now(UTC).isoformat()
         return {"started": started, "host": platform.node(), "seconds": seconds, "cells": cells}
 

@@ -8,10 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from aggregation.errors import InputError
 from aggregation.notebook_source import declared
 from aggregation.params import Params
 from aggregation.posting import LAST
+from aggregation.whole import sha256
 
 STAGES = ("ingest", "train", "diagnostics", "demographics", "publish")
 """Notebooks of a run, in order; demographics only where the parameters have that section."""
@@ -53,7 +53,7 @@ def begun(stage: str, source: bytes, params: Params, path: Path, done: dict[str,
     return {
         "notebook": hashlib.sha256(source).hexdigest(),
         "parameters": {n: given[n] for n in declared(stage, source) if n in given},
-        "input": source_files(params, path) if stage == "ingest" else _handed_on(stage, done),
+        "input": source_files(params, path) if stage == "ingest" else handed_on(stage, done),
     }
 
 
@@ -65,14 +65,20 @@ def source_files(params: Params, path: Path) -> dict[str, str]:
     files: list[Path] = []
     for name in filter(None, named):
         at = Path(name).expanduser()
-        files += sorted(at.glob("*.csv")) if at.is_dir() else [at]
+        files += sorted(filter(_is_read, at.iterdir())) if at.is_dir() else [at]
     found: dict[str, str] = {}
     for file in files:
         found[file.name if file.name not in found else file.as_posix()] = sha256(file)
     return found
 
 
-def _handed_on(stage: str, done: dict[str, Record]) -> dict[str, str]:
+def _is_read(file: Path) -> bool:
+    """Whether a source whose folder the file lies in would read it."""
+    return file.suffix.lower() in (".csv", ".json") and not file.name.startswith(".")
+
+
+def handed_on(stage: str, done: dict[str, Record]) -> dict[str, str]:
+    """Name and hash of what a stage reads, of what the stages before it made."""
     return {
         name: digest
         for earlier in READS[stage]
@@ -183,17 +189,3 @@ def take_back(record: Record, path: Path) -> None:
 def _move(name: str, path: Path, to: Path) -> None:
     (to / name).parent.mkdir(parents=True, exist_ok=True)
     shutil.move(path / name, to / name)  # a folder may be a link to another disk
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file's bytes, in hex; empty if it is not there.
-
-    Raises InputError if it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return ""
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None

@@ -1,12 +1,15 @@
-"""Whole: a file that is written whole or not at all."""
+"""Whole: a file that is written whole or not at all, and the hash that says which it is."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from aggregation.errors import InputError
 
 
 @contextmanager
@@ -27,3 +30,17 @@ def clear_partial(path: Path) -> None:
     """Remove what a process left in the folder `path` that was killed while it wrote."""
     for left in path.rglob(".*.partial"):
         left.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes, in hex; empty if it is not there.
+
+    Raises InputError if it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return ""
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None

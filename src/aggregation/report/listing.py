@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from aggregation.cards import short
-from aggregation.errors import RunError, unwritable
+from aggregation.errors import unwritable
 from aggregation.folder import RunFolder
 from aggregation.report.environment import TEMPLATES
-from aggregation.run_card import UNREADABLE, state
+from aggregation.run_card import UNREADABLE, state, title
 
 FAILED = "*.failed.ipynb"
 
@@ -40,13 +37,13 @@ def write_listing(out: Path) -> Path:
 
 
 def _row(folder: RunFolder) -> dict[str, Any]:
-    path, fit = folder.path, _json(folder, "model/fit.json")
-    verdicts = _section(_json(folder, "evidence/summary.json"), "verdicts")
-    about = _section(_json(folder, "data/ingest.json"), "about")
+    path, fit = folder.path, folder.read_if_any("model/fit.json")
+    verdicts = _section(folder.read_if_any("evidence/summary.json"), "verdicts")
+    about = _section(folder.read_if_any("data/ingest.json"), "about")
     report = path / "report" / "index.html"
     return {
         "run": path.name,
-        "title": _title(folder) or str(about.get("title", "")),
+        "title": title(path),
         "link": quote(f"{path.name}/report/index.html") if report.is_file() else "",
         "state": state(path),
         "failed": [_failed(f, path.name) for f in sorted((path / "notebooks").glob(FAILED))],
@@ -57,7 +54,7 @@ def _row(folder: RunFolder) -> dict[str, Any]:
             *(_number(verdicts.get(v), "{:,}") for v in ("accepted", "undecided", "rejected")),
             _number(fit.get("objective"), "{:.8f}"),
         ],
-        "started": str(_json(folder, "timing.json").get("started", ""))[:16].replace("T", " "),
+        "started": str(folder.read_if_any("timing.json").get("started", ""))[:16].replace("T", " "),
     }
 
 
@@ -75,26 +72,10 @@ def _failed(notebook: Path, run: str) -> dict[str, str]:
     return {"stage": notebook.name.partition(".")[0], "link": link, "why": why}
 
 
-def _title(folder: RunFolder) -> str:
-    try:
-        text = folder.read_bytes("params.yaml").decode("utf-8")
-        return str(YAML(typ="safe", pure=True).load(text).get("title", ""))
-    except (YAMLError, *UNREADABLE):
-        return ""
-
-
 def _number(value: object, form: str) -> str:
     return form.format(value) if isinstance(value, int | float) else ""
 
 
 def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
     found = values.get(name)
-    return found if isinstance(found, dict) else {}
-
-
-def _json(folder: RunFolder, name: str) -> dict[str, Any]:
-    try:
-        found = folder.read_json(name)
-    except (RunError, OSError, ValueError):
-        return {}
     return found if isinstance(found, dict) else {}
