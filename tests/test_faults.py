@@ -337,6 +337,48 @@ def fails(params, tmp_path, **options):
     return text
 
 
+@pytest.mark.parametrize(
+    ("stage", "line", "lost"),
+    [
+        ("train", "folder.save_fit(", "model"),
+        ("publish", 'folder.write_text("constitution.csv"', "constitution.csv"),
+    ],
+)
+@pytest.mark.usefixtures("notebook")
+def test_a_notebook_that_does_not_write_what_it_should_ends_the_run(
+    params, tmp_path, stage, line, lost
+):
+    path = tmp_path / "project" / "notebooks" / f"{stage}.ipynb"
+    whole = json.loads(path.read_text("utf-8"))
+    lines = [line for cell in whole["cells"] for line in cell["source"] if cell["source"]]
+    assert sum(one.startswith(line) for one in lines) == 1
+    for cell in whole["cells"]:
+        cell["source"] = [one for one in cell["source"] if not one.startswith(line)]
+    path.write_text(json.dumps(whole), "utf-8")
+    assert f"the {stage} notebook did not write {lost}: put back" in fails(params, tmp_path)
+
+
+def test_an_error_that_a_tag_lets_pass_ends_the_run_all_the_same(notebook, params, tmp_path):
+    notebook("ingest", "1 / 0")
+    path = tmp_path / "project" / "notebooks" / "ingest.ipynb"
+    whole = json.loads(path.read_text("utf-8"))
+    whole["cells"][3]["metadata"]["tags"] = ["raises-exception"]
+    path.write_text(json.dumps(whole), "utf-8")
+    told = fails(params, tmp_path)
+    assert "ZeroDivisionError: division by zero" in told
+    assert "make lab" in told
+    assert "in cell 5, '1 / 0'" in told
+
+
+def test_what_a_notebook_lets_other_programs_print_does_not_reach_the_terminal(
+    notebook, params, tmp_path, capfd
+):
+    notebook("ingest", "import os\nos.system('echo from outside; echo as well >&2')")
+    runs.run(params, until="ingest", out=tmp_path, say=lambda _: None)
+    assert "from outside" in (tmp_path / "small" / "notebooks" / "ingest.ipynb").read_text("utf-8")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_notebook_that_prints_100_megabytes_is_stopped(notebook, params, tmp_path):
     notebook("ingest", "for _ in range(100_000):\n    print('x' * 1000)")
     begin = time.monotonic()
@@ -456,7 +498,8 @@ def test_an_error_of_many_lines_is_cut_and_kept(notebook, params, tmp_path):
     notebook("ingest", "raise ValueError('\\n'.join(f'line {k}' for k in range(50)))")
     told = fails(params, tmp_path)
     assert told.startswith("ValueError: line 0\nline 1\n")
-    assert told.splitlines()[3:5] == ["line 48", "line 49"]  # a remedy comes last
+    assert told.splitlines()[3] == "line 49"
+    assert told.splitlines()[4].startswith("mend that cell")
     assert 'stopped in cell 5, "raise ValueError(' in told
     kept = tmp_path / "small" / "notebooks" / "ingest.failed.ipynb"
     assert "line 49" in kept.read_text()

@@ -429,3 +429,11 @@ def test_a_text_that_no_file_can_hold_is_refused(tmp_path):
     path.write_text('run: a\ntitle: "x\\ud800"\nsource: {kind: simulated}\n')
     with pytest.raises(ParameterError, match=r"p.yaml.*surrogate.*remove it"):
         load_params(path)
+
+
+def test_aliases_of_aliases_end_in_an_error_and_not_in_hours(tmp_path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]" for k in range(1, 12)]
+    (tmp_path / "p.yaml").write_text("\n".join(["run: a", *lines]) + "\n")
+    with pytest.raises(ParameterError, match="stands for itself, or for more than 100,000 values"):
+        load_params(tmp_path / "p.yaml")

@@ -19,7 +19,7 @@ from test_http import KEY
 from test_prolific import NAMES_SOMEBODY, crowded, worlds
 
 from aggregation import InputError, RunFolder, read, sections, simulate
-from aggregation.claims import _receipt, files
+from aggregation.claims import _written, files
 from aggregation.errors import ServiceError
 from aggregation.repeat import repeat
 from aggregation.services.platform import Platform
@@ -180,7 +180,7 @@ def test_a_receipt_of_an_address_in_any_script_verifies(world, tmp_path, monkeyp
     monkeypatch.setattr(Platform, "download_export", partialmethod(_copied, world))
     given = sections(source={"kind": "platform", "base_url": "http://127.0.0.1:9/ü"}, ratings={})
     read(given.source, given.ratings, 0, tmp_path / "source")
-    fine, told = _receipt(RunFolder(tmp_path), "source/receipt.json", "source/export.json")
+    fine, told = _written(RunFolder(tmp_path), "source/receipt.json")
     assert fine, told
 
 

@@ -91,7 +91,7 @@ def second(tmp_path_factory, params):
     real = cwd / "disk"
     for name in AFTER_PUBLISH | {
         *("notebooks/train.failed.ipynb", "notebooks/train.partial.ipynb"),
-        *("data/old.parquet", "evidence/old.json", "report/old.html", "model/deep/old.json"),
+        *("data/old.parquet", "evidence/old.json", "model/deep/old.json"),
     }:
         (real / name).parent.mkdir(parents=True, exist_ok=True)
         (real / name).write_text("of an earlier run")
@@ -318,11 +318,70 @@ def test_a_change_of_a_source_that_is_a_folder_is_seen(tmp_path, name):
     assert "skipped" in again()
 
 
-def test_a_run_without_its_source_fails_at_ingest_and_leaves_nothing_else(first, params, tmp_path):
-    shutil.copytree(first[0], tmp_path / "small")
+def test_a_source_that_is_not_there_is_told_before_anything_is_changed(first, params, tmp_path):
+    folder = shutil.copytree(first[0], tmp_path / "small")
+    before = files(folder)
     source = "source={kind: platform-file, path: no/such.json}"
     done = command(tmp_path, params, "--out", tmp_path, "--set", source)
-    failed(done, tmp_path / "small", "ingest", "no/such.json")
+    assert done.returncode == 1
+    told = f"no/such.json: there is no such file or folder, seen from {tmp_path}"
+    assert told in done.stderr
+    assert files(folder) == before
+    assert RunFolder(folder).finished
+
+
+def test_a_folder_that_no_run_made_is_left_alone(params, tmp_path):
+    own = ("data/votes.csv", "notebooks/explore.ipynb", "report/thesis.tex", "params.yaml")
+    for name in own:
+        (tmp_path / "small" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "small" / name).write_text("mine")
+    with pytest.raises(RunError, match=r"small: is no run's folder, it holds data: choose another"):
+        runs.run(params, out=tmp_path)
+    assert {n: (tmp_path / "small" / n).read_text() for n in own} == dict.fromkeys(own, "mine")
+    assert not (tmp_path / "small" / ".lock").exists()
+
+
+def test_a_source_within_the_folder_of_its_own_run_is_refused(first, params, tmp_path):
+    folder = shutil.copytree(first[0], tmp_path / "small")
+    (folder / "data" / "export.json").write_text("{}")
+    change = f"source={{kind: platform-file, path: '{folder}/data/export.json'}}"
+    with pytest.raises(RunError, match="lies in the run's own folder"):
+        runs.run(params, changes=[change], out=tmp_path)
+    assert (folder / "data" / "export.json").exists()
+    assert RunFolder(folder).finished
+
+
+def test_files_of_somebody_beside_those_of_a_run_stay(again):
+    own = ("report/notes.md", "notebooks/my-exploration.ipynb", "notes.txt")
+    for name in own:
+        (again.folder / name).write_text("mine")
+    assert again("seed=2")["ingest"]
+    assert again(force=True)
+    assert {n: (again.folder / n).read_text() for n in own} == dict.fromkeys(own, "mine")
+
+
+def test_a_path_that_is_no_utf_8_is_refused_before_anything_runs(params, tmp_path):
+    with pytest.raises(RunError, match="is no UTF-8: choose another folder"):
+        runs.run(params, out=os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_is_a_link_is_not_written_through(params, tmp_path):
+    (tmp_path / "small").mkdir()
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "small" / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(RunError, match="cannot be written"):
+        runs.run(params, out=tmp_path)
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_a_folder_of_a_stage_that_is_a_link_to_another_disk_stays_one(again, tmp_path):
+    disk = tmp_path / "disk"
+    shutil.move(again.folder / "model", disk)
+    (again.folder / "model").symlink_to(disk)
+    assert again(force=True)
+    assert (again.folder / "model").is_symlink()
+    assert (disk / "fit.json").is_file()
 
 
 def test_a_fit_that_does_not_converge_fails_at_train_and_leaves_nothing_after(
@@ -432,8 +491,9 @@ def test_a_word_that_no_longer_means_nothing_is_a_change(params, tmp_path):
 
 def test_a_failure_keeps_what_may_hold_again(again, first):
     before = (again.folder / "model" / "users.parquet").stat().st_mtime_ns
-    with pytest.raises(RunError, match="nowhere"):
-        again("source={kind: polis, path: nowhere}")
+    (again.folder.parent / "nothing").mkdir()
+    with pytest.raises(RunError, match="nothing"):
+        again(f"source={{kind: polis, path: '{again.folder.parent}/nothing'}}")
     assert not [n for n in files(again.folder) if n.startswith(("data", "model", "report/index"))]
     assert again() == {}
     assert files(again.folder) == AFTER_PUBLISH

@@ -17,9 +17,11 @@ import pytest
 from loopback import Loopback
 
 import aggregation as ag
-from aggregation import RunFolder, decisions, recompute, runs
+from aggregation import RunFolder, decisions, manifest, recompute, runs
 from aggregation import verify as verifying
+from aggregation.claims import files
 from aggregation.fingerprint import fingerprints
+from aggregation.manifest import as_committed
 from aggregation.params import load_params
 from aggregation.recompute import Point, descend, loss, residual
 from aggregation.repeat import _alone, repeat
@@ -576,7 +578,7 @@ def test_files_that_are_gone_or_do_not_belong_are_found(copy):
     (copy.path / "data" / "more.parquet").unlink()
     kept = copy.path / "notebooks" / ".ipynb_checkpoints"
     kept.mkdir()
-    (kept / "x.ipynb").write_text("by JupyterLab")
+    (kept / "x-checkpoint.ipynb").write_text("by JupyterLab")
     assert first_failure(copy) is None
     kept.rename(copy.path / "report" / kept.name)
     assert first_failure(copy).what == "no others"
@@ -586,6 +588,107 @@ def test_files_that_are_gone_or_do_not_belong_are_found(copy):
     shutil.rmtree(copy.path / "more")
     (copy.path / "model" / "history.parquet").unlink()
     assert first_failure(copy).what == "files"
+
+
+def other_manifest(folder, edit):
+    """The manifest with an edit, its hashes and its seal forged."""
+    told = folder.read_json("manifest.json")
+    edit(told)
+    folder.write_json("manifest.json", sealed(told))
+
+
+def in_libraries(manifest):
+    manifest["libraries"]["jax"] = "0.0.1"
+
+
+def in_train(**words):
+    return lambda manifest: manifest["stages"]["train"].update(words)
+
+
+@pytest.mark.parametrize(
+    ("edit", "claim", "holds"),
+    [
+        (lambda m: m.update(processor="Z80"), "made with", None),
+        (in_libraries, "made with", None),
+        (lambda m: m.update(commit="0" * 40, dirty=False), "made with", None),
+        (lambda m: m.update(commit="HEAD", dirty=False), "made with", False),
+        (lambda m: m.update(commit=None, dirty=False), "made with", False),
+        (lambda m: m.update(commit="0" * 40, dirty="no"), "made with", False),
+        (lambda m: m.update(host="evil.example"), "manifest", False),
+        (lambda m: m.pop("seed"), "manifest", False),
+        (in_train(pages=[]), "stages", False),
+        (in_train(extra="x"), "stages", False),
+    ],
+)
+def test_invented_circumstances_do_not_hold(copy, edit, claim, holds):
+    other_manifest(copy, edit)
+    found = {c.what: c.holds for c in files(copy)}
+    assert found[claim] is holds, found
+
+
+def test_a_commit_holds_if_package_and_lock_are_still_the_same(tmp_path, monkeypatch):
+    def git(*words):
+        own = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(
+            ["git", "-C", tmp_path, *own, *words], check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    git("init", "-q")
+    for name in ("src/a.py", "requirements.lock", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("one")
+    git("add", "-A")
+    git("commit", "-qm", "one")
+    monkeypatch.setattr(manifest, "ROOT", tmp_path)
+    commit = git("rev-parse", "HEAD")
+    assert as_committed(commit) is True
+    (tmp_path / "README.md").write_text("two")
+    git("commit", "-qam", "two")
+    assert as_committed(commit) is True
+    (tmp_path / "src/a.py").write_text("two")
+    assert as_committed(commit) is False
+    git("commit", "-qam", "three")
+    assert as_committed(commit) is False
+    assert as_committed("1" * 40) is None
+    for word in ("HEAD", "--help", commit[:7], ""):
+        assert as_committed(word) is False
+
+
+def test_nothing_else_lies_where_others_write(copy):
+    for name in (".lock", "notebooks/.ipynb_checkpoints/train-checkpoint.ipynb"):
+        (copy.path / name).parent.mkdir(exist_ok=True)
+        (copy.path / name).write_text("process 17 since 2026-01-01T00:00:00+00:00")
+    assert {c.holds for c in files(copy)} == {True}
+    for name, content in (
+        (".lock", b"process 17 since you ask"),
+        ("notebooks/.ipynb_checkpoints/evil.html", b"<script>"),
+    ):
+        before = (copy.path / name).read_bytes() if (copy.path / name).exists() else None
+        (copy.path / name).write_bytes(content)
+        assert [c.what for c in files(copy) if c.holds is False] == ["no others"]
+        (copy.path / name).unlink()
+        if before is not None:
+            (copy.path / name).write_bytes(before)
+
+
+def test_a_receipt_of_a_run_that_sends_nothing_proves_nothing(copy):
+    (copy.path / "published").mkdir()
+    (copy.path / "published" / "pending.json").write_bytes(copy.read_bytes("constitution.json"))
+    receipt = {"state": "published", "body_sha256": sha256(copy.path / "constitution.json")}
+    finished = copy.read_bytes("manifest.json")
+    copy.write_json("published/receipt.json", sealed(receipt))
+    (copy.path / "manifest.partial.json").unlink()
+    (copy.path / "manifest.json").write_bytes(finished)
+    found = {c.what: c.holds for c in files(copy)}
+    assert found.pop("published/receipt.json") is None
+    assert set(found.values()) == {True}
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null"])
+def test_a_constitution_that_has_no_end_is_not_read(honest, path):
+    told = [str(c) for c in verify(RunFolder(honest), Path(path)) if c.holds is False]
+    assert told == ["FAILS  constitution: cannot be checked: it is no file"]
 
 
 def a_socket(path):

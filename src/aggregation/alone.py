@@ -46,7 +46,8 @@ def alone(path: Path) -> Iterator[Callable[[], bool]]:
 
 def _open(path: Path) -> FileIO:
     while True:
-        file = (path / HELD).open("a+b", buffering=0)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW  # nobody else's file
+        file = FileIO(os.open(path / HELD, flags, 0o644), "a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

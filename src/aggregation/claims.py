@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 import stat
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,12 +17,12 @@ from aggregation.alone import HELD
 from aggregation.errors import AggregationError, InputError
 from aggregation.fingerprint import fingerprints
 from aggregation.folder import RunFolder
-from aggregation.manifest import package, surroundings
+from aggregation.manifest import as_committed, circumstances, package, surroundings
 from aggregation.notebook_source import notebook_source
 from aggregation.params import Params, PlatformSource, Source, load_params
 from aggregation.seal import is_sealed
 from aggregation.sources import read
-from aggregation.stages import handed_on, source_files, wanted
+from aggregation.stages import handed_on, named, source_files, wanted
 from aggregation.whole import sha256
 
 RECEIPTS = {
@@ -36,8 +37,18 @@ FOLDERS = ("data", "model", "evidence", "demographics", "notebooks", "report", "
 FOLDERS += ("published",)
 """Folders of a run; each may be a link to another disk."""
 
-CHECKPOINTS = "notebooks/.ipynb_checkpoints/"
+CHECKPOINT = re.compile(r"notebooks/\.ipynb_checkpoints/[\w-]+-checkpoint\.ipynb")
 """JupyterLab's copies of notebooks that somebody looked at."""
+
+LOCK = re.compile(rb"(process \d+ since [\d:T+-]+)?")
+"""What the process that holds a folder writes; one that was killed leaves it."""
+
+KNOWN = {
+    *("run", "seed", "package", "lock", "python", "commit", "dirty", "processor", "libraries"),
+    *("parameters", "tables", "stages", "sha256"),
+}
+KNOWN_OF_STAGE = {"notebook", "parameters", "input", "outputs", "pages"}
+"""Keys of manifest.json, and of each stage in it."""
 
 T = TypeVar("T")
 
@@ -152,7 +163,7 @@ def _found(path: Path) -> dict[str, int]:
 def files(folder: RunFolder) -> Iterator[Claim]:
     """Claims on files and hashes; every byte of the run is covered by one of them."""
     path = folder.path
-    yield claim("manifest", lambda: _written(folder, "manifest.json"))
+    yield claim("manifest", lambda: _manifest(folder))
     yield claim("times", lambda: _written(folder, "timing.json"))
     manifest = taken("files", lambda: folder.read_json("manifest.json"))
     params = taken("files", lambda: load_params(path / "params.yaml"))
@@ -166,8 +177,9 @@ def files(folder: RunFolder) -> Iterator[Claim]:
     yield claim("notebooks' parameters", lambda: _injected(params, folder, manifest))
     for receipt, body in RECEIPTS.items():
         if (path / receipt).exists() or (path / body).exists():
-            yield claim(receipt, lambda r=receipt, b=body: _receipt(folder, r, b))
+            yield claim(receipt, lambda r=receipt, b=body: _receipt(folder, r, b, params))
     yield claim("package", lambda: _package(manifest))
+    yield claim("made with", lambda: _made_with(manifest))
 
 
 def _written(folder: RunFolder, name: str) -> tuple[bool, str]:
@@ -177,6 +189,12 @@ def _written(folder: RunFolder, name: str) -> tuple[bool, str]:
     if as_written.encode("utf-8") != found or not is_sealed(value):
         return False, f"{name} was changed since it was written"
     return True, f"{name} is as it was written"
+
+
+def _manifest(folder: RunFolder) -> tuple[bool, str]:
+    fine, told = _written(folder, "manifest.json")
+    other = sorted(KNOWN ^ folder.read_json("manifest.json").keys())
+    return (False, f"manifest.json: not what a run notes: {other[0]}") if other else (fine, told)
 
 
 def _hashes(path: Path, manifest: dict[str, Any]) -> tuple[bool, str]:
@@ -199,7 +217,9 @@ def _others(path: Path, manifest: dict[str, Any]) -> tuple[bool, str]:
     known = {"params.yaml", "manifest.json", "timing.json", HELD, *RECEIPTS, *RECEIPTS.values()}
     for record in manifest["stages"].values():
         known |= record["outputs"].keys()
-    strange = [n for n in _found(path) if n not in known and not n.startswith(CHECKPOINTS)]
+    strange = [n for n in _found(path) if n not in known and not CHECKPOINT.fullmatch(n)]
+    if (path / HELD).exists() and not LOCK.fullmatch((path / HELD).read_bytes()):
+        strange.append(HELD)
     if strange:
         return False, f"the run did not make {', '.join(strange)}"
     return True, "there is no file that the run did not make"
@@ -221,6 +241,8 @@ def _chain(params: Params, manifest: dict[str, Any]) -> tuple[bool, str]:
     if missing := [s for s in wanted(params) if s not in stages]:
         return False, f"not done: {', '.join(missing)}"
     for stage, record in stages.items():
+        if record.keys() != KNOWN_OF_STAGE or record["pages"] != list(stages):
+            return False, f"{stage}: manifest.json has other keys, or pages, than a run writes"
         if stage != "ingest" and record["input"] != handed_on(stage, stages):
             return False, f"{stage} read something else than the stages before it made"
     return True, "each read what those before it made"
@@ -262,10 +284,7 @@ def _source(params: Params, folder: RunFolder, manifest: dict[str, Any]) -> tupl
 
 def regular(source: Source) -> None:
     """Raises InputError where the parameters name something as a source that may have no end."""
-    for name in (getattr(source, key, None) for key in ("path", "guidelines")):
-        if not isinstance(name, str):
-            continue
-        at = Path(name).expanduser()
+    for at in named(source):
         for file in at.iterdir() if at.is_dir() else (at,):
             if file.exists() and not (file.is_file() or file.is_dir()):
                 raise InputError(f"the source names {file}, which is no file")
@@ -321,11 +340,14 @@ def _assigned(cell: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _receipt(folder: RunFolder, receipt: str, body: str) -> tuple[bool, str]:
+def _receipt(folder: RunFolder, receipt: str, body: str, params: Params) -> tuple[bool | None, str]:
     """Whether a receipt is as it was written, and its body the one that came or went."""
     fine, told = _written(folder, receipt)
     if fine and sha256(folder.path / body) != folder.read_json(receipt)["body_sha256"]:
         return False, f"{body} is not what it is for"
+    sent = receipt.startswith("published/")
+    if fine and (params.publish.target if sent else params.source.kind) != "platform":
+        return None, f"{told}, by an earlier run: this one asked the platform nothing"
     return fine, told
 
 
@@ -335,3 +357,24 @@ def _package(manifest: dict[str, Any]) -> tuple[bool | None, str]:
     if other:
         return None, f"the run was made with another {' and '.join(other)} than is here"
     return True, f"version {here['package']['version']}, with the lock and Python of the run"
+
+
+def _made_with(manifest: dict[str, Any]) -> tuple[bool | None, str]:
+    """Whether processor, libraries and commit are those that are here."""
+    here, commit, dirty = circumstances(), manifest["commit"], manifest["dirty"]
+    if type(dirty) is not (bool if commit else type(None)):
+        return (
+            False,
+            "a commit is noted without whether there were changes beside it",
+        )
+    if other := [name for name in ("processor", "libraries") if here[name] != manifest[name]]:
+        return None, f"the run was made with another {' and other '.join(other)} than here"
+    words = "the processor and libraries that are here, "
+    if commit is None:
+        return True, f"{words}no commit is noted"
+    if dirty:
+        return True, f"{words}changes beside commit {commit[:12]!r}"
+    same = as_committed(commit) if surroundings()["package"] == manifest["package"] else None
+    if same is None:
+        return None, f"commit {commit[:12]!r} cannot be compared with what is here"
+    return same, f"{words}{'the' if same else 'NOT the'} package and lock of commit {commit[:12]!r}"

@@ -233,7 +233,7 @@ def index(out: str) -> None:
     """
     from aggregation.report.listing import write_listing
 
-    click.echo(f"Runs: {write_listing(Path(out))}")
+    click.echo(f"Runs: {write_listing(Path(out).expanduser())}")
 
 
 @main.command()
@@ -254,7 +254,7 @@ def diff(before: str, after: str, as_json: bool, page: str | None) -> None:
     from aggregation.compare import compare
     from aggregation.report.difference import difference_page
 
-    found = compare(RunFolder(Path(before)), RunFolder(Path(after)))
+    found = compare(*(RunFolder(Path(name).expanduser()) for name in (before, after)))
     told = json.dumps(found.as_json(), indent=2, ensure_ascii=False) if as_json else found.text()
     click.echo(told)
     if page is not None:

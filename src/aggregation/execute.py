@@ -39,6 +39,10 @@ LONGEST_MESSAGE = 5
 
 ROOM = "free some room, or choose another folder with --out"
 
+MEND = (
+    "mend that cell: `make lab` opens the notebooks, and the one that is kept shows how far it came"
+)
+
 REMEDIES = {
     "Errno 28": ROOM,
     "Errno 122": ROOM,
@@ -117,7 +121,9 @@ def _papermill(
     with kernel_manager() as manager:
         papermill.execute_notebook(
             notebook,
-            str(partial).replace("{", "{{").replace("}", "}}"),  # papermill fills in parameters
+            str(partial.absolute())
+            .replace("{", "{{")
+            .replace("}", "}}"),  # papermill fills in parameters
             parameters=given,
             kernel_name="python3",
             kernel_manager_class=manager,
@@ -218,8 +224,7 @@ def _failure(stage: str, error: PapermillExecutionError, watch: _Watch, kept: st
     what = lines or [error.ename]
     if not (isinstance(raised, type) and issubclass(raised, errors.AggregationError)):
         what = [f"{error.ename}: {what[0]}", *what[1:]]
-        remedy = next((r for k, r in REMEDIES.items() if k in what[0]), None)
-        what = [*what, *([remedy] if remedy else [])]
+        what.append(next((r for k, r in REMEDIES.items() if k in what[0]), MEND))
     if len(what) > LONGEST_MESSAGE:
         first, last = what[: LONGEST_MESSAGE - 3], what[-2:]
         what = [*first, f"... and {len(what) - len(first) - 2} lines more", *last]

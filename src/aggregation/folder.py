@@ -228,7 +228,7 @@ def open_run(path: str | Path) -> RunFolder:
 
     Raises RunError, naming the runs that are nearest, if there is no run in it.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
         there, is_run = path.exists(), (path / "params.yaml").is_file()
         if is_run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -42,7 +43,8 @@ def kernel_manager() -> Iterator[type[AsyncKernelManager]]:
                 self._kernel_spec = KernelSpec(argv=words, display_name="Python 3")
 
             async def start_kernel(self, **given: Any) -> None:
-                await super().start_kernel(**given, env=environment(place))
+                silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+                await super().start_kernel(**given, **silent, env=environment(place))
 
         yield Manager
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -47,13 +48,30 @@ def circumstances() -> dict[str, Any]:
     """What else a run is made by: commit, whether what counts differs from it (both null where git
     does not tell), processor, libraries.
     """
-    changed = _git("status", "--porcelain", "--", "src", "notebooks", "requirements.lock")
+    changed = _git(
+        "status",
+        "--porcelain",
+        "--untracked-files=normal",
+        "--",
+        "src",
+        "notebooks",
+        "requirements.lock",
+    )
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": None if changed is None else bool(changed),
         "processor": _processor(),
         "libraries": {name: version(name) for name in LIBRARIES},
     }
+
+
+def as_committed(commit: str) -> bool | None:
+    """Whether package and lock are here as they were in that commit; None: git does not know it."""
+    if not re.fullmatch("[0-9a-f]{40,64}", commit):
+        return False
+    if _git("cat-file", "-e", f"{commit}^{{commit}}") is None:
+        return None
+    return _git("diff", "--quiet", commit, "--", "src", "requirements.lock") is not None
 
 
 def manifest(

@@ -28,6 +28,8 @@ from aggregation.stages import (
     begun,
     clear,
     made_by,
+    missing,
+    named,
     page,
     put_aside,
     source_files,
@@ -76,6 +78,7 @@ def run(
         raise RunError(f"--from {first} comes after --until {until}: there is nothing to run")
     out = Path(out).expanduser()
     folder = RunFolder.of(params.run, out)
+    _check(folder, params)
     with alone(folder.path) as ours:
         try:
             work = _Work(params, folder, str(out), timeout, say)
@@ -84,6 +87,43 @@ def run(
         except OSError as error:
             raise unwritable(folder.path, error) from None
     return folder.path
+
+
+def _check(folder: RunFolder, params: Params) -> None:
+    """Raise RunError where a run would write over, or remove, what no run has made."""
+    path = folder.path
+    try:
+        str(path.absolute()).encode("utf-8")
+    except UnicodeEncodeError:
+        raise RunError(f"{str(path)!a}: is no UTF-8: choose another folder with --out") from None
+    try:
+        others = [p.name for p in sorted(path.iterdir()) if not p.name.startswith(".")]
+    except OSError:  # it is not there; or it cannot be used, and that is said when it is
+        return
+    own = read_manifest(folder) or (path / "data" / "ingest.json").is_file()
+    strange = [name for name in others if name not in ("params.yaml", "source", "published")]
+    if strange and not own:
+        raise RunError(
+            f"{path}: is no run's folder, it holds {strange[0]}: choose another name with "
+            "--set run=..., or another folder with --out"
+        )
+    for at in map(Path.resolve, named(params.source)):
+        own = at.is_relative_to(path.resolve())
+        if own and at.relative_to(path.resolve()).parts[:1] != ("source",):
+            raise RunError(
+                f"the source {at} lies in the run's own folder {path}, which is cleared: "
+                "move it, or choose another name with --set run=..."
+            )
+
+
+def _check_there(params: Params) -> None:
+    """Raise RunError, before anything is changed, where a source is not there."""
+    for at in named(params.source):
+        if not at.exists():
+            raise RunError(
+                f"{at}: there is no such file or folder, seen from {Path.cwd()}: check the "
+                "source's path"
+            )
 
 
 class _Work:
@@ -126,6 +166,8 @@ class _Work:
                     self._keep(stage)
                     self.say(f"{at} skipped: nothing that it depends on has changed")
                     continue
+                if stage == "ingest":
+                    _check_there(self.params)
                 self.say(f"{at}: {why} ..." if stage in self.kept else f"{at} ...")
                 self._begin()
                 if self._stage(stage, at, source, now):
@@ -178,9 +220,6 @@ class _Work:
         for stage in STAGES:
             if stage not in self.done:
                 put_aside(stage, self.kept.get(stage), self.path)
-        if not self.done:
-            for name in ("data", "model", "evidence", "demographics", "notebooks", "report"):
-                shutil.rmtree(self.path / name, ignore_errors=True)  # leftovers of no stage
         self.folder.write_text("params.yaml", dump(self.params))
         self._save()
 
@@ -209,6 +248,11 @@ class _Work:
             self.late = error  # who took part changes no verdict: the constitution goes on
             self.say(f"{at} failed, the others go on")
             return False
+        if lost := missing(stage, self.path):
+            raise RunError(
+                f"the {stage} notebook did not write {lost[0]}: put back the cell that does, or "
+                "get the notebook back with git"
+            )
         if stage == "ingest":
             record = record | {"input": self._as_read(record["input"])}
         self.done[stage] = record | {"outputs": made_by(stage, self.path)}

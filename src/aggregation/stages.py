@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aggregation.notebook_source import declared
-from aggregation.params import Params
+from aggregation.params import Params, Source
 from aggregation.posting import LAST
 from aggregation.whole import sha256
 
@@ -57,14 +57,18 @@ def begun(stage: str, source: bytes, params: Params, path: Path, done: dict[str,
     }
 
 
+def named(source: Source) -> list[Path]:
+    """Files and folders that a source names."""
+    names = (getattr(source, key, None) for key in ("path", "guidelines"))
+    return [Path(name).expanduser() for name in names if isinstance(name, str)]
+
+
 def source_files(params: Params, path: Path) -> dict[str, str]:
     """Name and hash of each file that the source names or sent; none for a simulated one."""
     if params.source.kind == "platform":
         return {"export.json": sha256(path / "source" / "export.json")}
-    named = [getattr(params.source, key, None) for key in ("path", "guidelines")]
     files: list[Path] = []
-    for name in filter(None, named):
-        at = Path(name).expanduser()
+    for at in named(params.source):
         files += sorted(filter(_is_read, at.iterdir())) if at.is_dir() else [at]
     found: dict[str, str] = {}
     for file in files:
@@ -165,10 +169,19 @@ def clear(stage: str, path: Path) -> None:
     names = (*MAKES[stage], *(f"notebooks/{stage}{kind}.ipynb" for kind in kinds), page(stage))
     for name in names:
         at = path / name
-        if at.is_dir() and not at.is_symlink():
+        if at.is_dir() and at.is_symlink():  # to another disk: what is made next goes there too
+            for inner in at.iterdir():
+                shutil.rmtree(inner) if inner.is_dir() else inner.unlink()
+        elif at.is_dir():
             shutil.rmtree(at)
         else:
             at.unlink(missing_ok=True)
+
+
+def missing(stage: str, path: Path) -> list[str]:
+    """What a stage should have made, and has not."""
+    names = [name for name in MAKES[stage] if name != LAST]
+    return [n for n in names if not (any((path / n).glob("*")) or (path / n).is_file())]
 
 
 def put_aside(stage: str, record: Record | None, path: Path) -> None:

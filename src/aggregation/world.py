@@ -118,6 +118,8 @@ def read_body(path: Path) -> Payload:
             raise InputError("a key is there twice")
         return dict(pairs)
 
+    if not path.is_file():  # a pipe or a device may have no end
+        raise InputError("it is no file")
     try:
         return Payload.model_validate(
             json.loads(path.read_bytes().decode("utf-8"), object_pairs_hook=once)

@@ -26,6 +26,9 @@ SECRET = re.compile(
 )
 """Names that look like a secret's. The names in `ratings.values` are the data's, and exempt."""
 
+MOST = 100_000
+"""Values of a parameter file, written out. Aliases of aliases stand for any number."""
+
 TAKE_OUT = "looks like a secret: take it out and put it into the environment"
 
 CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -59,8 +62,6 @@ def load_params(path: str | Path, changes: Sequence[str] = ()) -> Params:
     try:
         params = _validated(Params, values, place)
         json.dumps(params.model_dump(), ensure_ascii=False).encode("utf-8")
-    except RecursionError:
-        raise ParameterError(f"{path}: a YAML alias stands for itself: take it out") from None
     except UnicodeEncodeError:
         half = "half of a surrogate pair (such as \\ud800), which no file can hold"
         raise ParameterError(f"{path}: a text holds {half}: remove it") from None
@@ -145,7 +146,7 @@ def _wants_text(steps: tuple[str, ...], values: dict[str, Any]) -> bool:
 def _parse(text: str, where: str, *, marked: bool = False) -> Any:
     yaml = YAML(typ="rt" if marked else "safe", pure=True)
     try:
-        return yaml.load(text)
+        found = yaml.load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark is not None else ""
@@ -155,6 +156,18 @@ def _parse(text: str, where: str, *, marked: bool = False) -> Any:
         raise ParameterError(f"{where}{line}: {problem}") from None
     except (YAMLError, RecursionError, ValueError) as error:
         raise ParameterError(f"{where}: is no YAML ({type(error).__name__})") from None
+    todo, n = [found], 0
+    while todo and not marked:
+        value, n = todo.pop(), n + 1
+        todo += (
+            value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        )
+        if n > MOST:
+            raise ParameterError(
+                f"{where}: a YAML alias stands for itself, or for more than {MOST:,} values: "
+                "take it out"
+            )
+    return found
 
 
 def _line(marks: Any, loc: tuple[str, ...]) -> int | None:
