@@ -18,7 +18,6 @@ from aggregation.dataset import (
     clean_text,
     column,
     frame,
-    with_about,
 )
 
 WORDS = {"yes": 1.0, "no": 0.0, "skip": None}
@@ -197,10 +196,3 @@ def test_minima_leave_the_largest_table_that_meets_them(rows, per_user, per_guid
     else:
         assert set(cells(got)) == {row[:2] for row in kept}
         assert_conserved(got)
-
-
-def test_about_changes_only_what_is_named():
-    before = built()
-    after = with_about(before, title="T")
-    assert (after.about.title, before.about.title) == ("T", "")
-    assert after.ratings is before.ratings

@@ -112,11 +112,15 @@ def test_a_dataset_says_what_it_holds_and_what_was_dropped(read):
     assert f"{read.ratings['helpful'].mean():.0%} of the ratings" in text
 
 
+def with_about(read, **changes):
+    return dataclasses.replace(read, about=dataclasses.replace(read.about, **changes))
+
+
 def test_a_simulated_dataset_says_so_and_another_does_not(read):
     assert "Simulated: nobody said any of this." in shown(read)
     assert "simulated" in repr(read)
-    real = dataset.with_about(read, simulated=False, origin="a table")
-    assert "imulated" not in shown(dataset.with_about(real, title=""))
+    real = with_about(read, simulated=False, origin="a table")
+    assert "imulated" not in shown(with_about(real, title=""))
     assert "imulated" not in repr(real)
 
 
@@ -147,7 +151,7 @@ def test_a_deliberation_without_anything_in_it_shows_itself():
 
 def test_what_strangers_write_stays_text_and_short(read):
     many = tuple(dataset.Count("ratings", "dropped", HOSTILE * 500, 3) for _ in range(1_000))
-    hostile = dataset.with_about(
+    hostile = with_about(
         dataclasses.replace(read, counts=many), title=HOSTILE * 10_000, origin="&" * 1_000_000
     )
     text = shown(hostile, BOUND)

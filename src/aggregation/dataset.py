@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -403,8 +403,3 @@ def _period(rated_at: pd.Series) -> str:
     """First and last day; empty where no time is known."""
     known = rated_at.dropna()
     return "" if known.empty else f"{known.min():%Y-%m-%d} to {known.max():%Y-%m-%d}"
-
-
-def with_about(dataset: Dataset, **changes: object) -> Dataset:
-    """The dataset with some of its `about` changed."""
-    return replace(dataset, about=replace(dataset.about, **changes))  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,11 +45,11 @@ def payload(constitution: Constitution, parameters: Parameters, ids: Ids) -> Pay
     p = parameters
     return Payload(
         accepted_guideline_ids=list(accepted["guideline_id"]),
-        guideline_scores=_floats(accepted["guideline_id"], accepted["consensus_score"]),
-        guideline_intercepts=_floats(ids.guidelines, p.guideline_intercept),
-        user_intercepts=_floats(ids.users, p.user_intercept),
-        guideline_embeddings=_lists(ids.guidelines, p.guideline_embedding),
-        user_embeddings=_lists(ids.users, p.user_embedding),
+        guideline_scores=_by_id(accepted["guideline_id"], accepted["consensus_score"]),
+        guideline_intercepts=_by_id(ids.guidelines, p.guideline_intercept),
+        user_intercepts=_by_id(ids.users, p.user_intercept),
+        guideline_embeddings=_by_id(ids.guidelines, p.guideline_embedding),
+        user_embeddings=_by_id(ids.users, p.user_embedding),
         mu=float(p.mu),
     )
 
@@ -188,9 +189,6 @@ def topic_paths(topics: pd.DataFrame) -> dict[str, str]:
     return {topic: path(topic) for topic in above}
 
 
-def _floats(keys: pd.Index | pd.Series, values: np.ndarray | pd.Series) -> dict[str, float]:
-    return {str(k): float(v) for k, v in zip(keys, values, strict=True)}
-
-
-def _lists(keys: pd.Index, rows: np.ndarray) -> dict[str, list[float]]:
-    return {str(k): [float(v) for v in row] for k, row in zip(keys, rows, strict=True)}
+def _by_id(keys: pd.Index | pd.Series, values: np.ndarray | pd.Series) -> dict[str, Any]:
+    """Plain floats, or lists of them, by id."""
+    return dict(zip(map(str, keys), np.asarray(values, np.float64).tolist(), strict=True))

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from aggregation import __version__, plots
+from aggregation.cards import many
 from aggregation.constitution import UNDECIDED, Constitution, apart
 from aggregation.dataset import Dataset
 from aggregation.evidence import SIDES, Perspectives, perspectives
@@ -230,21 +231,21 @@ def _doubts(
     n = int((close & alone).sum())
     if n:
         doubts.append(
-            f"{_many(n, 'decision')} would turn on a change of the intercept by less than {CLOSE}: "
+            f"{many(n, 'decision')} would turn on a change of the intercept by less than {CLOSE}: "
             "treat them as close calls."
         )
     if not fit["settled"]:
         doubts.append(
-            f"Fewer than three of {_many(len(fit['starts']), 'start')} of the fit reached the "
+            f"Fewer than three of {many(len(fit['starts']), 'start')} of the fit reached the "
             "lowest loss: a lower one, perhaps with another constitution, may exist."
         )
     other = [b for b in basins if b["gained"] or b["lost"]]
     if other:
-        near, number = other[0], _many(len(other), "other minimum", "other minima")
+        near, number = other[0], many(len(other), "other minimum", "other minima")
         doubts.append(
             f"The fit has {number} that would decide otherwise. The lowest of them, at a loss of "
             f"{near['loss']:.6f} instead of {basins[0]['loss']:.6f}, would accept "
-            f"{_many(near['accepted'], 'guideline')}: {len(near['gained'])} that are not accepted "
+            f"{many(near['accepted'], 'guideline')}: {len(near['gained'])} that are not accepted "
             f"here, without {len(near['lost'])} of those that are. The lowest minimum was taken."
         )
     if fit["n_blocks"] > 1:
@@ -256,17 +257,13 @@ def _doubts(
     thin = [int((accepted[f"n_ratings_{name}"] < rule.min_ratings).sum()) for name in SIDES]
     if any(thin):
         doubts.append(
-            f"{_many(max(thin), 'accepted guideline')} had fewer than {rule.min_ratings} ratings "
+            f"{many(max(thin), 'accepted guideline')} had fewer than {rule.min_ratings} ratings "
             "from one of the two sides: what that side thinks of them is hardly known."
         )
     undecided = int((scores["verdict"] == UNDECIDED).sum())
     if undecided:
         doubts.append(
-            f"{_many(undecided, 'guideline')} got fewer than {rule.min_ratings} ratings and "
+            f"{many(undecided, 'guideline')} got fewer than {rule.min_ratings} ratings and "
             f"{'is' if undecided == 1 else 'are'} undecided, neither accepted nor rejected."
         )
     return doubts
-
-
-def _many(n: int, noun: str, nouns: str = "") -> str:
-    return f"{n} {noun if n == 1 else nouns or noun + 's'}"

@@ -12,29 +12,30 @@ from aggregation.errors import InputError
 from aggregation.sources.json_reader import JsonReader, open_json
 from aggregation.sources.platform_records import REQUIRED, Records, shown
 
-# tree
-
-TREE = {
+TABLES = {
     "topics": {
         "topic_id": ("id", "id"),
         "title": ("text", "title"),
         "description": ("optional", "description"),
-        "parent_id": ("optional", "parent"),
+        "parent_id": ("optional", "parentId"),
     },
     "guidelines": {
         "guideline_id": ("id", "id"),
         "text": ("text", "value"),
-        "topic_id": ("optional", "topic"),
-        "author_id": ("optional", "author_id"),
+        "topic_id": ("optional", "topicId"),
+        "author_id": ("optional", "authorId", "author_id"),
     },
     "ratings": {
         "user_id": ("id", "author_id"),
-        "guideline_id": ("id", "guideline"),
+        "guideline_id": ("id", "guidelineId"),
         "value": ("id", "rating"),
-        "rated_at": ("time", "updated_at", "created_at"),
+        "rated_at": ("time", "updated_at", "updatedAt", "created_at", "createdAt"),
     },
 }
-"""What lies around a record is put into it as `id`, `parent`, `topic`, `guideline`."""
+"""The two forms mix two ways to write names; of fields that only some exports have, both are read.
+What lies around a record of a tree is put into it as `id`, `parentId`, `topicId`, `guidelineId`."""
+
+# tree
 
 TOPIC = ("title", "guidelines", "children")
 """Fields by which a topic of the tree is known."""
@@ -45,7 +46,7 @@ Walk = Iterator["Walk"]
 
 def read_tree(path: Path, choices: Choices, where: str) -> Dataset:
     """Topics within topics, guidelines in topics, ratings in guidelines. Raises InputError."""
-    records = Records(TREE, where, lambda table, place: f"{table} {shown(place)}")
+    records = Records(TABLES, where, lambda table, place: f"{table} {shown(place)}")
     with open_json(path) as json:
         tree = _Tree(json, records, where)
         walks = [tree.topics(None)]
@@ -79,18 +80,18 @@ class _Tree:
                     self._guideline(guideline, topic)
             else:
                 record[key] = self._json.value()
-        self._records.add("topics", record | {"id": topic, "parent": parent}, topic)
+        self._records.add("topics", record | {"id": topic, "parentId": parent}, topic)
 
     def _guideline(self, guideline: str, topic: str) -> None:
         record = {}
         for key in self._json.fields():
             if key == "ratings":
                 for rating in self._members(key, f"ratings of guideline {shown(guideline)}"):
-                    found = self._json.value() | {"id": rating, "guideline": guideline}
+                    found = self._json.value() | {"id": rating, "guidelineId": guideline}
                     self._records.add(key, found, rating)
             else:
                 record[key] = self._json.value()
-        self._records.add("guidelines", record | {"id": guideline, "topic": topic}, guideline)
+        self._records.add("guidelines", record | {"id": guideline, "topicId": topic}, guideline)
 
     def _members(self, table: str, what: str) -> Iterator[str]:
         """Keys of the object that comes next, if any; those of no object are dealt with here."""
@@ -106,28 +107,6 @@ class _Tree:
 
 
 # CSV
-
-TABLES = {
-    "topics": {
-        "topic_id": ("id", "id"),
-        "title": ("text", "title"),
-        "description": ("optional", "description"),
-        "parent_id": ("optional", "parentId"),
-    },
-    "guidelines": {
-        "guideline_id": ("id", "id"),
-        "text": ("text", "value"),
-        "topic_id": ("optional", "topicId"),
-        "author_id": ("optional", "author_id", "authorId"),
-    },
-    "ratings": {
-        "user_id": ("id", "author_id"),
-        "guideline_id": ("id", "guidelineId"),
-        "value": ("id", "rating"),
-        "rated_at": ("time", "updated_at", "updatedAt", "created_at", "createdAt"),
-    },
-}
-"""The files mix two ways to write names; of fields that only some exports have, both are read."""
 
 
 def table_of(cells: pd.DataFrame) -> str | None:
