@@ -100,7 +100,7 @@ class Client:
 
     def __init__(self, service: Service, policy: Policy = DEFAULT) -> None:
         _check(service)
-        self.service, self.policy = service, policy
+        self.service, self.policy, self.url = service, policy, service.url
         self._session = session(f"{service.scheme} {service.key}")
         # A proxy would see a key that is not encrypted; to reach itself this machine needs none.
         self._session.trust_env = service.url.startswith("https:")

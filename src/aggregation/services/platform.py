@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from aggregation.errors import AnswerError, UnknownOutcomeError
 from aggregation.services import setting
-from aggregation.services.http import DEFAULT, Answer, Client, Policy, Service
+from aggregation.services.http import Answer, Client, Service
 
 URLS = {
     "production": "https://api.energize.ai/api/openapi",
@@ -31,26 +31,16 @@ def service(
     )
 
 
-class Platform:
+class Platform(Client):
     """The platform's API. Raises ServiceError."""
-
-    def __init__(self, service: Service, policy: Policy = DEFAULT) -> None:
-        self.url = service.url
-        self._client = Client(service, policy)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *words: object) -> None:
-        self._client.__exit__(*words)
 
     def download_export(self, target: Path, flags: Mapping[str, bool]) -> str:
         """`GET /exports` into the file `target`; returns its sha256."""
-        return self._client.download("exports", _query(flags), target)
+        return self.download("exports", _query(flags), target)
 
     def export(self, flags: Mapping[str, bool]) -> dict[str, Any]:
         """`GET /exports`, parsed."""
-        body = self._client.get("exports", _query(flags))
+        body = self.get("exports", _query(flags))
         try:
             export = json.loads(body, parse_constant=_no_number)
         except (ValueError, RecursionError):
@@ -63,7 +53,7 @@ class Platform:
 
     def post_constitution(self, body: bytes) -> Answer:
         """`POST /constitution`; the platform answers `{"success": true}`."""
-        answer = self._client.post("constitution", body)
+        answer = self.post("constitution", body)
         try:
             success = json.loads(answer.body).get("success")
         except (ValueError, AttributeError, RecursionError):
@@ -78,7 +68,7 @@ class Platform:
 
     def post_demographics(self, body: bytes) -> Answer:
         """`POST /prolific/demographics`."""
-        return self._client.post("prolific/demographics", body, accept="*/*")
+        return self.post("prolific/demographics", body, accept="*/*")
 
 
 def _no_number(word: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Literal
 from urllib.parse import quote
 
 import pandas as pd
@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from aggregation.demographics import Cleaned, Row, body, parse
 from aggregation.errors import AggregationError, AnswerError, RunError
 from aggregation.services import setting
-from aggregation.services.http import DEFAULT, Client, Policy, Service
+from aggregation.services.http import Client, Service
 from aggregation.services.platform import Platform
 
 URL = "https://api.prolific.com/api/v1"
@@ -88,23 +88,13 @@ class Gathered:
         )
 
 
-class Prolific:
+class Prolific(Client):
     """Prolific's API. Raises ServiceError."""
-
-    def __init__(self, service: Service, policy: Policy = DEFAULT) -> None:
-        self.url = service.url
-        self._client = Client(service, policy)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *words: object) -> None:
-        self._client.__exit__(*words)
 
     def studies(self, states: Sequence[str]) -> list[Study]:
         """Studies in any of these states, from all pages, each once."""
         joined = f"({'|'.join(state.lower() for state in states)})"  # as the original asks
-        answer = self._client.get("studies/", {"state": joined, "page_size": PAGE_SIZE})
+        answer = self.get("studies/", {"state": joined, "page_size": PAGE_SIZE})
         found: dict[str, Study] = {}
         while True:
             page = self._page(answer)
@@ -118,16 +108,16 @@ class Prolific:
                     f"Prolific ({self.url}/studies/): a page of the list of studies brings no new "
                     f"study, and names a next page, after {known} studies: try again later"
                 )
-            answer = self._client.get(following)
+            answer = self.get(following)
 
     def demographics(self, study_id: str, endpoint: Endpoint = "successor") -> bytes:
         """The CSV of a study's submissions. Prolific has deprecated one of the two endpoints."""
         study = f"studies/{quote(study_id, safe='')}"
         if endpoint == "deprecated":
-            return self._client.get(f"{study}/export/", accept="text/csv")
+            return self.get(f"{study}/export/", accept="text/csv")
         # always the same filters: Prolific allows two sets of them a study
         filters = b'{"filters": []}'
-        return self._client.post(f"{study}/demographic-export/", filters, accept="text/csv").body
+        return self.post(f"{study}/demographic-export/", filters, accept="text/csv").body
 
     def _page(self, answer: bytes) -> _Page:
         try:
