@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from aggregation import ParameterError, encode, fit, load_params, read
+from aggregation import ParameterError, RunFolder, encode, fit, load_params, read
 from aggregation.batch import plan
 from aggregation.report.listing import write_listing
 
@@ -183,6 +183,31 @@ def processes_of(cwd):
         if process.info["cwd"] == str(cwd) and "aggregation" in words + str(cwd):
             found.append(words)
     return [w for w in found if "aggregation.cli" in w or "ipykernel" in w]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process")
+def test_the_runs_of_a_batch_that_is_killed_end_too(write, tmp_path):
+    process = subprocess.Popen(
+        [COMMAND, "batch", write("a"), write("b"), "-j", "2"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    begun = set()
+    while begun < {"a", "b"}:
+        line = process.stdout.readline()
+        assert line, "it ended"
+        begun |= {line[:1]} if "[1/4] ingest ..." in line else set()
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 60
+    while processes_of(tmp_path):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert not any(RunFolder(tmp_path / "outputs" / run).finished for run in "ab")
+    again = batch(tmp_path, "a.yaml", "b.yaml")
+    assert {run: row[1] for run, row in rows(again).items()} == {"a": "done", "b": "done"}
 
 
 def test_an_interrupted_batch_stops_cleanly_and_goes_on(write, tmp_path):

@@ -24,6 +24,9 @@ from aggregation.manifest import read_manifest
 from aggregation.params import load_params, parse_values
 from aggregation.stages import wanted
 
+BATCH = "AGGREGATION_BATCH"
+"""Tells a run the process of its batch, so that it ends if that is killed."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -182,7 +185,8 @@ class Batch:
                 text=True,
                 encoding="utf-8",
                 errors="replace",
-                env=os.environ | {"PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"},
+                env=os.environ
+                | {"PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1", BATCH: str(os.getpid())},
                 start_new_session=True,
             )
             self.running.add(process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import json
 import os
@@ -59,6 +60,14 @@ def _open_closed_streams() -> None:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _end_with_batch() -> None:
+    """Let Linux end this run if the batch that began it is killed; elsewhere it goes on alone."""
+    from aggregation.batch import BATCH
+
+    if sys.platform == "linux" and os.environ.get(BATCH) == str(os.getppid()):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _say(text: str) -> None:
@@ -142,6 +151,7 @@ def run(
       aggregation run params/demo.yaml --from diagnostics
       aggregation run params/platform.yaml --offline
     """
+    _end_with_batch()
     changes += ("source.offline=true",) if offline else ()
     from aggregation import runs
     from aggregation.posting import LAST

@@ -117,7 +117,7 @@ def _check(folder: RunFolder, params: Params) -> None:
 
 
 def _check_there(params: Params) -> None:
-    """Raise RunError, before anything is changed, where a source is not there."""
+    """Raise RunError, before an earlier run is taken apart, where a source is not there."""
     for at in named(params.source):
         if not at.exists():
             raise RunError(
@@ -166,7 +166,7 @@ class _Work:
                     self._keep(stage)
                     self.say(f"{at} skipped: nothing that it depends on has changed")
                     continue
-                if stage == "ingest":
+                if stage == "ingest" and self.kept:
                     _check_there(self.params)
                 self.say(f"{at}: {why} ..." if stage in self.kept else f"{at} ...")
                 self._begin()
