@@ -41,9 +41,9 @@ class _Group(click.Group):
         except AggregationError as error:
             raise click.ClickException(str(error)) from None
         except KeyboardInterrupt:
-            click.echo(
-                "Stopped. What was done is kept: the same command goes on from there.", err=True
-            )
+            kept = " What was done is kept: the same command goes on from there."
+            runs = ctx.invoked_subcommand in ("run", "batch")
+            click.echo(f"Stopped.{kept if runs else ''}", err=True)
             ctx.exit(130)
 
 
