@@ -18,7 +18,7 @@ import psutil
 import pytest
 from kills import killed_at
 
-from aggregation import RunError, RunFolder, __version__, load_params, runs, simulate
+from aggregation import InputError, RunError, RunFolder, __version__, load_params, runs, simulate
 from aggregation.manifest import package
 from aggregation.notebook_source import notebook_source
 from aggregation.seal import is_sealed
@@ -349,6 +349,14 @@ def test_a_source_within_the_folder_of_its_own_run_is_refused(first, params, tmp
         runs.run(params, changes=[change], out=tmp_path)
     assert (folder / "data" / "export.json").exists()
     assert RunFolder(folder).finished
+
+
+def test_a_source_whose_links_lead_in_a_circle_is_an_error_in_words(again, tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(InputError, match="cannot be read"):
+        again(f"source={{kind: polis, path: '{tmp_path}/a'}}")
+    assert RunFolder(again.folder).finished
 
 
 def test_files_of_somebody_beside_those_of_a_run_stay(again):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shutil
 import time
@@ -107,9 +108,10 @@ def _check(folder: RunFolder, params: Params) -> None:
             f"{path}: is no run's folder, it holds {strange[0]}: choose another name with "
             "--set run=..., or another folder with --out"
         )
-    for at in map(Path.resolve, named(params.source)):
-        own = at.is_relative_to(path.resolve())
-        if own and at.relative_to(path.resolve()).parts[:1] != ("source",):
+    here = os.path.realpath(path)
+    for at in named(params.source):
+        inside = Path(os.path.realpath(at))  # which bears links that lead in a circle
+        if inside.is_relative_to(here) and inside.relative_to(here).parts[:1] != ("source",):
             raise RunError(
                 f"the source {at} lies in the run's own folder {path}, which is cleared: "
                 "move it, or choose another name with --set run=..."
