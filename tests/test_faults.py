@@ -269,7 +269,7 @@ def test_a_run_that_is_told_to_end_leaves_no_kernel(params, tmp_path, number):
     process.send_signal(number)
     assert process.wait(30) == 130
     assert "Stopped. What was done is kept" in process.stderr.read()
-    assert not [k for k in kernels if k.is_running() and k.status() != psutil.STATUS_ZOMBIE]
+    assert psutil.wait_procs(kernels, 10)[1] == []
 
 
 def test_what_the_environment_says_of_results_is_not_heard(monkeypatch):
