@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -56,9 +57,10 @@ def until(process, told):
 def kernels_of(process):
     """The kernels of a run, as soon as there are any."""
     while process.poll() is None:
-        children = psutil.Process(process.pid).children(recursive=True)
-        if kernels := [c for c in children if "ipykernel_launcher" in " ".join(c.cmdline())]:
-            return kernels
+        with suppress(psutil.NoSuchProcess):  # git and others come and go
+            children = psutil.Process(process.pid).children(recursive=True)
+            if kernels := [c for c in children if "ipykernel_launcher" in " ".join(c.cmdline())]:
+                return kernels
         time.sleep(0.02)
     pytest.fail(f"it ended before there was a kernel: {process.stderr.read()}")
 
