@@ -10,7 +10,6 @@ from worlds import assert_conserved, assert_says, attempt, cells, counted
 
 from aggregation import InputError
 from aggregation.dataset import (
-    DEEPEST,
     TABLES,
     Choices,
     Count,
@@ -19,6 +18,7 @@ from aggregation.dataset import (
     column,
     frame,
 )
+from aggregation.topics import DEEPEST
 
 WORDS = {"yes": 1.0, "no": 0.0, "skip": None}
 GUIDELINES = [{"guideline_id": "g1", "text": "x", "author_id": "u1"}, {"guideline_id": "g2"}]

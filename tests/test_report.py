@@ -16,7 +16,7 @@ from prolific_worlds import crowd
 
 from aggregation import RunFolder
 from aggregation.compare import compare
-from aggregation.dataset import DEEPEST, TABLES
+from aggregation.dataset import TABLES
 from aggregation.demographics import clean, counts
 from aggregation.publish import overview
 from aggregation.report.difference import difference_page
@@ -24,6 +24,7 @@ from aggregation.report.index import PEOPLE, _doubts, index_page, write_index
 from aggregation.report.listing import write_listing
 from aggregation.report.pages import _mathml
 from aggregation.runs import run
+from aggregation.topics import DEEPEST
 
 HOSTILE = [
     "<script>window.pwned = 1</script>Be kind",

@@ -17,6 +17,7 @@ import pandas as pd
 
 from aggregation.cards import Card, Shown, many
 from aggregation.errors import InputError
+from aggregation.topics import check_depth
 
 TABLES = {
     "ratings": {"user_id": "str", "guideline_id": "str", "helpful": "float64", "rated_at": "time"},
@@ -32,9 +33,6 @@ TABLES = {
     "topics": {"topic_id": "str", "title": "str", "description": "str", "parent_id": "str"},
 }
 """Columns of each table and what they hold; all but ids, text and helpful may be missing."""
-
-DEEPEST = 50
-"""Topics within topics: a page shows no more, and no deliberation needs them."""
 
 HELPFUL = {"helpful": 1.0, "not_helpful": 0.0}
 """The two words of the platform and their numbers."""
@@ -260,26 +258,7 @@ def _topics(topics: pd.DataFrame, book: _Book, where: str) -> pd.DataFrame:
         topics = topics.assign(parent_id=parent.mask(lost))
     parents = topics["parent_id"].astype(object).where(topics["parent_id"].notna(), None)
     above = dict(zip(topics["topic_id"], parents, strict=True))
-    depth: dict[str | None, int] = {None: 0}
-    for start in above:
-        below: dict[str, None] = {}  # from `start` upwards
-        at = start
-        while at not in depth:
-            if at in below:
-                raise InputError(
-                    f"{where}: topic {start!r} lies within itself (parent_id {at!r}): "
-                    "mend its parent"
-                )
-            below[at] = None
-            at = above[at]
-        for topic in reversed(below):
-            depth[topic] = depth[above[topic]] + 1
-    if (deepest := max(depth.values())) > DEEPEST:
-        topic = next(topic for topic, n in depth.items() if n > DEEPEST)
-        raise InputError(
-            f"{where}: topics lie {deepest:,} deep within each other, {DEEPEST} at most can be "
-            f"shown: mend the parent of topic {topic!r}"
-        )
+    check_depth(above, where)
     return topics
 
 
