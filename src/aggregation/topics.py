@@ -10,23 +10,17 @@ DEEPEST = 50
 
 def check_depth(above: dict[str, str | None], where: str) -> None:
     """Raise InputError where a topic lies within itself or too deep. `above`: topic -> parent."""
-    depth: dict[str | None, int] = {None: 0}
-    for start in above:
-        below: dict[str, None] = {}  # from `start` upwards
-        at = start
-        while at not in depth:
-            if at in below:
+    for topic in above:
+        way = [topic]  # from the topic upwards
+        while (parent := above[way[-1]]) is not None:
+            if parent in way:
                 raise InputError(
-                    f"{where}: topic {start!r} lies within itself (parent_id {at!r}): "
+                    f"{where}: topic {parent!r} lies within itself (parent_id {above[parent]!r}): "
                     "mend its parent"
                 )
-            below[at] = None
-            at = above[at]
-        for topic in reversed(below):
-            depth[topic] = depth[above[topic]] + 1
-    if (deepest := max(depth.values())) > DEEPEST:
-        topic = next(topic for topic, n in depth.items() if n > DEEPEST)
-        raise InputError(
-            f"{where}: topics lie {deepest:,} deep within each other, {DEEPEST} at most can be "
-            f"shown: mend the parent of topic {topic!r}"
-        )
+            way.append(parent)
+            if len(way) > DEEPEST:
+                raise InputError(
+                    f"{where}: topic {topic!r} lies more than {DEEPEST} deep within others, which "
+                    "no page can show: mend its parent"
+                )
