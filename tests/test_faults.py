@@ -501,9 +501,13 @@ def test_the_timeout_is_for_the_whole_stage(notebook, params, tmp_path):
     assert "it took more than 4 seconds" in fails(params, tmp_path, timeout=4)
 
 
-def test_a_notebook_that_exits_early_is_not_taken_for_done(notebook, params, tmp_path):
-    notebook("ingest", "raise SystemExit(0)")
-    assert "the ingest notebook ended before its cell 6" in fails(params, tmp_path)
+@pytest.mark.parametrize("exits", ["raise SystemExit(0)", "import sys; sys.exit(3)", "exit()"])
+def test_a_notebook_that_exits_early_is_not_taken_for_done(notebook, params, tmp_path, exits):
+    notebook("ingest", exits)
+    told = fails(params, tmp_path)
+    assert f"the ingest notebook was stopped in cell 5, '{exits}': it exits" in told
+    assert "Take out what exits (it is kept as" in told
+    assert (tmp_path / "small" / "notebooks" / "ingest.failed.ipynb").is_file()
 
 
 def test_an_error_of_many_lines_is_cut_and_kept(notebook, params, tmp_path):

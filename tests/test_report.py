@@ -20,7 +20,7 @@ from aggregation.dataset import TABLES
 from aggregation.demographics import clean, counts
 from aggregation.publish import overview
 from aggregation.report.difference import difference_page
-from aggregation.report.index import PEOPLE, _doubts, index_page, write_index
+from aggregation.report.index import PEOPLE, _doubts, index_page
 from aggregation.report.listing import write_listing
 from aggregation.report.pages import _mathml
 from aggregation.runs import run
@@ -124,7 +124,7 @@ def pages(tmp_path_factory, hostile, simulated):
     place = tmp_path_factory.mktemp("pages")
     folder = RunFolder(shutil.copytree(simulated, place / "small"))
     folder.write_json(PEOPLE, counts(clean(crowd())).to_dict("records"))
-    write_index(folder)
+    folder.write_text("report/index.html", index_page(folder))
     difference = place / "difference.html"
     difference.write_text(difference_page(compare(RunFolder(hostile), folder)), encoding="utf-8")
     own = (at / "report" / f"{name}.html" for at in (hostile, folder.path) for name in PAGES)

@@ -25,7 +25,7 @@ from aggregation.manifest import as_committed
 from aggregation.params import load_params
 from aggregation.recompute import Point, descend, loss, residual
 from aggregation.repeat import _alone, repeat
-from aggregation.report.index import write_index
+from aggregation.report.index import index_page
 from aggregation.seal import sealed
 from aggregation.stages import MAKES, READS
 from aggregation.verify import verify
@@ -168,7 +168,8 @@ def write_report(folder):
     params = load_params(folder.path / "params.yaml")
     names = ("title", "question", "participants", "attribution")
     words = {name: getattr(params, name) for name in names}
-    write_index(folder, **words, near_misses=params.diagnostics.near_misses)
+    page = index_page(folder, **words, near_misses=params.diagnostics.near_misses)
+    folder.write_text("report/index.html", page)
 
 
 def its_point(folder):

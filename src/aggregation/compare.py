@@ -20,13 +20,13 @@ from ruamel.yaml.error import YAMLError
 
 from aggregation.alike import KEYS, rows, same
 from aggregation.cards import many
-from aggregation.constitution import ACCEPTED
+from aggregation.constitution import ACCEPTED, CONDITIONS
 from aggregation.dataset import clean_text
 from aggregation.errors import RunError
 from aggregation.folder import RunFolder
 from aggregation.manifest import read_manifest
 from aggregation.stages import flat
-from aggregation.verdict_changes import CHANGES, COLUMNS, CONDITIONS, NUMBERS, changes
+from aggregation.verdict_changes import CHANGES, COLUMNS, NUMBERS, changes
 from aggregation.whole import sha256
 
 FIT = {"loss": "objective", "residual": "kkt_residual", "mu": "mu"} | {

@@ -16,6 +16,13 @@ from aggregation.ratings import Ids, Ratings
 
 ACCEPTED, UNDECIDED, REJECTED = "accepted", "undecided", "rejected"
 
+CONDITIONS = {
+    "min_intercept": ("intercept", "more than", 3),
+    "min_ratings": ("n_ratings", "at least", 0),
+    "min_helpful_rate": ("helpful_rate", "at least", 2),
+}
+"""Condition of a rule: the column it reads, how that is to lie, decimals to show at least."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -31,6 +38,12 @@ class Rule:
     """The number of ratings must be at least this."""
     min_helpful_rate: float = 0.8
     """The helpful rate must be at least this."""
+
+    def liked(self, scores: pd.DataFrame) -> pd.Series:
+        """Which rows the number of ratings and the helpful rate alone would accept."""
+        return (scores["n_ratings"] >= self.min_ratings) & (
+            scores["helpful_rate"] >= self.min_helpful_rate
+        )
 
     def __str__(self) -> str:
         return (
@@ -50,18 +63,15 @@ class Condition:
     holds: bool
 
     def __str__(self) -> str:
+        column, needs, decimals = CONDITIONS[self.name]
+        what = column.replace("_", " ")
         if math.isnan(self.value):
-            return "no ratings, so no " + self.name.removeprefix("min_").replace("_", " ")
+            return f"no ratings, so no {what}"
         if self.name == "min_ratings":
             plural = "" if self.value == 1 else "s"
             return f"{self.value:.0f} rating{plural}, needs at least {self.limit:.0f}"
-        what, least = {
-            "min_intercept": ("intercept", "more than"),
-            "min_helpful_rate": ("helpful rate", "at least"),
-        }[self.name]
-        least_digits = 3 if self.name == "min_intercept" else 2
-        value, limit = apart(self.value, self.limit, least_digits), f"{self.limit:g}"
-        return f"{what} {value}, needs {least} {limit}"
+        value = apart(self.value, self.limit, decimals)
+        return f"{what} {value}, needs {needs} {self.limit:g}"
 
 
 @dataclass(frozen=True)
@@ -100,18 +110,15 @@ class Constitution(Shown):
         )
 
     def _card(self) -> Card:
-        verdicts, rule, scores = Counter(v.verdict for v in self.verdicts), self.rule, self.scores
-        liked = (scores["n_ratings"] >= rule.min_ratings) & (
-            scores["helpful_rate"] >= rule.min_helpful_rate
-        )
+        verdicts = Counter(v.verdict for v in self.verdicts)
         failed = Counter(condition.name for v in self.verdicts for condition in v.failed)
         names = {name: name.removeprefix("min_").replace("_", " ") for name in failed}
         return Card(
             "Constitution: "
             + ", ".join(f"{verdicts[v]:,} {v}" for v in (ACCEPTED, UNDECIDED, REJECTED)),
             (
-                ("rule", str(rule)),
-                ("helpful rate alone", f"would accept {liked.sum():,}"),
+                ("rule", str(self.rule)),
+                ("helpful rate alone", f"would accept {self.rule.liked(self.scores).sum():,}"),
                 ("near misses", f"{len(self.near_misses()):,} failed exactly one condition"),
                 (
                     "failed",

@@ -78,7 +78,6 @@ def execute(
         notebooks.mkdir(exist_ok=True)
         _papermill(stage, notebook, partial, given, watch)
         done = nbformat.read(partial, as_version=4)
-        _check_complete(stage, done)
         text = nbformat.writes(_without_traces(done)) + "\n"
         folder.write_text(f"notebooks/{stage}.ipynb", text)
     except PapermillExecutionError as error:
@@ -88,11 +87,10 @@ def execute(
             f"the {stage} notebook was stopped in cell {watch.cell}, {watch.source!r}: it took "
             f"more than {timeout:g} seconds.\nIf it needs them, raise --timeout ({_kept(partial)})"
         ) from None
-    except _TooMuchError:
+    except _StoppedError as error:
         raise RunError(
-            f"the {stage} notebook was stopped in cell {watch.cell}, {watch.source!r}: it showed "
-            f"more than {LONGEST_OUTPUT / 1e6:g} million characters.\n"
-            f"Show less ({_kept(partial)})"
+            f"the {stage} notebook was stopped in cell {watch.cell}, {watch.source!r}: {error} "
+            f"({_kept(partial)})"
         ) from None
     except (RuntimeError, zmq.ZMQError) as error:
         # nbclient's DeadKernelError, a kernel that never answered, a socket that cannot be opened
@@ -139,8 +137,12 @@ def _papermill(
         )
 
 
-class _TooMuchError(Exception):
-    """A notebook printed more than a page can hold."""
+class _StoppedError(Exception):
+    """A notebook that is to go no further: why, and what to do about it."""
+
+
+EXITS = "it exits, and would end before its last cell.\nTake out what exits"
+TOO_MUCH = f"it showed more than {LONGEST_OUTPUT / 1e6:g} million characters.\nShow less"
 
 
 class _Watch:
@@ -166,13 +168,16 @@ class _Watch:
 
     def end(self, cell: Any, cell_index: int, execute_reply: Any) -> None:
         """A cell has been executed."""
-        del execute_reply
+        told = execute_reply["content"]  # `raise SystemExit`, which papermill lets pass; `exit()`
+        asked = [payload["source"] for payload in told.get("payload", [])]
+        if told.get("ename") == "SystemExit" or "ask_exit" in asked:
+            raise _StoppedError(EXITS)
         shown = [o for o in cell.get("outputs", []) if o.output_type != "stream"]
         self.printed += len(
             nbformat.v4.writes_json(nbformat.v4.new_notebook(metadata={"o": shown}))
         )
         if self.printed > LONGEST_OUTPUT:
-            raise _TooMuchError
+            raise _StoppedError(TOO_MUCH)
         self.seconds.append(round(time.monotonic() - self.begun, 3))
         if self.seconds[-1] >= 1:
             self.say(f"cell {cell_index + 1} of {self.cells} done in {self.seconds[-1]:.1f} s")
@@ -185,10 +190,10 @@ class _Meter:
         self.watch, self.file = watch, file
 
     def write(self, text: str) -> None:
-        """Raise _TooMuchError where it is too much."""
+        """Raise _StoppedError where it is too much."""
         self.watch.printed += len(text)
         if self.watch.printed > LONGEST_OUTPUT:
-            raise _TooMuchError
+            raise _StoppedError(TOO_MUCH)
         if self.file is not None:
             self.file.write(text)
 
@@ -231,15 +236,6 @@ def _failure(stage: str, error: PapermillExecutionError, watch: _Watch, kept: st
     shown = [line if len(line) <= 500 else line[:500] + " ..." for line in what]
     cell = f"cell {watch.cell}, {watch.source!r}"
     return "\n".join([*shown, f"(the {stage} notebook stopped in {cell}; {kept})"])
-
-
-def _check_complete(stage: str, notebook: Any) -> None:
-    """Whether every cell ran. A notebook that calls `exit()` ends early, and papermill lets it."""
-    for number, cell in enumerate(notebook.cells, start=1):
-        if cell.cell_type == "code" and cell.source.strip() and not cell.execution_count:
-            raise RunError(
-                f"the {stage} notebook ended before its cell {number}: take out what exits"
-            )
 
 
 def _without_traces(notebook: Any) -> Any:

@@ -183,9 +183,7 @@ def bridging(scores: pd.DataFrame, rule: Rule) -> Picture:
     """Intercept against helpful rate: what bridging accepts, and what a majority alone would."""
     rated = scores[scores["intercept"].notna()]
     accepted = rated["verdict"] == ACCEPTED
-    liked = (rated["helpful_rate"] >= rule.min_helpful_rate) & (
-        rated["n_ratings"] >= rule.min_ratings
-    )
+    liked = rule.liked(rated)
     groups = (
         (~accepted & ~liked, QUIET, "o", "others"),
         (~accepted & liked, NOT_HELPFUL_COLOUR, "D", "helpful rate alone would do"),

@@ -10,14 +10,7 @@ import numpy as np
 import pandas as pd
 
 from aggregation.alike import cells
-from aggregation.constitution import ACCEPTED
-
-CONDITIONS = {
-    "min_intercept": ("intercept", "more than", 3),
-    "min_ratings": ("n_ratings", "at least", 0),
-    "min_helpful_rate": ("helpful_rate", "at least", 2),
-}
-"""Condition of a rule: the column it reads, how that is to lie, decimals to show at least."""
+from aggregation.constitution import ACCEPTED, CONDITIONS
 
 NUMBERS = ("intercept", "helpful_rate", "n_ratings", "consensus_score")
 COLUMNS = ("guideline_id", "verdict", "failed", *NUMBERS)

@@ -1,5 +1,5 @@
 """Report: index.html for everyone, and one page per notebook. No network, no script.
 
-`index.write_index` is called by the publish notebook, `pages.write_page` by the runner (it needs
+`index.index_page` is called by the publish notebook, `pages.write_page` by the runner (it needs
 nbconvert, which takes seconds to import).
 """

@@ -8,16 +8,13 @@ import pandas as pd
 
 from aggregation import __version__
 from aggregation.compare import Comparison, Pair
-from aggregation.constitution import apart
+from aggregation.constitution import CONDITIONS, apart
 from aggregation.dataset import clean_text
 from aggregation.report.environment import TEMPLATES
 from aggregation.verdict_changes import CHANGES
 
 LONGEST = 600
 """Characters of a text that the page shows where the verdict changed."""
-
-DECIMALS = {"intercept": 3, "helpful_rate": 2}
-"""Numbers that a rule has a limit for, and the decimals to show at least."""
 
 
 def difference_page(comparison: Comparison) -> str:
@@ -62,10 +59,15 @@ def _row(row: dict[Any, Any], limits: dict[str, Any]) -> dict[str, Any]:
         "why": [sentence.replace("->", "→") for sentence in row["why"] if sentence not in CHANGES],
     }
     for side in ("before", "after"):
-        for name, least in DECIMALS.items():
-            value, limit = row[f"{name}_{side}"], limits[f"min_{name}"][side]
-            told[f"{name}_{side}"] = "–" if pd.isna(value) else apart(value, limit, least)
-        n, consensus = row[f"n_ratings_{side}"], row[f"consensus_score_{side}"]
-        told[f"n_ratings_{side}"] = "–" if pd.isna(n) else f"{n:,}"
+        for condition, (name, _, decimals) in CONDITIONS.items():
+            value, limit = row[f"{name}_{side}"], limits[condition][side]
+            told[f"{name}_{side}"] = _number(value, limit, decimals)
+        consensus = row[f"consensus_score_{side}"]
         told[f"consensus_score_{side}"] = "–" if pd.isna(consensus) else f"{consensus:.3f}"
     return told
+
+
+def _number(value: float, limit: float, decimals: int) -> str:
+    if pd.isna(value):
+        return "–"
+    return apart(value, limit, decimals) if decimals else f"{value:,}"

@@ -54,27 +54,6 @@ class Topic:
         return len(self.accepted) + sum(child.n_accepted for child in self.children)
 
 
-def write_index(
-    folder: RunFolder,
-    *,
-    title: str = "",
-    question: str = "",
-    participants: str = "",
-    attribution: str = "",
-    near_misses: int = 12,
-) -> None:
-    """Write report/index.html, see `index_page`."""
-    page = index_page(
-        folder,
-        title=title,
-        question=question,
-        participants=participants,
-        attribution=attribution,
-        near_misses=near_misses,
-    )
-    folder.write_text("report/index.html", page)
-
-
 def index_page(
     folder: RunFolder,
     *,
@@ -85,7 +64,7 @@ def index_page(
     attribution: str = "",
     near_misses: int = 12,
 ) -> str:
-    """The report, from the run's files. Empty words fall back to the source's own.
+    """report/index.html, from the run's other files. Empty words fall back to the source's own.
 
     `run` is its name, if the folder's is another one by now.
     """
@@ -197,9 +176,7 @@ def _topics(dataset: Dataset, accepted: list[dict[str, Any]]) -> list[Topic]:
 
 def _majority(constitution: Constitution) -> dict[str, int]:
     """How many guidelines the helpful rate alone would accept, and how many are accepted."""
-    rule, scores = constitution.rule, constitution.scores
-    enough = scores["n_ratings"] >= rule.min_ratings
-    liked = enough & (scores["helpful_rate"] >= rule.min_helpful_rate)
+    liked = constitution.rule.liked(constitution.scores)
     return {"liked": int(liked.sum()), "accepted": len(constitution.accepted)}
 
 
