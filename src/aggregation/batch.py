@@ -64,8 +64,8 @@ def plan(files: Sequence[str], grid: Sequence[str] = (), changes: Sequence[str] 
     for path, values in itertools.product(files, _combinations(grid)):
         try:
             base = load_params(path, changes).run
-            own = [f"{key}={text}" for key, text in values]
-            name = "-".join([base, *(_word(key, text) for key, text in values)])
+            own = [f"{key}={text}" for key, text, _ in values]
+            name = "-".join([base, *(word for *_, word in values)])
             told = (*changes, *own, f"run={name}")  # the file may be changed until its turn comes
             task = Task(name, path, told, tuple(wanted(load_params(path, told))))
         except ParameterError as error:
@@ -85,9 +85,9 @@ def plan(files: Sequence[str], grid: Sequence[str] = (), changes: Sequence[str] 
     return tasks
 
 
-def _combinations(grid: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
-    """Every choice of one value for each key, as (key, value) texts."""
-    axes: dict[str, list[tuple[str, str]]] = {}
+def _combinations(grid: Sequence[str]) -> list[tuple[tuple[str, str, str], ...]]:
+    """Every choice of one value for each key, as texts: key, value, word in the run's name."""
+    axes: dict[str, list[tuple[str, str, str]]] = {}
     for text in grid:
         key, equals, values = text.partition("=")
         key = key.strip()
@@ -97,13 +97,18 @@ def _combinations(grid: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
             )
         if key in axes:
             raise ParameterError(f"--grid {key} is there twice: give all its values at once")
-        axes[key] = [(key, value) for value in parse_values(values, f"--grid {key}")]
+        found = parse_values(values, f"--grid {key}")
+        axes[key] = [(key, *both) for both in zip(found, _words(key, found), strict=True)]
     return list(itertools.product(*axes.values()))
 
 
-def _word(key: str, text: str) -> str:
-    """A key and its value as a part of a run's name."""
-    return re.sub(r"[^\w.-]+", "_", f"{key.rpartition('.')[2]}={text}".strip('"'))
+def _words(key: str, texts: list[str]) -> list[str]:
+    """A key and each of its values as a part of a run's name; of paths what tells them apart."""
+    steps = [text.strip('"').split("/") for text in texts]
+    levels = zip(*(folders for *folders, _ in steps), strict=False)
+    alike = len([*itertools.takewhile(lambda names: len({*names}) == 1, levels)])
+    own = ["/".join(path[alike:]) for path in steps]
+    return [re.sub(r"[^\w.-]+", "_", f"{key.rpartition('.')[2]}={text}") for text in own]
 
 
 class Batch:
