@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -33,6 +34,9 @@ ALWAYS, NEVER = "0", "1e9"
 
 
 def pytest_configure(config):
+    for number in (signal.SIGINT, signal.SIGHUP):  # ignored under nohup, and by all children then
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # which children do not inherit
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         return  # the workers run the tests
     import jax

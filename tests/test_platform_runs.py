@@ -154,7 +154,7 @@ def test_the_raw_export_is_kept_and_a_run_can_be_repeated_without_the_platform(w
         export.write_bytes(content)
 
 
-def test_an_export_outlives_a_platform_that_is_away(world, tmp_path, monkeypatch):
+def test_an_export_outlives_a_platform_that_refuses(world, tmp_path, monkeypatch):
     monkeypatch.setenv("AGGREGATION_PLATFORM_KEY", KEY)
     source = tmp_path / "source"
     shutil.copytree(world["folder"] / "source", source)
@@ -164,8 +164,9 @@ def test_an_export_outlives_a_platform_that_is_away(world, tmp_path, monkeypatch
         return read(given.source, given.ratings, 0, source)
 
     before = everything(source)
-    with pytest.raises(ServiceError):
-        again(base_url="http://127.0.0.1:9")
+    world["server"].fail("exports", "401")
+    with pytest.raises(ServiceError, match="401"):
+        again(base_url=world["server"].url)
     assert everything(source) == before
     assert len(again(offline=True).ratings) > 0
     receipt = source / "receipt.json"

@@ -364,7 +364,6 @@ def test_files_of_somebody_beside_those_of_a_run_stay(again):
     for name in own:
         (again.folder / name).write_text("mine")
     assert again("seed=2")["ingest"]
-    assert again(force=True)
     assert {n: (again.folder / n).read_text() for n in own} == dict.fromkeys(own, "mine")
 
 

@@ -354,6 +354,8 @@ def place_labels(
     their points, `height` apart at least and otherwise as near as least squares allow, so no two
     overlap. A column that would leave the `bounds` is moved inside, by its upper end.
     """
+    from scipy.optimize import isotonic_regression  # takes longer to load than all else here
+
     order = np.lexsort((points[:, 1], points[:, 0]))
     centres = np.empty_like(points, dtype=float)
     left, right = order[: len(order) // 2], order[len(order) // 2 :]
@@ -365,20 +367,8 @@ def place_labels(
             continue
         upward = column[np.argsort(points[column, 1], kind="stable")]
         steps = height * np.arange(len(upward))
-        y = _nondecreasing(points[upward, 1] - steps) + steps
+        y = isotonic_regression(points[upward, 1] - steps).x + steps
         y = y + max(bounds[0] - y[0], 0)
         centres[upward, 0] = x
         centres[upward, 1] = y - max(y[-1] - bounds[1], 0)
     return centres
-
-
-def _nondecreasing(values: np.ndarray) -> np.ndarray:
-    """The nondecreasing sequence nearest to `values` in least squares (pool adjacent violators)."""
-    pools: list[tuple[float, int]] = []
-    for value in values:
-        mean, n = float(value), 1
-        while pools and pools[-1][0] > mean:
-            before, m = pools.pop()
-            mean, n = (before * m + mean * n) / (m + n), m + n
-        pools.append((mean, n))
-    return np.concatenate([np.full(n, mean) for mean, n in pools]) if pools else values

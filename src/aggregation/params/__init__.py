@@ -3,15 +3,12 @@
 from aggregation.params.loading import dump, load_params, parse_values, sections
 from aggregation.params.reference import reference
 from aggregation.params.schema import (
-    DemographicsSection,
-    DiagnosticsSection,
     Params,
     PlatformFileSource,
     PlatformSource,
     PolisSource,
     PublishSection,
     RatingsSection,
-    RuleSection,
     SimulatedSource,
     Source,
     TableSource,
@@ -19,15 +16,12 @@ from aggregation.params.schema import (
 )
 
 __all__ = [
-    "DemographicsSection",
-    "DiagnosticsSection",
     "Params",
     "PlatformFileSource",
     "PlatformSource",
     "PolisSource",
     "PublishSection",
     "RatingsSection",
-    "RuleSection",
     "SimulatedSource",
     "Source",
     "TableSource",
