@@ -164,7 +164,7 @@ def test_an_export_outlives_a_platform_that_refuses(world, tmp_path, monkeypatch
         return read(given.source, given.ratings, 0, source)
 
     before = everything(source)
-    world["server"].fail("exports", "401")
+    monkeypatch.setenv("AGGREGATION_PLATFORM_KEY", "refused")
     with pytest.raises(ServiceError, match="401"):
         again(base_url=world["server"].url)
     assert everything(source) == before
