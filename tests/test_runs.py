@@ -351,6 +351,16 @@ def test_a_source_within_the_folder_of_its_own_run_is_refused(first, params, tmp
     assert RunFolder(folder).finished
 
 
+def test_an_export_that_the_folder_keeps_may_be_the_source_of_its_own_run(first, params, tmp_path):
+    kept = shutil.copytree(first[0], tmp_path / "small") / "source" / "export.json"
+    kept.parent.mkdir()
+    kept.write_text(json.dumps(simulate(3, 30).export))
+    change = f"source={{kind: platform-file, path: '{kept}'}}"
+    folder = RunFolder(runs.run(params, changes=[change], until="ingest", out=tmp_path))
+    assert folder.dataset().users["user_id"].size == 30
+    assert kept.is_file()
+
+
 def test_a_source_whose_links_lead_in_a_circle_is_an_error_in_words(again, tmp_path):
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
