@@ -119,7 +119,7 @@ def forge(folder):
         made = {n: h for s in READS[stage] if s in stages for n, h in stages[s]["outputs"].items()}
         makes = tuple(name for s in READS[stage] for name in MAKES[s])
         if makes:
-            record["input"] = {n: h for n, h in made.items() if n.startswith(makes)}
+            record["input"] = {n: h for n, h in made.items() if n in makes}
     manifest["parameters"] = sha256(folder.path / "params.yaml")
     manifest["tables"] = folder.read_json("data/ingest.json")["tables"]
     folder.write_json("manifest.json", sealed(manifest))

@@ -20,18 +20,11 @@ from aggregation.folder import RunFolder
 from aggregation.manifest import as_committed, circumstances, package, surroundings
 from aggregation.notebook_source import notebook_source
 from aggregation.params import Params, PlatformSource, Source, load_params
+from aggregation.posting import LAST
 from aggregation.seal import is_sealed
 from aggregation.sources import read
-from aggregation.stages import handed_on, named, source_files, wanted
+from aggregation.stages import RECEIPTS, handed_on, named, own, source_files, wanted
 from aggregation.whole import sha256
-
-RECEIPTS = {
-    "source/receipt.json": "source/export.json",
-    "published/receipt.json": "published/pending.json",
-    "published/known.json": "published/constitution.json",
-}
-"""Receipts that outlive runs, sealed, and what each is for: what came from the platform, or went
-there."""
 
 FOLDERS = ("data", "model", "evidence", "demographics", "notebooks", "report", "source")
 FOLDERS += ("published",)
@@ -240,9 +233,14 @@ def _chain(params: Params, manifest: dict[str, Any]) -> tuple[bool, str]:
     stages = manifest["stages"]
     if missing := [s for s in wanted(params) if s not in stages]:
         return False, f"not done: {', '.join(missing)}"
+    if more := [s for s in stages if s not in wanted(params)]:
+        return False, f"the parameters want no {more[0]}"
+    told = {LAST} if params.publish.target == "platform" else set()
     for stage, record in stages.items():
         if record.keys() != KNOWN_OF_STAGE or record["pages"] != list(stages):
             return False, f"{stage}: manifest.json has other keys, or pages, than a run writes"
+        if record["outputs"].keys() != {*own(stage)} - ({LAST} - told):
+            return False, f"{stage}: manifest.json lists other files than the stage makes"
         if stage != "ingest" and record["input"] != handed_on(stage, stages):
             return False, f"{stage} read something else than the stages before it made"
     return True, "each read what those before it made"

@@ -23,6 +23,7 @@ from aggregation.params import Params, dump, load_params
 from aggregation.seal import is_sealed, sealed
 from aggregation.stages import (
     ASIDE,
+    RECEIPTS,
     STAGES,
     Record,
     asks,
@@ -31,6 +32,7 @@ from aggregation.stages import (
     made_by,
     missing,
     named,
+    own,
     page,
     put_aside,
     source_files,
@@ -101,9 +103,9 @@ def _check(folder: RunFolder, params: Params) -> None:
         others = [p.name for p in sorted(path.iterdir()) if not p.name.startswith(".")]
     except OSError:  # it is not there; or it cannot be used, and that is said when it is
         return
-    own = read_manifest(folder) or (path / "data" / "ingest.json").is_file()
-    strange = [name for name in others if name not in ("params.yaml", "source", "published")]
-    if strange and not own:
+    by_hand = {"about", "tables"} <= folder.read_if_any("data/ingest.json").keys()
+    strange = [name for name in others if name not in ("source", "published")]
+    if strange and not by_hand and not read_manifest(folder):
         raise RunError(
             f"{path}: is no run's folder, it holds {strange[0]}: choose another name with "
             "--set run=..., or another folder with --out"
@@ -145,7 +147,9 @@ class _Work:
         self.timing = self._timing()
         self.changing = False
         self.late: RunError | None = None
-        clear_partial(self.path)
+        others = ("params.yaml", MANIFEST, PARTIAL, TIMING, *RECEIPTS, *RECEIPTS.values())
+        for name in (*others, *(name for stage in STAGES for name in own(stage))):
+            clear_partial(self.path / name)
 
     def go(self, first: str | None, until: str) -> None:
         """Run what has to run up to `until`; keep what holds, beyond it too."""
@@ -214,8 +218,8 @@ class _Work:
         # Before there is a second thread: Ctrl-C while both import can leave both waiting.
         import_module("aggregation.report.pages")
         self.made_with = self.around | circumstances()
-        for record in self.done.values():
-            take_back(record, self.path)  # a run that was stopped may have left it aside
+        for stage, record in self.done.items():
+            take_back(stage, record, self.path)  # a run that was stopped may have left it aside
         self._save()
         (self.path / MANIFEST).unlink(missing_ok=True)
         (self.path / TIMING).unlink(missing_ok=True)
@@ -227,7 +231,7 @@ class _Work:
 
     def _keep(self, stage: str) -> None:
         if self.changing:
-            take_back(self.kept[stage], self.path)
+            take_back(stage, self.kept[stage], self.path)
         self.done[stage] = self.kept[stage]
 
     def _stage(self, stage: str, at: str, source: bytes, record: Record) -> bool:
@@ -304,8 +308,9 @@ class _Work:
             failed.unlink()
         for stage, record in self.done.items():
             found = made_by(stage, self.path)
-            other = sorted(n for n, h in (found | record["outputs"]).items() if found.get(n) != h)
-            other += sorted(found.keys() - record["outputs"].keys())
+            other = [
+                name for name, digest in record["outputs"].items() if found.get(name) != digest
+            ]
             if other or not ours():
                 raise RunError(
                     f"{self.path}: {(other or ['the folder'])[0]} was changed or taken away while "

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from aggregation.dataset import TABLES
 from aggregation.notebook_source import declared
 from aggregation.params import Params, Source
 from aggregation.posting import LAST
@@ -17,14 +19,24 @@ STAGES = ("ingest", "train", "diagnostics", "demographics", "publish")
 """Notebooks of a run, in order; demographics only where the parameters have that section."""
 
 MAKES = {
-    "ingest": ("data",),
-    "train": ("model",),
-    "diagnostics": ("evidence",),
-    "demographics": ("demographics",),
+    "ingest": (*(f"data/{table}.parquet" for table in TABLES), "data/ingest.json"),
+    "train": (
+        *(f"model/{table}.parquet" for table in ("guidelines", "users", "history", "basins")),
+        "model/fit.json",
+    ),
+    "diagnostics": ("evidence/guidelines.parquet", "evidence/summary.json", "evidence/basins.json"),
+    "demographics": ("demographics/counts.json",),
     "publish": ("constitution.json", "constitution.csv", "report/index.html", LAST),
 }
-"""Besides its notebook and its page. What came from the platform (`source/`) and the receipts of
-what went there (`published/`) are no stage's own, and stay."""
+"""Files besides its notebook and its page; all of them but `LAST`, which is for the platform."""
+
+RECEIPTS = {
+    "source/receipt.json": "source/export.json",
+    "published/receipt.json": "published/pending.json",
+    "published/known.json": "published/constitution.json",
+}
+"""Receipts of what came from the platform or went there, and what each is for: they are no stage's
+own, and outlive runs."""
 
 READS = {
     "ingest": (),
@@ -87,7 +99,7 @@ def handed_on(stage: str, done: dict[str, Record]) -> dict[str, str]:
         name: digest
         for earlier in READS[stage]
         for name, digest in done.get(earlier, {"outputs": {}})["outputs"].items()
-        if name.startswith(MAKES[earlier])
+        if name in MAKES[earlier]
     }
 
 
@@ -153,48 +165,42 @@ def page(stage: str) -> str:
     return f"report/{stage}.html"
 
 
+def own(stage: str) -> tuple[str, ...]:
+    """Names of all files that a stage makes."""
+    return (*MAKES[stage], f"notebooks/{stage}.ipynb", page(stage))
+
+
 def made_by(stage: str, path: Path) -> dict[str, str]:
     """Name and hash of every file that a stage has made in the run's folder."""
-    names = (*MAKES[stage], f"notebooks/{stage}.ipynb", page(stage))
-    files: list[Path] = []
-    for name in names:
-        at = path / name
-        files += [p for p in sorted(at.rglob("*")) if p.is_file()] if at.is_dir() else [at]
-    return {f.relative_to(path).as_posix(): sha256(f) for f in files if f.is_file()}
-
-
-def clear(stage: str, path: Path) -> None:
-    """Remove what a stage made, whole or not."""
-    kinds = ("", ".failed", ".partial")
-    names = (*MAKES[stage], *(f"notebooks/{stage}{kind}.ipynb" for kind in kinds), page(stage))
-    for name in names:
-        at = path / name
-        if at.is_dir() and at.is_symlink():  # to another disk: what is made next goes there too
-            for inner in at.iterdir():
-                shutil.rmtree(inner) if inner.is_dir() else inner.unlink()
-        elif at.is_dir():
-            shutil.rmtree(at)
-        else:
-            at.unlink(missing_ok=True)
+    return {name: sha256(path / name) for name in own(stage) if (path / name).is_file()}
 
 
 def missing(stage: str, path: Path) -> list[str]:
     """What a stage should have made, and has not."""
-    names = [name for name in MAKES[stage] if name != LAST]
-    return [n for n in names if not (any((path / n).glob("*")) or (path / n).is_file())]
+    return [n for n in MAKES[stage] if n != LAST and not (path / n).is_file()]
+
+
+def clear(stage: str, path: Path) -> None:
+    """Remove what a stage made, whole or not, and folders that are empty then."""
+    unfinished = (f"notebooks/{stage}.{kind}.ipynb" for kind in ("failed", "partial"))
+    for name in (*own(stage), *unfinished):
+        (path / name).unlink(missing_ok=True)
+        with suppress(OSError):  # something else lies there, or it is a link to another disk
+            (path / name).parent.rmdir()
 
 
 def put_aside(stage: str, record: Record | None, path: Path) -> None:
     """Keep aside what a stage made, as far as it is what its record says; remove the rest."""
-    for name, digest in record["outputs"].items() if record else ():
-        if sha256(path / name) == digest:
+    for name in own(stage):
+        if record and name in record["outputs"] and sha256(path / name) == record["outputs"][name]:
             _move(name, path, path / ASIDE)
     clear(stage, path)
 
 
-def take_back(record: Record, path: Path) -> None:
+def take_back(stage: str, record: Record, path: Path) -> None:
     """Move what is kept aside back to where it was made."""
-    for name, digest in record["outputs"].items():
+    for name in own(stage):
+        digest = record["outputs"].get(name, "")
         if sha256(path / name) != digest and (path / ASIDE / name).exists():
             _move(name, path / ASIDE, path)
 

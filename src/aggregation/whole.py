@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 from aggregation.errors import InputError
@@ -26,9 +27,9 @@ def writing(target: Path) -> Iterator[Path]:
         Path(partial).unlink(missing_ok=True)
 
 
-def clear_partial(path: Path) -> None:
-    """Remove what a process left in the folder `path` that was killed while it wrote."""
-    for left in path.rglob(".*.partial"):
+def clear_partial(target: Path) -> None:
+    """Remove what a process left beside `target` that was killed while it wrote it."""
+    for left in target.parent.glob(f".{escape(target.name)}.????????.partial"):
         left.unlink(missing_ok=True)
 
 
