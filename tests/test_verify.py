@@ -21,7 +21,7 @@ from aggregation import RunFolder, decisions, manifest, recompute, runs
 from aggregation import verify as verifying
 from aggregation.claims import files
 from aggregation.fingerprint import fingerprints
-from aggregation.manifest import as_committed
+from aggregation.manifest import as_committed, circumstances
 from aggregation.params import load_params
 from aggregation.recompute import Point, descend, loss, residual
 from aggregation.repeat import _alone, repeat
@@ -441,9 +441,32 @@ def test_of_a_replay_a_run_leaves_it_open_and_a_constitution_is_the_runs_own(rep
         body[key] = {k: [-x for x in v] for k, v in body[key].items()}
     published.write_text(json.dumps(body))
     assert held_to(folder, published)["model"] is True
-    body["user_intercepts"] = {k: v + 0.01 for k, v in body["user_intercepts"].items()}
+    assert held_to(folder, published)["fit"] is None
+    assert "fit" not in {c.what for c in verify(folder, published, repeated=True)}
+    body["user_intercepts"] = {k: v + 1e-5 for k, v in body["user_intercepts"].items()}
     published.write_text(json.dumps(body))
     assert held_to(folder, published)["model"] is False
+    copy = RunFolder(shutil.copytree(replayed, tmp_path / "small"))
+    table = copy.read_table("model/guidelines.parquet")
+    copy.write_table("model/guidelines.parquet", table.assign(intercept=table["intercept"] + 0.5))
+    forge(copy)
+    body = json.loads((replayed / "constitution.json").read_bytes())
+    body["guideline_intercepts"] = {k: v + 0.5 for k, v in body["guideline_intercepts"].items()}
+    published.write_text(json.dumps(body))
+    found = held_to(copy, published)
+    assert (found["model"], found["run's loss"]) == (True, False)
+
+
+def test_a_fit_that_was_allowed_to_stop_early_holds_if_it_decides_as_its_minimum(tmp_path):
+    early = ("train={starts: 1, max_starts: 1, moves: false, tolerance: 1.0e-4}",)
+    folder = RunFolder(made(tmp_path, "source.n_users=60", *early))
+    assert failures(verify(folder)) == []
+    assert failures(verify(folder, folder.path / "constitution.json")) == []
+    x = its_point(folder)
+    close = folder.constitution().accepted.sort_values("intercept")["guideline_id"].iloc[0]
+    x.intercepts[1][list(read_world(folder).ids[1]).index(close)] -= 0.2
+    remodel(folder, x)
+    assert held_to(folder)["fit"] is False
 
 
 def edited(name, edit):
@@ -484,7 +507,36 @@ def given_other(cells):
     own["source"] = "".join(own["source"]).replace("seed = 7", "seed = 8")
 
 
+def more_starts(fit):
+    """Twice the starts that there were, and what follows from that."""
+    for name in ("starts", "start_kinds", "start_led_in"):
+        fit[name] = 2 * fit[name]
+    for end in fit["basins"]:
+        end["starts"] *= 2
+    losses = np.array(fit["starts"])
+    fit["settled"] = bool((losses <= losses.min() * (1 + 1e-7)).sum() >= 3)
+
+
+def with_column(folder):
+    table = folder.read_table("model/users.parquet")
+    folder.write_table("model/users.parquet", table.assign(email="a@b.c"))
+
+
+def with_comment(folder):
+    folder.write_text("params.yaml", (folder.read_bytes("params.yaml") + b"# certified").decode())
+
+
 LIES = {
+    "starts that were not made": ("search", edited("model/fit.json", more_starts)),
+    "how many minima": ("search", edited("model/fit.json", lambda f: f.update(n_basins=77))),
+    "a minimum that is none": (
+        "other minima",
+        edited("model/fit.json", lambda f: f["basins"][-1].update(converged=False)),
+    ),
+    "a key of the fit": ("numbers", edited("model/fit.json", lambda f: f.update(by="NIST"))),
+    "a key of the data": ("input tables", edited("data/ingest.json", lambda i: i.update(by="us"))),
+    "a column of the model": ("numbers", with_column),
+    "a comment": ("parameters", with_comment),
     "reasons": ("scores and verdicts", retold(reworded)),
     "the order of guidelines": ("scores and verdicts", retold(lambda frame: frame.iloc[::-1])),
     "what minima would accept": (
@@ -602,6 +654,22 @@ def in_libraries(manifest):
     manifest["libraries"]["jax"] = "0.0.1"
 
 
+HERE = circumstances()
+
+
+def with_guests(manifest):
+    """A stage that the parameters do not ask for."""
+    stages = manifest["stages"]
+    made = ("demographics/counts.json", "notebooks/demographics.ipynb", "report/demographics.html")
+    stages["demographics"] = stages["ingest"] | {"outputs": dict.fromkeys(made, "")}
+    for record in stages.values():
+        record["pages"] = list(stages)
+
+
+def with_a_page(manifest):
+    manifest["stages"]["publish"]["outputs"]["report/summary.html"] = "0" * 64
+
+
 def in_train(**words):
     return lambda manifest: manifest["stages"]["train"].update(words)
 
@@ -617,6 +685,10 @@ def in_train(**words):
         (lambda m: m.update(commit="0" * 40, dirty="no"), "made with", False),
         (lambda m: m.update(host="evil.example"), "manifest", False),
         (lambda m: m.pop("seed"), "manifest", False),
+        (lambda m: m.update(commit="v1.0, audited", dirty=True), "made with", False),
+        (lambda m: m.update(lock="0" * 64, commit=HERE["commit"], dirty=False), "made with", None),
+        (with_guests, "stages", False),
+        (with_a_page, "stages", False),
         (in_train(pages=[]), "stages", False),
         (in_train(extra="x"), "stages", False),
     ],
@@ -646,6 +718,7 @@ def test_a_commit_holds_if_package_and_lock_are_still_the_same(tmp_path, monkeyp
     assert as_committed(commit) is True
     (tmp_path / "README.md").write_text("two")
     git("commit", "-qam", "two")
+    (tmp_path / "src/a.py").chmod(0o755)
     assert as_committed(commit) is True
     (tmp_path / "src/a.py").write_text("two")
     assert as_committed(commit) is False

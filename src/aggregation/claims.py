@@ -17,9 +17,9 @@ from aggregation.alone import HELD
 from aggregation.errors import AggregationError, InputError
 from aggregation.fingerprint import fingerprints
 from aggregation.folder import RunFolder
-from aggregation.manifest import as_committed, circumstances, package, surroundings
+from aggregation.manifest import COMMIT, as_committed, circumstances, package, surroundings
 from aggregation.notebook_source import notebook_source
-from aggregation.params import Params, PlatformSource, Source, load_params
+from aggregation.params import Params, PlatformSource, Source, dump, load_params
 from aggregation.posting import LAST
 from aggregation.seal import is_sealed
 from aggregation.sources import read
@@ -162,7 +162,7 @@ def files(folder: RunFolder) -> Iterator[Claim]:
     params = taken("files", lambda: load_params(path / "params.yaml"))
     yield claim("files", lambda: _hashes(path, manifest))
     yield claim("no others", lambda: _others(path, manifest))
-    yield claim("parameters", lambda: _parameters(params, manifest))
+    yield claim("parameters", lambda: _parameters(params, folder, manifest))
     yield claim("stages", lambda: _chain(params, manifest))
     yield claim("input tables", lambda: _tables(folder, manifest))
     yield claim("source", lambda: _source(params, folder, manifest))
@@ -171,6 +171,9 @@ def files(folder: RunFolder) -> Iterator[Claim]:
     for receipt, body in RECEIPTS.items():
         if (path / receipt).exists() or (path / body).exists():
             yield claim(receipt, lambda r=receipt, b=body: _receipt(folder, r, b, params))
+    if params.demographics is not None:
+        told = "as Prolific answered then: nobody can ask the same again"
+        yield Claim("demographics", holds=None, told=told)
     yield claim("package", lambda: _package(manifest))
     yield claim("made with", lambda: _made_with(manifest))
 
@@ -218,7 +221,9 @@ def _others(path: Path, manifest: dict[str, Any]) -> tuple[bool, str]:
     return True, "there is no file that the run did not make"
 
 
-def _parameters(params: Params, manifest: dict[str, Any]) -> tuple[bool, str]:
+def _parameters(
+    params: Params, folder: RunFolder, manifest: dict[str, Any]
+) -> tuple[bool | None, str]:
     given = params.model_dump(mode="json")
     for stage, record in manifest["stages"].items():
         for name, value in record["parameters"].items():
@@ -226,6 +231,10 @@ def _parameters(params: Params, manifest: dict[str, Any]) -> tuple[bool, str]:
                 return False, f"{stage} was run with another {name} than params.yaml has"
     if (manifest["run"], manifest["seed"]) != (params.run, params.seed):
         return False, "run or seed are not those of params.yaml"
+    if dump(params).encode("utf-8") != folder.read_bytes("params.yaml"):
+        if manifest["package"]["sha256"] != package():
+            return None, "this version of the package writes params.yaml otherwise"
+        return False, "params.yaml holds something else than the parameters"
     return True, "every stage was run with those of params.yaml"
 
 
@@ -248,7 +257,10 @@ def _chain(params: Params, manifest: dict[str, Any]) -> tuple[bool, str]:
 
 def _tables(folder: RunFolder, manifest: dict[str, Any]) -> tuple[bool, str]:
     found = fingerprints(folder.dataset())
-    noted = folder.read_json("data/ingest.json")["tables"]
+    told = folder.read_json("data/ingest.json")
+    noted = told["tables"]
+    if told.keys() != {"about", "mu", "tables", "counts"}:
+        return False, "data/ingest.json has other keys than a run writes"
     changed = [n for n in found if not found[n] == noted.get(n) == manifest["tables"].get(n)]
     if changed:
         return False, f"data/ holds other content: {', '.join(changed)}"
@@ -361,10 +373,9 @@ def _made_with(manifest: dict[str, Any]) -> tuple[bool | None, str]:
     """Whether processor, libraries and commit are those that are here."""
     here, commit, dirty = circumstances(), manifest["commit"], manifest["dirty"]
     if type(dirty) is not (bool if commit else type(None)):
-        return (
-            False,
-            "a commit is noted without whether there were changes beside it",
-        )
+        return False, "a commit is noted without whether there were changes beside it"
+    if commit is not None and not COMMIT.fullmatch(commit):
+        return False, "what is noted as the commit is none"
     if other := [name for name in ("processor", "libraries") if here[name] != manifest[name]]:
         return None, f"the run was made with another {' and other '.join(other)} than here"
     words = "the processor and libraries that are here, "
@@ -372,7 +383,8 @@ def _made_with(manifest: dict[str, Any]) -> tuple[bool | None, str]:
         return True, f"{words}no commit is noted"
     if dirty:
         return True, f"{words}changes beside commit {commit[:12]!r}"
-    same = as_committed(commit) if surroundings()["package"] == manifest["package"] else None
+    alike = all(surroundings()[name] == manifest[name] for name in ("package", "lock"))
+    same = as_committed(commit) if alike else None
     if same is None:
         return None, f"commit {commit[:12]!r} cannot be compared with what is here"
     return same, f"{words}{'the' if same else 'NOT the'} package and lock of commit {commit[:12]!r}"

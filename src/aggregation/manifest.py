@@ -22,6 +22,9 @@ from aggregation.whole import sha256
 KINDS = (".py", ".html", ".css", ".j2", ".json")
 """Suffixes of the package's files."""
 
+COMMIT = re.compile("[0-9a-f]{40,64}")
+"""What git calls one; other words could be options."""
+
 LIBRARIES = ("jax", "jaxlib", "numpy", "pandas", "pyarrow", "matplotlib", "papermill")
 
 
@@ -67,11 +70,12 @@ def circumstances() -> dict[str, Any]:
 
 def as_committed(commit: str) -> bool | None:
     """Whether package and lock are here as they were in that commit; None: git does not know it."""
-    if not re.fullmatch("[0-9a-f]{40,64}", commit):
+    if not COMMIT.fullmatch(commit):
         return False
     if _git("cat-file", "-e", f"{commit}^{{commit}}") is None:
         return None
-    return _git("diff", "--quiet", commit, "--", "src", "requirements.lock") is not None
+    modes = ("-c", "core.fileMode=false")  # who may execute a file is no part of its content
+    return _git(*modes, "diff", "--quiet", commit, "--", "src", "requirements.lock") is not None
 
 
 def manifest(
@@ -94,7 +98,17 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
     Reading it wrong only makes stages run again.
     """
     found = (folder.read_if_any(name) for name in (MANIFEST, PARTIAL))
-    return next((one for one in found if is_sealed(one)), {})
+    return next((one for one in found if is_sealed(one) and _is_known(one)), {})
+
+
+def _is_known(found: dict[str, Any]) -> bool:
+    """Whether there is a record of each stage, of the kind that this package writes."""
+    try:
+        records = [*found["stages"].values(), *found.get("aside", {}).values()]
+        kinds = {"notebook": str, "parameters": dict, "input": dict, "outputs": dict}
+        return all(isinstance(one[name], kind) for one in records for name, kind in kinds.items())
+    except (LookupError, TypeError, AttributeError):
+        return False
 
 
 def _processor() -> str:

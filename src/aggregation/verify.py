@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from aggregation import decisions, recompute
+from aggregation import decisions, recompute, stored_fit
 from aggregation.claims import Claim, Given, UnusableError, claim, files, plain, taken
-from aggregation.decisions import SAME_LOSS, SAME_NUMBER, decide, verdicts
+from aggregation.decisions import SAME_LOSS, SAME_NUMBER, SAME_SCORE, decide, verdicts
 from aggregation.folder import RunFolder
 from aggregation.recompute import Point
 from aggregation.world import World, body_point, read_body, read_points, read_world
@@ -29,6 +29,15 @@ WORK = 6_000_000
 
 LARGE = 2_000_000
 """With more ratings there is no search of its own: a start takes ten seconds a million."""
+
+REPLAYED = Claim(
+    "fit",
+    holds=None,
+    told="gradient descent claims no minimum: only --strict, which repeats it, can tell",
+)
+
+TIGHT = 1e-6
+"""A fit whose KKT residual may be larger than this may end above its minimum."""
 
 DIGITS = 3
 """Decimals of the copy of the model from which a descent must come back."""
@@ -50,7 +59,7 @@ def verify(
         if constitution is None:
             yield from _run(world, folder, repeated=repeated)
         else:
-            yield from _other(world, folder, constitution)
+            yield from _other(world, folder, constitution, repeated=repeated)
     except UnusableError as error:
         yield error.claim
 
@@ -60,7 +69,7 @@ def _run(world: World, folder: RunFolder, *, repeated: bool) -> Iterator[Claim]:
     fit = taken("model", lambda: folder.read_json("model/fit.json"))
     points = taken("model", lambda: read_points(world, folder, fit))
     x = points[0]
-    yield claim("numbers", lambda: _numbers(world, fit))
+    yield claim("numbers", lambda: _numbers(world, fit, folder))
     yield claim("loss", lambda: _loss(world, x, fit))
     if world.held is not None:
         yield claim("held", lambda: _held(world, x))
@@ -71,8 +80,7 @@ def _run(world: World, folder: RunFolder, *, repeated: bool) -> Iterator[Claim]:
         yield claim("fit", lambda: _again(world, x))
         yield claim("lowest minimum", lambda: _lowest(world, x, fit))
     elif not repeated:
-        told = "gradient descent claims no minimum: only --strict, which repeats it, can tell"
-        yield Claim("fit", holds=None, told=told)
+        yield REPLAYED
     yield claim("search", lambda: decisions.searched(world, fit))
     found = taken("scores and verdicts", lambda: decide(world, x))
     yield claim("scores and verdicts", lambda: decisions.evidence(found, folder))
@@ -82,7 +90,7 @@ def _run(world: World, folder: RunFolder, *, repeated: bool) -> Iterator[Claim]:
     yield claim("report", lambda: decisions.report(folder))
 
 
-def _other(world: World, folder: RunFolder, path: Path) -> Iterator[Claim]:
+def _other(world: World, folder: RunFolder, path: Path, *, repeated: bool) -> Iterator[Claim]:
     """Claims of a constitution from elsewhere, held against the run's data and rule."""
     body = taken("constitution", lambda: read_body(path))
     x = taken("constitution", lambda: body_point(world, body))
@@ -90,15 +98,26 @@ def _other(world: World, folder: RunFolder, path: Path) -> Iterator[Claim]:
         yield claim("held", lambda: _held(world, x))
     if world.params.train.method == "gradient-descent":
         yield claim("model", lambda: _as_run(world, x, folder))
+        yield claim("run's loss", lambda: _loss(world, x, folder.read_json("model/fit.json")))
+        if not repeated:
+            yield REPLAYED
     else:
         yield claim("certificate", lambda: _certificate(world, x))
+        yield claim("fit", lambda: _again(world, x))
         yield claim("run's loss", lambda: _not_above(world, x, folder))
         yield claim("lowest minimum", lambda: _lowest(world, x))
     yield claim("verdicts", lambda: decisions.decided(decide(world, x), body))
 
 
-def _numbers(world: World, fit: dict[str, Any]) -> tuple[bool, str]:
+def _numbers(world: World, fit: dict[str, Any], folder: RunFolder) -> tuple[bool, str]:
+    """Whether model/ holds what a run writes there, all of it and no more, and of this data."""
     p, train = world.problem, world.params.train
+    (ratings, ids, _), whole = folder.model(), folder.fit()
+    if stored_fit.values(whole, ratings, train.weights()).keys() != fit.keys():
+        return False, "model/fit.json has other keys than a run writes"
+    for name, table in stored_fit.tables(whole, ids).items():
+        if list(table) != list(folder.read_table(f"model/{name}.parquet")):
+            return False, f"model/{name}.parquet has other columns than a run writes"
     found = {
         "n_ratings": len(p.rating),
         "n_users": p.size[0],
@@ -153,9 +172,10 @@ def _certificate(world: World, x: Point, fit: dict[str, Any] | None = None) -> t
 def _again(world: World, x: Point) -> tuple[bool, str]:
     """Whether a descent from a coarse copy of the model comes back to it.
 
-    Where the loss hardly rises in some direction it stops short of it: then decisions count.
+    Where the loss hardly rises in some direction it stops short of it, and where the fit was
+    allowed to stop early it goes further: then decisions count.
     """
-    p = world.problem
+    p, early = world.problem, world.params.train.tolerance > TIGHT
     coarse = recompute.kept(
         Point(
             round(x.mu, DIGITS),
@@ -171,7 +191,8 @@ def _again(world: World, x: Point) -> tuple[bool, str]:
         f"coordinate descent from the model rounded to {DIGITS} decimals ends at {loss:.9f}, "
         f"numbers apart by {apart:.0e}"
     )
-    if not abs(loss / recompute.loss(p, x) - 1) <= SAME_LOSS:
+    above = loss / recompute.loss(p, x) - 1
+    if not (above if early else abs(above)) <= SAME_LOSS:
         return False, told
     if apart <= SAME_NUMBER:
         return True, told
@@ -222,4 +243,4 @@ def _as_run(world: World, x: Point, folder: RunFolder) -> tuple[bool, str]:
     (f, h), (f_own, h_own) = x.embeddings, own.embeddings
     sign = np.where(np.sum(f * f_own, axis=0) + np.sum(h * h_own, axis=0) < 0, -1, 1)
     apart = _apart(Point(x.mu, x.intercepts, (f * sign, h * sign)), own)
-    return apart <= SAME_NUMBER, f"numbers apart from the run's own model by {apart:.0e}"
+    return apart <= SAME_SCORE, f"numbers apart from the run's own model by {apart:.0e}"
