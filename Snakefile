@@ -2,7 +2,7 @@
 #   snakemake --cores 2 --keep-going
 #   snakemake --jobs 50 --executor slurm --retries 2 --config runs="demo nz-tax" options="--force"
 OUT = config.get("out", "outputs")
-RUNS = config["runs"].split() if "runs" in config else glob_wildcards("params/{run}.yaml").run
+RUNS = str(config["runs"]).split() if "runs" in config else glob_wildcards("params/{run,[^/]+}.yaml").run
 
 rule all:
     input: expand(f"{OUT}/.done/{{run}}", run=RUNS)

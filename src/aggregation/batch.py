@@ -64,8 +64,8 @@ def plan(files: Sequence[str], grid: Sequence[str] = (), changes: Sequence[str] 
     for path, values in itertools.product(files, _combinations(grid)):
         try:
             base = load_params(path, changes).run
-            own = [f"{key}={text}" for key, text, _ in values]
-            name = "-".join([base, *(word for *_, word in values)])
+            own = [f"{key}={text}" for key, text in values]
+            name = "-".join([base, *(_word(key, text) for key, text in values)])
             told = (*changes, *own, f"run={name}")  # the file may be changed until its turn comes
             task = Task(name, path, told, tuple(wanted(load_params(path, told))))
         except ParameterError as error:
@@ -77,7 +77,7 @@ def plan(files: Sequence[str], grid: Sequence[str] = (), changes: Sequence[str] 
             continue
         if name in named:
             both = f"{named[name]} and {path} both have" if named[name] != path else f"{path} has"
-            problems.append(f"{both} the run {name!r} more than once: leave one out, or rename it")
+            problems.append(f"{both} the run {name!r} more than once: leave one out")
         named[name] = path
         tasks.append(task)
     if problems:
@@ -85,30 +85,28 @@ def plan(files: Sequence[str], grid: Sequence[str] = (), changes: Sequence[str] 
     return tasks
 
 
-def _combinations(grid: Sequence[str]) -> list[tuple[tuple[str, str, str], ...]]:
-    """Every choice of one value for each key, as texts: key, value, word in the run's name."""
-    axes: dict[str, list[tuple[str, str, str]]] = {}
+def _combinations(grid: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
+    """Every choice of one value for each key, as (key, value) texts."""
+    axes: dict[str, list[tuple[str, str]]] = {}
     for text in grid:
         key, equals, values = text.partition("=")
         key = key.strip()
-        if not equals or not values.strip() or key == "run":
+        if key == "run":
+            raise ParameterError("--grid run: runs of a grid are named after its other values")
+        if not equals or not values.strip():
             raise ParameterError(
                 f"--grid {text}: write it as key=value,value, as in train.starts=8,16"
             )
         if key in axes:
             raise ParameterError(f"--grid {key} is there twice: give all its values at once")
-        found = parse_values(values, f"--grid {key}")
-        axes[key] = [(key, *both) for both in zip(found, _words(key, found), strict=True)]
+        axes[key] = [(key, value) for value in parse_values(values, f"--grid {key}")]
     return list(itertools.product(*axes.values()))
 
 
-def _words(key: str, texts: list[str]) -> list[str]:
-    """A key and each of its values as a part of a run's name; of paths what tells them apart."""
-    steps = [text.strip('"').split("/") for text in texts]
-    levels = zip(*(folders for *folders, _ in steps), strict=False)
-    alike = len([*itertools.takewhile(lambda names: len({*names}) == 1, levels)])
-    own = ["/".join(path[alike:]) for path in steps]
-    return [re.sub(r"[^\w.-]+", "_", f"{key.rpartition('.')[2]}={text}") for text in own]
+def _word(key: str, text: str) -> str:
+    """A key and its value as a part of a run's name; of a path, its names without `..`."""
+    names = [name for name in text.strip('"').split("/") if name not in ("", ".", "..")]
+    return re.sub(r"[^\w.-]+", "_", f"{key.rpartition('.')[2]}={'_'.join(names)}")
 
 
 class Batch:

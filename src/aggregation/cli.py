@@ -220,10 +220,11 @@ def batch(
       aggregation batch params/demo.yaml --grid seed=1,2,3 --grid train.starts=8,16
     """
     from aggregation.batch import Batch, plan, table
-    from aggregation.report.listing import write_listing
+    from aggregation.report.listing import check_place, write_listing
 
     options = ["--until", until, "--timeout", str(timeout), *(["--force"] if force else [])]
     tasks = plan(params, grid, changes)
+    check_place(Path(out).expanduser())
     work = Batch(tasks, out, options, _say)
     outcomes = work.go(jobs or os.cpu_count() or 1)
     _say("\n" + table(outcomes))

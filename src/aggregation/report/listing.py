@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from aggregation.cards import short
-from aggregation.errors import unwritable
+from aggregation.errors import RunError, unwritable
 from aggregation.folder import RunFolder
 from aggregation.report.environment import TEMPLATES
-from aggregation.run_card import UNREADABLE, state, title
+from aggregation.run_card import state, title
+from aggregation.whole import writing
 
 FAILED = "*.failed.ipynb"
 
-LONGEST = 200
-"""Characters of an error that the page shows."""
+OWN = "<h1>Runs</h1>"
+"""What the page holds, and hardly another."""
 
 
 def write_listing(out: Path) -> Path:
     """Write `out`/index.html: every run folder in `out`, by name; return its path.
 
-    Files of a run that cannot be read leave gaps. Raises RunError if the page cannot be written.
+    Files of a run that cannot be read leave gaps. Raises RunError if the page cannot be written,
+    or would take the place of something else.
     """
+    check_place(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         folders = sorted(p for p in out.iterdir() if (p / "params.yaml").is_file())
         page = TEMPLATES.get_template("listing.html").render(
             title="Runs", runs=[_row(RunFolder(folder)) for folder in folders]
         )
-        RunFolder(out).write_text("index.html", page)
+        with writing(out / "index.html") as partial:
+            partial.write_text(page, encoding="utf-8")
     except OSError as error:
         raise unwritable(out, error) from None
     return out / "index.html"
+
+
+def check_place(out: Path) -> None:
+    """Raise RunError where `out` is a run's own folder, or holds another index.html."""
+    if (out / "params.yaml").is_file():
+        raise RunError(f"{out} is a run's folder: give the one that holds it")
+    try:
+        found = (out / "index.html").read_text("utf-8", "replace")
+    except OSError:  # it is not there; or it cannot be used, and that is said when it is
+        return
+    if OWN not in found:
+        raise RunError(f"{out / 'index.html'}: lists no runs: move it, or give another folder")
 
 
 def _row(folder: RunFolder) -> dict[str, Any]:
@@ -59,17 +73,9 @@ def _row(folder: RunFolder) -> dict[str, Any]:
 
 
 def _failed(notebook: Path, run: str) -> dict[str, str]:
-    """The stage whose notebook failed, a link to it, and why, in a line."""
-    why = ""
-    try:
-        for cell in json.loads(notebook.read_text("utf-8"))["cells"]:
-            for output in cell.get("outputs", []):
-                if output["output_type"] == "error":
-                    why = short(str(output["evalue"]).splitlines()[0], LONGEST)
-    except UNREADABLE:
-        why = ""
+    """The stage whose notebook failed, and a link to it. Its error may name a user."""
     link = quote(f"{run}/notebooks/{notebook.name}")
-    return {"stage": notebook.name.partition(".")[0], "link": link, "why": why}
+    return {"stage": notebook.name.partition(".")[0], "link": link}
 
 
 def _number(value: object, form: str) -> str:
