@@ -11,6 +11,7 @@ from aggregation.params import PolisSource, SimulatedSource, TrainSection, dump,
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = "run: a\nsource: {kind: simulated}\n"
+SIMULATED = "source: {{kind: simulated}}\n"
 SECRET = "hunter2"
 
 SAMPLE = """\
@@ -256,6 +257,22 @@ def test_a_secret_given_by_set_is_refused_without_its_value(write, change):
     assert SECRET not in message
 
 
+@pytest.mark.parametrize("address", [f"https://me:{SECRET}@x.org", f"https://x.org/?k={SECRET}"])
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("source: {{kind: platform, base_url: '{}'}}\n", "source.base_url"),
+        (SIMULATED + "publish: {{base_url: '{}'}}\n", "publish.base_url"),
+        (SIMULATED + "demographics: {{prolific_url: '{}'}}\n", "demographics.prolific_url"),
+    ],
+)
+def test_an_address_with_a_secret_in_it_is_refused_without_its_value(write, section, key, address):
+    with pytest.raises(ParameterError) as error:
+        load_params(write("run: a\n" + section.format(address)))
+    assert f"{key}: take name, password and query out of the address" in str(error.value)
+    assert SECRET not in str(error.value)
+
+
 def test_a_secret_never_reaches_the_terminal_nor_the_disk(write, tmp_path):
     command = [sys.executable, "-m", "aggregation.cli", "run", str(write(BASE))]
     command += ["--out", str(tmp_path / "o"), "--set", f"publish={{api_key: {SECRET}}}"]
@@ -299,7 +316,7 @@ def test_set_changes_one_key_and_its_value_is_typed_by_the_schema(write):
     [
         ("2024", "2024"),
         ("007", "007"),
-        ("Tax: what now?", "Tax: what now?"),
+        ("Tax: what now", "Tax: what now"),
         ("[x]", "[x]"),
         ("* & {", "* & {"),
         ('"2024"', "2024"),

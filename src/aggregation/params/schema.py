@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from aggregation.cards import Card
 from aggregation.constitution import Rule
@@ -22,6 +22,14 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+def _without_secrets(address: str | None) -> str | None:
+    if address is not None and set("@?#") & {*address}:
+        raise ValueError(
+            "take name, password and query out of the address: a key comes from the environment"
+        )
+    return address
 
 
 FLAGS = ("topics", "guidelines", "ratings", "users", "mu")
@@ -53,6 +61,7 @@ class PlatformSource(Section):
     """Which of the platform's two addresses; `AGGREGATION_PLATFORM_URL` overrides both."""
     base_url: str | None = None
     """Another address; overrides all."""
+    _address = field_validator("base_url")(_without_secrets)
     topics: bool = True
     """Ask for topics."""
     guidelines: bool = True
@@ -286,6 +295,7 @@ class PublishSection(Section):
     """Which of the platform's two addresses; `AGGREGATION_PLATFORM_URL` overrides both."""
     base_url: str | None = None
     """Another address; overrides all."""
+    _address = field_validator("base_url")(_without_secrets)
     confirm: bool = False
     """Send it. Without, a dry run says what would change."""
     force: bool = False
@@ -326,6 +336,7 @@ class DemographicsSection(Section):
     """Which of the platform's two addresses; `AGGREGATION_PLATFORM_URL` overrides both."""
     base_url: str | None = None
     """Another address of the platform; overrides all."""
+    _address = field_validator("base_url", "prolific_url")(_without_secrets)
     confirm: bool = False
     """Send them. Without, a dry run says how many."""
 
