@@ -352,7 +352,7 @@ def fails(params, tmp_path, **options):
 @pytest.mark.parametrize(
     ("stage", "line", "lost"),
     [
-        ("train", "folder.save_fit(", "model"),
+        ("train", "folder.save_fit(", "model/guidelines.parquet"),
         ("publish", 'folder.write_text("constitution.csv"', "constitution.csv"),
     ],
 )
@@ -506,7 +506,7 @@ def test_a_notebook_that_exits_early_is_not_taken_for_done(notebook, params, tmp
     notebook("ingest", exits)
     told = fails(params, tmp_path)
     assert f"the ingest notebook was stopped in cell 5, '{exits}': it exits" in told
-    assert "Take out what exits (it is kept as" in told
+    assert "or cells after it would not run (it is kept as" in told
     assert (tmp_path / "small" / "notebooks" / "ingest.failed.ipynb").is_file()
 
 

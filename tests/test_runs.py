@@ -21,7 +21,7 @@ from kills import killed_at
 from aggregation import InputError, RunError, RunFolder, __version__, load_params, runs, simulate
 from aggregation.manifest import package
 from aggregation.notebook_source import notebook_source
-from aggregation.seal import is_sealed
+from aggregation.seal import is_sealed, sealed
 from aggregation.whole import sha256
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,12 +89,11 @@ def second(tmp_path_factory, params):
     another."""
     cwd = tmp_path_factory.mktemp("second")
     real = cwd / "disk"
-    for name in AFTER_PUBLISH | {
-        *("notebooks/train.failed.ipynb", "notebooks/train.partial.ipynb"),
-        *("data/old.parquet", "evidence/old.json", "model/deep/old.json"),
-    }:
+    for name in AFTER_PUBLISH | {"notebooks/train.failed.ipynb", "notebooks/train.partial.ipynb"}:
         (real / name).parent.mkdir(parents=True, exist_ok=True)
         (real / name).write_text("of an earlier run")
+    told = {"about": "of an earlier run", "tables": {}}
+    (real / "data" / "ingest.json").write_text(json.dumps(told))
     out = cwd / "a folder 🎉" / "outputs"
     out.mkdir(parents=True)
     (out / "small").symlink_to(real)
@@ -331,14 +330,35 @@ def test_a_source_that_is_not_there_is_told_before_anything_is_changed(first, pa
 
 
 def test_a_folder_that_no_run_made_is_left_alone(params, tmp_path):
-    own = ("data/votes.csv", "notebooks/explore.ipynb", "report/thesis.tex", "params.yaml")
-    for name in own:
-        (tmp_path / "small" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "small" / name).write_text("mine")
-    with pytest.raises(RunError, match=r"small: is no run's folder, it holds data: choose another"):
+    others = ("notebooks/explore.ipynb", "report/thesis.tex")
+    for own in (("data/votes.csv", "data/ingest.json", *others), ("params.yaml",)):
+        place = tmp_path / own[0]
+        for name in own:
+            (place / "small" / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / "small" / name).write_text("{}")
+        first = own[0].partition("/")[0]
+        with pytest.raises(RunError, match=f"small: is no run's folder, it holds {first}: choose"):
+            runs.run(params, out=place)
+        assert {n: (place / "small" / n).read_text() for n in own} == dict.fromkeys(own, "{}")
+        assert not (place / "small" / ".lock").exists()
+
+
+@pytest.mark.parametrize(
+    "stages", [5, [], {"ingest": 5}, {"ingest": {"notebook": "", "parameters": {}, "input": {}}}]
+)
+def test_a_manifest_of_another_shape_is_none(params, tmp_path, stages):
+    RunFolder(tmp_path / "small").write_json("manifest.json", sealed({"stages": stages}))
+    with pytest.raises(RunError, match=r"is no run's folder, it holds manifest\.json"):
         runs.run(params, out=tmp_path)
-    assert {n: (tmp_path / "small" / n).read_text() for n in own} == dict.fromkeys(own, "mine")
-    assert not (tmp_path / "small" / ".lock").exists()
+
+
+def test_names_in_a_manifest_do_not_lead_out_of_the_folder(again, tmp_path):
+    (tmp_path / "victim").write_text("mine")
+    manifest = RunFolder(again.folder).read_json("manifest.json")
+    manifest["stages"]["ingest"]["outputs"]["../victim"] = sha256(tmp_path / "victim")
+    RunFolder(again.folder).write_json("manifest.json", sealed(manifest))
+    assert again("seed=2", until="ingest")
+    assert (tmp_path / "victim").read_text() == "mine"
 
 
 def test_a_source_within_the_folder_of_its_own_run_is_refused(first, params, tmp_path):
@@ -370,11 +390,16 @@ def test_a_source_whose_links_lead_in_a_circle_is_an_error_in_words(again, tmp_p
 
 
 def test_files_of_somebody_beside_those_of_a_run_stay(again):
-    own = ("report/notes.md", "notebooks/my-exploration.ipynb", "notes.txt")
+    own = ("report/notes.md", "notebooks/my-exploration.ipynb", "notes.txt", "data/.DS_Store")
+    own += (".big.download.partial", "data/.ratings.parquet.mine.partial")
     for name in own:
         (again.folder / name).write_text("mine")
+    left = again.folder / "data" / ".ratings.parquet.k1ll3d__.partial"
+    left.write_text("half")
     assert again("seed=2")["ingest"]
     assert {n: (again.folder / n).read_text() for n in own} == dict.fromkeys(own, "mine")
+    assert not left.exists()
+    assert not again("seed=2")  # and nothing of it is in the way
 
 
 def test_a_path_that_is_no_utf_8_is_refused_before_anything_runs(params, tmp_path):

@@ -141,7 +141,7 @@ class _StoppedError(Exception):
     """A notebook that is to go no further: why, and what to do about it."""
 
 
-EXITS = "it exits, and would end before its last cell.\nTake out what exits"
+EXITS = "it exits.\nTake out what does, or cells after it would not run"
 TOO_MUCH = f"it showed more than {LONGEST_OUTPUT / 1e6:g} million characters.\nShow less"
 
 
