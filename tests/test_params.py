@@ -191,9 +191,11 @@ def test_a_file_that_holds_no_parameters_is_refused_by_name(write, text, problem
 
 
 def test_a_folder_and_a_missing_file_are_refused_by_name(tmp_path):
-    assert refusal(tmp_path) == f"{tmp_path}: cannot be read (Is a directory)"
+    assert refusal(tmp_path) == f"{tmp_path}: cannot be read (Is a directory): check the path"
     missing = tmp_path / "none.yaml"
-    assert refusal(missing) == f"{missing}: cannot be read (No such file or directory)"
+    assert (
+        refusal(missing) == f"{missing}: cannot be read (No such file or directory): check the path"
+    )
 
 
 @pytest.mark.parametrize(

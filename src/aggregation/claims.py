@@ -97,6 +97,8 @@ def _reason(error: Exception) -> str:
         return f"{error.filename}: {error.strerror or words}"
     if isinstance(error, LookupError):
         return f"{words} is missing"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no UTF-8 text"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     return f"it holds something that no run writes ({words})"

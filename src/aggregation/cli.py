@@ -363,7 +363,9 @@ def _write(file: Path, text: str) -> None:
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise RunError(f"{file}: cannot be written ({error.strerror})") from None
+        raise RunError(
+            f"{file}: cannot be written ({error.strerror}): choose another place"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -44,7 +44,9 @@ def load_params(path: str | Path, changes: Sequence[str] = ()) -> Params:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise ParameterError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise ParameterError(
+            f"{path}: cannot be read ({error.strerror or error}): check the path"
+        ) from None
     except UnicodeDecodeError:
         raise ParameterError(f"{path}: is not UTF-8 text: save it as UTF-8") from None
     values, marks = _parse(text, str(path)), _parse(text, str(path), marked=True)
