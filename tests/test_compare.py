@@ -647,7 +647,7 @@ def test_evidence_of_an_unknown_version_is_refused(first, tmp_path):
 def with_manifest(folder):
     """The folder with a manifest that knows its files, as the runner writes it."""
     names = ("data", "model", "evidence")
-    stages = {n: {"outputs": {}} for n in names}
+    stages = {n: {"notebook": "", "parameters": {}, "input": {}, "outputs": {}} for n in names}
     for name in names:
         for file in sorted((folder.path / name).iterdir()):
             stages[name]["outputs"][f"{name}/{file.name}"] = sha256(file)
