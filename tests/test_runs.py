@@ -390,7 +390,7 @@ def test_a_source_whose_links_lead_in_a_circle_is_an_error_in_words(again, tmp_p
 
 
 def test_files_of_somebody_beside_those_of_a_run_stay(again):
-    own = ("report/notes.md", "notebooks/my-exploration.ipynb", "notes.txt", "data/.DS_Store")
+    own = ("report/notes.md", "notebooks/my.failed.ipynb", "notes.txt", "data/.DS_Store")
     own += (".big.download.partial", "data/.ratings.parquet.mine.partial")
     for name in own:
         (again.folder / name).write_text("mine")

@@ -246,11 +246,11 @@ def _chain(params: Params, manifest: dict[str, Any]) -> tuple[bool, str]:
         return False, f"not done: {', '.join(missing)}"
     if more := [s for s in stages if s not in wanted(params)]:
         return False, f"the parameters want no {more[0]}"
-    told = {LAST} if params.publish.target == "platform" else set()
+    unmade = {LAST} if params.publish.target == "file" else set()
     for stage, record in stages.items():
         if record.keys() != KNOWN_OF_STAGE or record["pages"] != list(stages):
             return False, f"{stage}: manifest.json has other keys, or pages, than a run writes"
-        if record["outputs"].keys() != {*own(stage)} - ({LAST} - told):
+        if record["outputs"].keys() != {*own(stage)} - unmade:
             return False, f"{stage}: manifest.json lists other files than the stage makes"
         if stage != "ingest" and record["input"] != handed_on(stage, stages):
             return False, f"{stage} read something else than the stages before it made"

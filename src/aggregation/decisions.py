@@ -160,10 +160,8 @@ def minima(
             recompute.residual(world.problem, x, world.held),
         )
         apart = abs(loss / end["objective"] - 1), abs(worst - end["kkt_residual"])
-        reached = (
-            worst <= world.params.train.tolerance or replayed
-        )  # which stops by a rule of its own
-        if not all(a <= SAME_LOSS for a in apart) or end["converged"] is not reached:
+        ended = replayed or worst <= world.params.train.tolerance  # a replay by a rule of its own
+        if not all(a <= SAME_LOSS for a in apart) or end["converged"] is not ended:
             return False, f"minimum {number} has loss {loss:.9f} and KKT residual {worst:.1e}"
     number = len(points)
     told = folder.read_table("model/basins.parquet")

@@ -304,8 +304,7 @@ class _Work:
         for stage in STAGES:
             if stage not in self.done:
                 clear(stage, self.path)
-        for failed in (self.path / "notebooks").glob("*.failed.ipynb"):
-            failed.unlink()
+            (self.path / "notebooks" / f"{stage}.failed.ipynb").unlink(missing_ok=True)
         for stage, record in self.done.items():
             found = made_by(stage, self.path)
             other = [
