@@ -213,7 +213,7 @@ def test_the_runs_of_a_batch_that_is_killed_end_too(write, tmp_path):
     process.communicate()
     gone(tmp_path, 60)
     assert not any(RunFolder(tmp_path / "outputs" / run).finished for run in "ab")
-    again = batch(tmp_path, "a.yaml", "b.yaml")
+    again = batch(tmp_path, "a.yaml", "b.yaml", "--until", "ingest")
     assert {run: row[1] for run, row in rows(again).items()} == {"a": "done", "b": "done"}
 
 

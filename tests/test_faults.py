@@ -501,6 +501,12 @@ def test_the_timeout_is_for_the_whole_stage(notebook, params, tmp_path):
     assert "it took more than 4 seconds" in fails(params, tmp_path, timeout=4)
 
 
+def test_a_cell_that_hides_its_errors_is_refused(notebook, params, tmp_path):
+    notebook("ingest", "%%capture\n1 / 0")
+    told = fails(params, tmp_path)
+    assert "was stopped in cell 5, '%%capture': it hides its errors.\nTake out %%capture" in told
+
+
 @pytest.mark.parametrize("exits", ["raise SystemExit(0)", "import sys; sys.exit(3)", "exit()"])
 def test_a_notebook_that_exits_early_is_not_taken_for_done(notebook, params, tmp_path, exits):
     notebook("ingest", exits)
