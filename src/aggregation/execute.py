@@ -142,6 +142,7 @@ class _StoppedError(Exception):
 
 
 EXITS = "it exits.\nTake out what does, or cells after it would not run"
+# IPython's %%capture lets a cell seem to work whatever it raises.
 HIDES = "it hides its errors.\nTake out %%capture"
 TOO_MUCH = f"it showed more than {LONGEST_OUTPUT / 1e6:g} million characters.\nShow less"
 
@@ -166,9 +167,7 @@ class _Watch:
         self.cell, self.begun = cell_index + 1, time.monotonic()
         lines = [line for line in cell.source.splitlines() if line.strip()]
         self.source = (lines or [""])[0][:80]
-        if self.source.startswith(
-            "%%capture"
-        ):  # of IPython: the cell seems to work, whatever it does
+        if self.source.startswith("%%capture"):
             raise _StoppedError(HIDES)
 
     def end(self, cell: Any, cell_index: int, execute_reply: Any) -> None:
