@@ -195,7 +195,6 @@ def gone(cwd, seconds):
         time.sleep(0.05)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process")
 def test_the_runs_of_a_batch_that_is_killed_end_too(write, tmp_path):
     process = subprocess.Popen(
         [COMMAND, "batch", write("a"), write("b"), "-j", "2"],

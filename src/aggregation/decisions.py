@@ -199,7 +199,7 @@ def searched(world: World, fit: dict[str, Any]) -> tuple[bool, str]:
     wrong = {
         "its starts": not losses.min() >= fit["objective"] * (1 - SAME_LOSS)
         or not n == len(losses) == len(fit["start_kinds"]) == len(fit["start_led_in"]),
-        "n_basins": fit["n_basins"] != _apart(losses),
+        "n_basins": fit["n_basins"] != _distinct(losses),
         "settled": fit["settled"] is not settled,
         "how many starts reached a minimum": any(
             end["starts"] != reached(end["objective"]) for end in fit["basins"]
@@ -213,7 +213,7 @@ def searched(world: World, fit: dict[str, Any]) -> tuple[bool, str]:
     return True, f"{words}; {many(fit['n_blocks'], 'block')} in the data"
 
 
-def _apart(losses: np.ndarray) -> int:
+def _distinct(losses: np.ndarray) -> int:
     """How many different minima these are the losses of."""
     lowest: list[float] = []
     for loss in sorted(losses.tolist()):
