@@ -70,7 +70,7 @@ def quality(name: str) -> dict:
 def sweeps(name: str, how: str) -> dict:
     """Sweeps until eight uniform starts are stationary to 1e-6, plain or extrapolated."""
     from aggregation import Parameters, Penalty
-    from aggregation import sweeps as module
+    from aggregation.model import alternating as module
 
     if how == "plain":
         module._extrapolated = lambda state, _: state.image
@@ -91,7 +91,7 @@ def against_original(name: str) -> dict:
     from original import seconds_per_step
 
     from aggregation import Penalty, Settings, fit
-    from aggregation.sweeps import Sweeper
+    from aggregation.model.alternating import Sweeper
 
     ratings, _ = real(name)
     stopped = fit(ratings, settings=Settings(method="gradient-descent"))
@@ -116,7 +116,7 @@ def against_original(name: str) -> dict:
 
 def first_point(ratings):
     """A uniform start, as arrays ending in [1]."""
-    from aggregation.starts import plan
+    from aggregation.model.initialization import plan
 
     point = next(plan(ratings, 1, 0, None)).parameters
     return type(point)(*(np.asarray(x)[..., None] for x in point.arrays()))
@@ -124,7 +124,8 @@ def first_point(ratings):
 
 def first_call(name: str) -> dict:
     """The first fit of a process."""
-    from aggregation import Settings, fit, sweeps
+    from aggregation import Settings, fit
+    from aggregation.model import alternating as sweeps
 
     ratings, _ = real(name)
     eight = Settings(max_starts=8, moves=False)
@@ -147,8 +148,8 @@ def world(users: str, guidelines: str, n: str, folder: str) -> dict:
 def scale(users: str, guidelines: str, n: str) -> dict:
     """Layout, one start to 1e-4, a pass beside the least pass there can be, peak memory."""
     from aggregation import Penalty, Ratings
-    from aggregation.search import LEAD_IN
-    from aggregation.sweeps import Sweeper
+    from aggregation.model.alternating import Sweeper
+    from aggregation.model.multistart import LEAD_IN
 
     with tempfile.TemporaryDirectory() as folder:  # made elsewhere: its memory is not the solver's
         command = [sys.executable, __file__, "--measure", "world", users, guidelines, n, folder]

@@ -13,17 +13,6 @@ ROOT = Path(__file__).resolve().parents[1]
 settings.register_profile("here", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("here")
 
-LONGEST = (
-    *("test_faults", "test_runs", "test_platform_runs", "test_fit", "test_real", "test_verify"),
-    *("test_batch", "test_report", "test_descent", "test_cli", "test_notebooks", "test_recompute"),
-)
-"""Files that begin first, longest first, so that no worker is left alone with one at the end."""
-
-
-def pytest_collection_modifyitems(items):
-    rank = {name: k for k, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
-
 
 # JAX takes two seconds to compile a fit, in every kernel anew. Here it keeps what it compiled, for
 # one session and one worker: this process and module-wide fixtures write; what a single test

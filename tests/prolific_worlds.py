@@ -3,7 +3,7 @@
 import csv
 import io
 
-from aggregation.demographics import clean, parse
+from aggregation.services.demographics import clean, parse
 
 HEADER = [
     "Submission id",

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import aggregation
 from aggregation import load_params, read
 from aggregation.cli import main
-from aggregation.simulate import simulate
+from aggregation.data.simulation import simulate
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = Path(sys.executable).with_name("aggregation")

@@ -6,13 +6,19 @@ These names are what notebooks and analysts use. Figures are in `aggregation.plo
 
 __version__ = "0.1.0"
 
-from aggregation.constitution import Constitution, Rule, Verdict, score, select
-from aggregation.dataset import Dataset
+from aggregation.data.dataset import Dataset
+from aggregation.data.simulation import Simulation, simulate
+from aggregation.decisions.constitution import Constitution, Verdict, select
+from aggregation.decisions.payload import body, changes, guards, payload
+from aggregation.decisions.rules import Rule
+from aggregation.decisions.scores import score, with_unrated
+from aggregation.decisions.table import overview, table
 from aggregation.errors import AggregationError, InputError, ParameterError, RunError
-from aggregation.evidence import basins, by_side, perspectives, with_unrated
-from aggregation.fit import Fit, Refits, fit, refit
-from aggregation.folder import RunFolder, open_run
-from aggregation.model import (
+from aggregation.evidence.minima import basins
+from aggregation.evidence.sides import by_side, perspectives
+from aggregation.model.fit import Fit, fit
+from aggregation.model.multistart import Settings
+from aggregation.model.parameters import (
     ALIGNED,
     COMMUNITY_NOTES,
     Parameters,
@@ -21,15 +27,14 @@ from aggregation.model import (
     loss,
     predict,
 )
+from aggregation.model.ratings import Ids, Ratings, encode
+from aggregation.model.refit import Refits, refit
 from aggregation.params import Params, load_params, sections
-from aggregation.posting import post
-from aggregation.progress import progress
-from aggregation.publish import body, changes, guards, overview, payload, table
-from aggregation.ratings import Ids, Ratings, encode
-from aggregation.search import Settings
-from aggregation.simulate import Simulation, simulate
+from aggregation.report.display import Table
+from aggregation.report.progress import progress
+from aggregation.runs.folder import RunFolder, open_run
+from aggregation.services.delivery import post
 from aggregation.sources import read
-from aggregation.tables import Table
 
 __all__ = [
     "ALIGNED",

@@ -15,8 +15,8 @@ import click
 
 from aggregation import __version__
 from aggregation.errors import AggregationError, ParameterError, RunError
-from aggregation.folder import RunFolder
-from aggregation.stages import STAGES
+from aggregation.runs.folder import RunFolder
+from aggregation.runs.stages import STAGES
 
 
 class _Group(click.Group):
@@ -64,7 +64,7 @@ def _interrupt(*_: object) -> None:
 
 def _end_with_batch() -> None:
     """Let Linux end this run if the batch that began it is killed; elsewhere it goes on alone."""
-    from aggregation.batch import BATCH
+    from aggregation.runs.batch import BATCH
 
     if sys.platform == "linux" and os.environ.get(BATCH) == str(os.getppid()):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
@@ -153,11 +153,11 @@ def run(
     """
     _end_with_batch()
     changes += ("source.offline=true",) if offline else ()
-    from aggregation import runs
-    from aggregation.posting import LAST
+    from aggregation.runs import runner
+    from aggregation.services.delivery import LAST
 
     try:
-        folder = runs.run(
+        folder = runner.run(
             params,
             changes=changes,
             first=first,
@@ -219,8 +219,8 @@ def batch(
       aggregation batch params/demo.yaml --grid train.embedding_penalty=0.01,0.03,0.1
       aggregation batch params/demo.yaml --grid seed=1,2,3 --grid train.starts=8,16
     """
-    from aggregation.batch import Batch, plan, table
-    from aggregation.report.listing import check_place, write_listing
+    from aggregation.report.run_list import check_place, write_listing
+    from aggregation.runs.batch import Batch, plan, table
 
     options = ["--until", until, "--timeout", str(timeout), *(["--force"] if force else [])]
     tasks = plan(params, grid, changes)
@@ -242,7 +242,7 @@ def index(out: str) -> None:
     Example:
       aggregation index outputs/
     """
-    from aggregation.report.listing import write_listing
+    from aggregation.report.run_list import write_listing
 
     click.echo(f"Runs: {write_listing(Path(out).expanduser())}")
 
@@ -262,8 +262,8 @@ def diff(before: str, after: str, as_json: bool, page: str | None) -> None:
       aggregation diff outputs/demo outputs/more-starts
       aggregation diff outputs/demo outputs/more-starts --page diff.html
     """
-    from aggregation.compare import compare
-    from aggregation.report.difference import difference_page
+    from aggregation.report.comparison import difference_page
+    from aggregation.verify.compare import compare
 
     found = compare(*(RunFolder(Path(name).expanduser()) for name in (before, after)))
     told = json.dumps(found.as_json(), indent=2, ensure_ascii=False) if as_json else found.text()
@@ -293,15 +293,15 @@ def verify(ctx: click.Context, run: str, constitution: str | None, strict: bool)
       aggregation verify outputs/demo --strict
       aggregation verify outputs/demo constitution.json
     """
-    from aggregation.folder import open_run
-    from aggregation.verify import verify as check
+    from aggregation.runs.folder import open_run
+    from aggregation.verify.checks import verify as check
 
     folder, found = open_run(run), []
     for claim in check(folder, Path(constitution) if constitution else None, repeated=strict):
         click.echo(str(claim))
         found.append(claim.holds)
     if strict:
-        from aggregation.repeat import repeat
+        from aggregation.verify.rerun import repeat
 
         for claim in repeat(folder):
             click.echo(str(claim))
@@ -352,7 +352,7 @@ def simulate(file: Path, seed: int, users: int) -> None:
       aggregation simulate export.json
       aggregation run params/platform-file.yaml --set source.path=export.json
     """
-    from aggregation.simulate import simulate as plant
+    from aggregation.data.simulation import simulate as plant
 
     export = plant(seed, users).export
     _write(file, json.dumps(export, ensure_ascii=False, indent=1) + "\n")

@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from aggregation.cards import Card
-from aggregation.constitution import Rule
-from aggregation.dataset import HELPFUL, Choices, Dataset
-from aggregation.model import ALIGNED, COMMUNITY_NOTES, Parameters, Penalty, from_tables
-from aggregation.ratings import Ids
-from aggregation.search import Settings
+from aggregation.data.cards import Card
+from aggregation.data.cleaning import Choices
+from aggregation.data.dataset import HELPFUL, Dataset
+from aggregation.decisions.rules import Rule
+from aggregation.model.multistart import Settings
+from aggregation.model.parameters import ALIGNED, COMMUNITY_NOTES, Parameters, Penalty, from_tables
+from aggregation.model.ratings import Ids
 
 
 class Section(BaseModel):

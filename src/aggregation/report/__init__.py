@@ -1,5 +1,4 @@
-"""Report: index.html for everyone, and one page per notebook. No network, no script.
+"""Report: figures, tables and pages.
 
-`index.index_page` is called by the publish notebook, `pages.write_page` by the runner (it needs
-nbconvert, which takes seconds to import).
+Import its modules singly: they load Matplotlib or nbconvert.
 """

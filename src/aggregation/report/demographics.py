@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from aggregation.demographics import LEAST
+from aggregation.services.demographics import LEAST
 
 
 def demographics_section(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

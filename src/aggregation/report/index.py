@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aggregation import __version__, plots
-from aggregation.cards import many
-from aggregation.constitution import UNDECIDED, Constitution, apart
-from aggregation.dataset import Dataset
-from aggregation.evidence import SIDES, Perspectives, perspectives
-from aggregation.folder import RunFolder
-from aggregation.publish import table
+from aggregation import __version__
+from aggregation.data.cards import many
+from aggregation.data.dataset import Dataset
+from aggregation.decisions.constitution import UNDECIDED, Constitution
+from aggregation.decisions.rules import apart
+from aggregation.decisions.table import table
+from aggregation.evidence.sides import SIDES, Perspectives, perspectives
+from aggregation.report import figures
 from aggregation.report.demographics import demographics_section
 from aggregation.report.environment import TEMPLATES
-from aggregation.stages import STAGES
+from aggregation.runs.folder import RunFolder
+from aggregation.runs.stages import STAGES
 
 CONDITION = re.compile(r"\[([^\[\]\n]{1,200})\]:\s*")
 """`[condition]:` before a guideline, set off as on the platform's page."""
@@ -100,8 +102,8 @@ def index_page(
         majority=_majority(constitution),
         doubts=_doubts(dataset, constitution, fit, folder.read_json(BASINS)),
         counts=[c for c in dataset.counts if c.n],
-        embedding=plots.embedding(constitution.scores, folder.read_table("model/users.parquet")),
-        bridging=plots.bridging(constitution.scores, constitution.rule),
+        embedding=figures.embedding(constitution.scores, folder.read_table("model/users.parquet")),
+        bridging=figures.bridging(constitution.scores, constitution.rule),
         csv=base64.b64encode(table(constitution, dataset).encode("utf-8-sig")).decode("ascii"),
         stages=[s for s in STAGES if s == "publish" or _is_done(folder, s)],
         demographics=demographics_section(folder.read_json(PEOPLE)) if people.exists() else None,

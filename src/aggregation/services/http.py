@@ -31,9 +31,9 @@ from aggregation.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
+from aggregation.files import writing
 from aggregation.services.address import NOWHERE, loopback, origin, plain
 from aggregation.services.wire import UNDER_WAY, Exchange, session
-from aggregation.whole import writing
 
 REDIRECTS, FOLLOWED = (301, 302, 303, 307, 308), 5
 TOO_MANY, UNAUTHORIZED, FORBIDDEN, FAILED = 429, 401, 403, 500

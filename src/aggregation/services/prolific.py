@@ -10,9 +10,9 @@ from urllib.parse import quote
 import pandas as pd
 from pydantic import BaseModel, Field, ValidationError
 
-from aggregation.demographics import Cleaned, Row, body, parse
 from aggregation.errors import AggregationError, AnswerError, RunError
 from aggregation.services import setting
+from aggregation.services.demographics import Cleaned, Row, body, parse
 from aggregation.services.http import Client, Service
 from aggregation.services.platform import Platform
 

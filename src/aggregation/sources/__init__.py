@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aggregation.dataset import Dataset
+from aggregation.data.dataset import Dataset
+from aggregation.data.simulation import simulate
 from aggregation.params import (
     PlatformFileSource,
     PlatformSource,
@@ -14,8 +15,7 @@ from aggregation.params import (
     Source,
     TableSource,
 )
-from aggregation.simulate import simulate
-from aggregation.sources import platform_file, polis, table
+from aggregation.sources import platform_download, polis, tabular
 
 
 def read(
@@ -29,13 +29,15 @@ def read(
         case PolisSource():
             return polis.read(source, choices)
         case PlatformFileSource():
-            return platform_file.read(source, choices)
+            return platform_download.read(source, choices)
         case PlatformSource():
             from aggregation.sources import platform  # loads requests, for this source alone
 
             return platform.read(source, choices, raw or Path("source"))
         case TableSource():
-            return table.read(source, choices)
+            return tabular.read(source, choices)
         case SimulatedSource():
             export = simulate(seed, source.n_users).export
-            return platform_file.from_export(export, choices, "simulated export", simulated=True)
+            return platform_download.from_export(
+                export, choices, "simulated export", simulated=True
+            )

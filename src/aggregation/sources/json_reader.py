@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from aggregation.errors import InputError
-from aggregation.sources.files import read_text
+from aggregation.sources.readers import read_text
 
 BLOCK = 1 << 20
 """Characters read at once: far more than a record has, far fewer than a file."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aggregation.dataset import Choices, Dataset
+from aggregation.data.cleaning import Choices
+from aggregation.data.dataset import Dataset
 from aggregation.errors import InputError
-from aggregation.folder import RunFolder
+from aggregation.files import is_sealed, sealed, sha256
 from aggregation.params import PlatformSource
-from aggregation.seal import is_sealed, sealed
+from aggregation.runs.folder import RunFolder
 from aggregation.services.platform import Platform, service
 from aggregation.sources.platform_export import read_export
-from aggregation.whole import sha256
 
 EXPORT, RECEIPT = "export.json", "receipt.json"
 

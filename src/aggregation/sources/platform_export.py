@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from aggregation.dataset import About, Choices, Dataset
+from aggregation.data.cleaning import Choices
+from aggregation.data.dataset import About, Dataset
 from aggregation.errors import InputError
 from aggregation.sources.json_reader import open_json
 from aggregation.sources.platform_records import LISTS, Records, shown

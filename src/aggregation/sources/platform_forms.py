@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from aggregation.dataset import About, Choices, Dataset
+from aggregation.data.cleaning import Choices
+from aggregation.data.dataset import About, Dataset
 from aggregation.errors import InputError
 from aggregation.sources.json_reader import JsonReader, open_json
 from aggregation.sources.platform_records import REQUIRED, Records, shown

@@ -12,9 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from aggregation.dataset import About, Choices, Count, Dataset, build, clean_text, frame
+from aggregation.data.cleaning import Choices, build
+from aggregation.data.dataset import About, Count, Dataset, clean_text, frame
 from aggregation.errors import InputError
-from aggregation.sources.files import times
+from aggregation.sources.readers import times
 
 LISTS = ("topics", "guidelines", "ratings", "users")
 

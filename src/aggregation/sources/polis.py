@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from aggregation.dataset import About, Choices, Count, Dataset, build, frame
+from aggregation.data.cleaning import Choices, build
+from aggregation.data.dataset import About, Count, Dataset, frame
 from aggregation.errors import InputError
 from aggregation.params import PolisSource
-from aggregation.sources.files import need, read_csv, read_text, times
+from aggregation.sources.readers import need, read_csv, read_text, times
 
 COMMENTS = "comments.csv"
 LOG = "votes.csv"

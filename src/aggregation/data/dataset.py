@@ -1,0 +1,148 @@
+"""Dataset: a deliberation's tables as read, and how raw tables become one.
+
+Every step that leaves something out or joins rows together is counted; for each table,
+read + added - dropped - merged = kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pandas as pd
+
+from aggregation.data.cards import Card, Shown, many
+
+TABLES = {
+    "ratings": {"user_id": "str", "guideline_id": "str", "helpful": "float64", "rated_at": "time"},
+    "guidelines": {
+        "guideline_id": "str",
+        "text": "str",
+        "topic_id": "str",
+        "author_id": "str",
+        "intercept": "float64",
+        "embedding": "list",
+    },
+    "users": {"user_id": "str", "intercept": "float64", "embedding": "list"},
+    "topics": {"topic_id": "str", "title": "str", "description": "str", "parent_id": "str"},
+}
+"""Columns of each table and what they hold; all but ids, text and helpful may be missing."""
+
+HELPFUL = {"helpful": 1.0, "not_helpful": 0.0}
+"""The two words of the platform and their numbers."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many rows of a table met one fate, and why."""
+
+    table: str
+    action: Literal["read", "added", "dropped", "merged", "kept", "note"]
+    reason: str
+    n: int
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a deliberation besides its tables."""
+
+    title: str = ""
+    description: str = ""
+    origin: str = ""
+    """Where the data comes from, in words for the report."""
+    simulated: bool = False
+
+
+TOLD, MOST_TOLD = ("dropped", "merged", "note", "added"), 6
+"""What a card tells of the counts, in this order, and how many of them at most."""
+
+
+@dataclass(frozen=True, repr=False)
+class Dataset(Shown):
+    """A deliberation. Frames hold the columns of `TABLES`; nothing changes them."""
+
+    ratings: pd.DataFrame
+    guidelines: pd.DataFrame
+    users: pd.DataFrame
+    topics: pd.DataFrame
+    mu: float | None = None
+    """Global intercept of the last published model, where one is known."""
+    about: About = field(default_factory=About)
+    counts: tuple[Count, ...] = ()
+
+    def counts_table(self) -> pd.DataFrame:
+        """The counts as a frame: table, action, reason, n."""
+        return pd.DataFrame([vars(c) for c in self.counts], columns=list(Count.__annotations__))
+
+    def _card(self) -> Card:
+        ratings, about = self.ratings, self.about
+        raters, rated = ratings["user_id"].nunique(), ratings["guideline_id"].nunique()
+        facts = [("title", about.title), ("source", about.origin)]
+        if len(ratings):
+            facts.append(("helpful", f"{ratings['helpful'].mean():.0%} of the ratings"))
+        for name, table, active in (
+            ("users", self.users, raters),
+            ("guidelines", self.guidelines, rated),
+        ):
+            idle = f"{len(table) - active:,} of them without ratings"
+            facts.append((name, f"{len(table):,}, {idle}"))
+        facts += [
+            ("topics", f"{len(self.topics):,}"),
+            ("rated", _period(ratings["rated_at"])),
+            ("earlier model", "" if self.mu is None else f"there is one, mu {self.mu:.3f}"),
+            *self._fates(),
+        ]
+        return Card(
+            f"Dataset: {many(len(ratings), 'rating')} by {many(raters, 'user')} of "
+            f"{many(rated, 'guideline')}",
+            tuple((name, value) for name, value in facts if value),
+            ("simulated: nobody said any of this",) if about.simulated else (),
+            (".ratings", ".guidelines", ".users", ".topics", ".counts_table()"),
+        )
+
+    def _fates(self) -> list[tuple[str, str]]:
+        """What became of rows that are not here as they were read, for the card."""
+        told = [c for action in TOLD for c in self.counts if c.action == action and c.n]
+        fates = [(c.action, f"{c.n:,} {c.table}: {c.reason}") for c in told[:MOST_TOLD]]
+        if len(told) > MOST_TOLD:
+            fates.append(("and", f"{len(told) - MOST_TOLD} more, see counts_table()"))
+        lost = any(c.action in ("dropped", "merged") for c in told)
+        return fates if lost else [("dropped", "nothing" if self.counts else "unknown"), *fates]
+
+
+def frame(table: str, rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
+    """A frame with exactly the columns of `table`; missing cells are null. Texts are cleaned."""
+    columns = TABLES[table]
+    cells = {name: [] for name in columns}
+    for row in rows:
+        for name in columns:
+            cells[name].append(row.get(name))
+    return pd.DataFrame({name: column(values, columns[name]) for name, values in cells.items()})
+
+
+def column(values: Iterable[object], kind: str) -> pd.Series:
+    """One column of the given kind of `TABLES`; None is null."""
+    if kind == "str":
+        return pd.Series([None if v is None else clean_text(str(v)) for v in values], dtype="str")
+    if kind == "time":
+        return pd.to_datetime(pd.Series(list(values), dtype=object), utc=True).astype(
+            "datetime64[ms, UTC]"
+        )
+    return pd.Series(list(values), dtype="float64" if kind == "float64" else object)
+
+
+UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Controls without meaning in a text, and halves of surrogate pairs, which no file can hold."""
+
+
+def clean_text(text: str) -> str:
+    """The text with characters that cannot be shown or stored replaced by U+FFFD."""
+    return UNPRINTABLE.sub("\ufffd", text)
+
+
+def _period(rated_at: pd.Series) -> str:
+    """First and last day; empty where no time is known."""
+    known = rated_at.dropna()
+    return "" if known.empty else f"{known.min():%Y-%m-%d} to {known.max():%Y-%m-%d}"

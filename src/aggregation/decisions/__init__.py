@@ -1,0 +1,1 @@
+"""Decisions: scores, rules, the constitution, and the payload that is published."""

@@ -1,0 +1,1 @@
+"""Evidence: what supports each decision; one module a measure, each ratings and fit -> table."""

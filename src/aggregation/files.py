@@ -1,0 +1,61 @@
+"""Files: atomic writes, file hashes, and JSON that carries its own hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from aggregation.errors import InputError
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[Path]:
+    """A temporary file beside `target`, which becomes it when the block ends without an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(".partial", f".{target.name}.", target.parent)
+    os.close(handle)
+    try:
+        yield Path(partial)
+        Path(partial).chmod(0o644)
+        Path(partial).replace(target)
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def clear_partial(target: Path) -> None:
+    """Remove what a process left beside `target` that was killed while it wrote it."""
+    for left in target.parent.glob(f".{escape(target.name)}.????????.partial"):
+        left.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes, in hex; empty if it is not there.
+
+    Raises InputError if it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return ""
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def sealed(value: dict[str, Any]) -> dict[str, Any]:
+    """The value with `sha256`, the hash of all the rest of it, in whatever order."""
+    rest = {key: v for key, v in value.items() if key != "sha256"}
+    text = json.dumps(rest, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return rest | {"sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()}
+
+
+def is_sealed(value: dict[str, Any]) -> bool:
+    """Whether the seal is there and true."""
+    return sealed(value)["sha256"] == value.get("sha256")

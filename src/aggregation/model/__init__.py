@@ -1,0 +1,4 @@
+"""Model: encoded ratings, parameters, loss, and the solver that fits them.
+
+What needs JAX is imported when a fit begins.
+"""

@@ -1,0 +1,278 @@
+"""Sweeps: exact alternating minimisation, accelerated and compiled, several starts side by side.
+
+A sweep takes the guideline side x = (mu, intercepts, embeddings), solves all users for it, and then
+the guideline side for these users: x -> T(x), and the loss falls. Anderson's extrapolation guesses
+the next x from the last few. docs/method.md derives every formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aggregation.model.block_update import Guess, Terms, fixed_sum, measured, solve
+from aggregation.model.parameters import Array, Parameters, Penalty
+from aggregation.model.ratings import Ratings
+from aggregation.model.sparse_layout import layout, row_sums
+
+SWEEPS_PER_CALL = 100
+"""The most sweeps between two looks from outside."""
+
+RATINGS_PER_CALL = 2e8
+"""As many ratings times starts are swept over between two looks, so that one takes a second."""
+
+MEMORY = 6
+"""Sweeps that the extrapolation looks back on. Measured on the six deliberations of the tests."""
+
+Watch = Callable[[int, np.ndarray, np.ndarray], None]
+"""Called now and then with the number of sweeps, and the losses and residuals [S]."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Rows that keep the values they start from; with any, mu keeps its value too."""
+
+    users: np.ndarray
+    """bool [U]"""
+    guidelines: np.ndarray
+    """bool [G]"""
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Where S starts ended; all float64 NumPy."""
+
+    parameters: Parameters
+    """Arrays ending in [S]."""
+    objective: np.ndarray
+    """[S]"""
+    residual: np.ndarray
+    """[S]: KKT residual, see `fit.Fit`."""
+    history: np.ndarray
+    """[sweeps, S]: lowest loss so far."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _State:
+    """S starts side by side: arrays end in an axis [S]."""
+
+    parameters: Parameters
+    """Users solved for their guideline side."""
+    image: Guess
+    """T(x) of that guideline side."""
+    objective: Array
+    residual: Array
+    steps: Array
+    """int32 [S]: how many differences are remembered; -1 before the first sweep."""
+    change: Array
+    """[P, MEMORY, S]: differences of T(x) - x between the last sweeps."""
+    image_change: Array
+    """[P, MEMORY, S]: differences of T(x)."""
+    sweeps: Array
+    history: Array
+    """[SWEEPS_PER_CALL, S]"""
+
+
+class Sweeper:
+    """Ratings laid out once, to sweep over from many starts. W replicates need S = W starts."""
+
+    def __init__(
+        self,
+        ratings: Ratings,
+        penalty: Penalty,
+        *,
+        weights: np.ndarray | None = None,
+        held: Held | None = None,
+    ) -> None:
+        held = held or Held(np.zeros(ratings.n_users, bool), np.zeros(ratings.n_guidelines, bool))
+        with jax.enable_x64(True):
+            self.terms = Terms(
+                lay=jax.device_put(layout(ratings, weights)),  # takes the arrays over, no copy
+                hold_user=held.users[:, None],
+                hold_guideline=held.guidelines[:, None],
+                hold_mu=held.users.any() or held.guidelines.any(),
+                intercept=np.float64(penalty.intercept),
+                embedding=np.array([penalty.embedding]),
+                tolerance=np.float64(0.0),
+                penalty=replace(penalty, intercept=0.0, embedding=0.0),
+            )
+        self.n = len(ratings)
+
+    def sweep(
+        self,
+        start: Parameters,
+        tolerance: float,
+        max_sweeps: int,
+        *,
+        strength: np.ndarray | float = 1.0,
+        watch: Watch | None = None,
+    ) -> Ends:
+        """Sweep from `start`, arrays ending in [S], until all residuals are at most `tolerance`.
+
+        The first sweep solves the users for the start's guidelines. `strength` multiplies
+        lambda_f, all or each start's [S]. Gives up after `max_sweeps`.
+        """
+        with jax.enable_x64(True):
+            terms = replace(
+                self.terms,
+                embedding=self.terms.embedding * np.asarray(strength, np.float64),
+                tolerance=np.float64(tolerance),
+            )
+            state = _first_state(start)
+            s = len(state.objective)
+            per_call = int(np.clip(RATINGS_PER_CALL / (self.n * s), 1, SWEEPS_PER_CALL))
+            history = [np.empty((0, s))]
+            done = 0
+            while True:
+                limit = min(per_call, max_sweeps - done)
+                state = _sweeps(terms, np.int32(limit), state)
+                history.append(np.asarray(state.history)[: int(state.sweeps)])
+                done += int(state.sweeps)
+                objective, residual = np.asarray(state.objective), np.asarray(state.residual)
+                if watch is not None:
+                    watch(done, objective, residual)
+                if (residual <= tolerance).all() or done >= max_sweeps:
+                    parameters = jax.tree.map(np.asarray, state.parameters)
+                    return Ends(parameters, objective, residual, np.concatenate(history))
+
+    def measure(self, p: Parameters) -> tuple[float, float]:
+        """Loss and KKT residual at one point, arrays without [S]."""
+        with jax.enable_x64(True):
+            at = Parameters(*(jnp.asarray(x, jnp.float64)[..., None] for x in p.arrays()))
+            loss, residual = _loss_and_residual(self.terms, at)
+            return float(loss[0]), float(residual[0])
+
+    def guidelines(self, users: Parameters) -> Parameters:
+        """The guideline side and mu solved for these users and their mu, arrays ending in [S]."""
+        with jax.enable_x64(True):
+            solved = _from_users(self.terms, jax.tree.map(jnp.asarray, users))
+            return jax.tree.map(np.asarray, solved)
+
+
+def _first_state(p: Parameters) -> _State:
+    """The state of starts that have not swept yet, arrays ending in [S].
+
+    NumPy's arrays: JAX compiles even a `zeros`, and the first fit would wait for a dozen of these.
+    Every dtype is spelt out: a type that changes after the first call would compile it anew.
+    """
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), p)
+    g, d, s = p.guideline_embedding.shape
+    memory = np.zeros((1 + g + g * d, MEMORY, s))
+    return _State(
+        parameters=p,
+        image=Guess(p.mu, p.guideline_intercept, p.guideline_embedding),
+        objective=np.full(s, np.inf),
+        residual=np.full(s, np.inf),
+        steps=np.full(s, -1, np.int32),
+        change=memory,
+        image_change=memory,
+        sweeps=np.int32(0),
+        history=np.zeros((SWEEPS_PER_CALL, s)),
+    )
+
+
+@partial(jax.jit, donate_argnames="state")
+def _sweeps(terms: Terms, limit: Array, state: _State) -> _State:
+    """Sweep until every start is stationary, `limit` times at most."""
+
+    def going(state: _State) -> Array:
+        return (state.sweeps < limit) & (state.residual > terms.tolerance).any()
+
+    def sweep(state: _State) -> _State:
+        guess = _extrapolated(state, terms.lay.guidelines.count)
+        tried = _swept(terms, state, guess)
+        # Without a memory the guess is T(x) itself, and cannot be worse but by rounding.
+        ok = (tried.objective <= state.objective) | (state.steps <= 0)
+        kept = jax.tree.map(
+            lambda new, old: jnp.where(ok, new, old),
+            (tried.parameters, tried.image, tried.objective, tried.residual),
+            (state.parameters, state.image, state.objective, state.residual),
+        )
+        image = tried.image.flat()
+        p = state.parameters
+        x = Guess(p.mu, p.guideline_intercept, p.guideline_embedding).flat()
+        image_change = image - state.image.flat()
+        change = (image - guess.flat()) - (state.image.flat() - x)
+        slot = jnp.arange(MEMORY)[:, None] == state.steps % MEMORY
+        slot &= ok & (state.steps >= 0)
+
+        def remember(memory: Array, newest: Array) -> Array:
+            return jnp.where(ok, jnp.where(slot, newest[:, None], memory), 0.0)
+
+        return _State(
+            *kept,
+            steps=jnp.where(ok, state.steps + 1, 0),
+            change=remember(state.change, change),
+            image_change=remember(state.image_change, image_change),
+            sweeps=state.sweeps + 1,
+            history=state.history.at[state.sweeps].set(kept[2]),
+        )
+
+    return jax.lax.while_loop(going, sweep, replace(state, sweeps=jnp.zeros((), jnp.int32)))
+
+
+def _extrapolated(state: _State, count: Array) -> Guess:
+    """Anderson's extrapolation (Walker and Ni 2011, doi:10.1137/10078356X), each start by itself:
+
+        T(x) - sum_j gamma_j (change of T)_j,  gamma = argmin |f - sum_j gamma_j (change of f)_j|
+
+    with f = T(x) - x, its rows weighted by their numbers of ratings. Without a memory it is T(x).
+    """
+    p, image = state.parameters, state.image.flat()
+    f = image - Guess(p.mu, p.guideline_intercept, p.guideline_embedding).flat()
+    g, d, s = p.guideline_embedding.shape
+    count = jnp.broadcast_to(count, (g, s))
+    by_axis = jnp.broadcast_to(count[:, None], (g, d, s)).reshape(g * d, s)
+    weight = jnp.concatenate([count.sum(axis=0)[None], count, by_axis])
+    columns = jnp.concatenate([state.change, f[:, None]], axis=1)
+    # One column at a time: all products at once would be the largest array of a fit.
+    weighted = jnp.moveaxis(weight[:, None] * columns, 1, 0)
+    products = jax.lax.map(lambda column: fixed_sum(columns * column[:, None]), weighted)
+    gram = jnp.moveaxis(products[:MEMORY, :MEMORY], -1, 0)
+    trace = jnp.trace(gram, axis1=1, axis2=2)[:, None, None]
+    ridge = (1e-12 * trace + jnp.where(trace > 0, 0, 1)) * jnp.eye(MEMORY)
+    gamma = jnp.linalg.solve(
+        gram + ridge, jnp.moveaxis(products[:MEMORY, MEMORY], -1, 0)[..., None]
+    )
+    gamma = jnp.moveaxis(gamma[..., 0], 0, -1)
+    return state.image.unflat(image - (state.image_change * gamma).sum(axis=1))
+
+
+def _swept(terms: Terms, state: _State, guess: Guess) -> _State:
+    """`state` with users solved for `guess`, and what that is worth; its memory is not touched."""
+    lay, p = terms.lay, state.parameters
+    sums = row_sums(lay, lay.users, guess.mu, guess.intercept, guess.embedding)
+    intercept, embedding = solve(terms, lay.users, sums, p.user_embedding)
+    p = Parameters(
+        guess.mu,
+        jnp.where(terms.hold_user, p.user_intercept, intercept),
+        jnp.where(terms.hold_user[:, None], p.user_embedding, embedding),
+        guess.intercept,
+        guess.embedding,
+    )
+    objective, residual, image = measured(terms, p, sums)
+    return replace(state, parameters=p, image=image, objective=objective, residual=residual)
+
+
+@jax.jit
+def _loss_and_residual(terms: Terms, p: Parameters) -> tuple[Array, Array]:
+    sums = row_sums(terms.lay, terms.lay.users, p.mu, p.guideline_intercept, p.guideline_embedding)
+    objective, residual, _ = measured(terms, p, sums)
+    return objective, residual
+
+
+@jax.jit
+def _from_users(terms: Terms, p: Parameters) -> Parameters:
+    _, _, image = measured(terms, p, None)
+    return replace(
+        p,
+        mu=image.mu,
+        guideline_intercept=image.intercept,
+        guideline_embedding=image.embedding,
+    )

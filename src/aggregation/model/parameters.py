@@ -1,0 +1,167 @@
+"""The model: its parameters, its penalty, what it predicts, and the loss that a fit minimises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from aggregation.errors import InputError
+from aggregation.model.ratings import Ids, Ratings
+
+Array = Any  # a NumPy or a JAX array
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What the model learns, for U users, G guidelines and D axes (`dimensions`).
+
+    `layout`, the first to need JAX, registers it as a pytree.
+    """
+
+    mu: Array
+    """Global intercept, a scalar."""
+    user_intercept: Array
+    """[U]"""
+    user_embedding: Array
+    """[U, D]"""
+    guideline_intercept: Array
+    """[G]"""
+    guideline_embedding: Array
+    """[G, D]"""
+
+    def arrays(self) -> tuple[Array, ...]:
+        """All of them, in the order above."""
+        return tuple(vars(self).values())
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """The regularisation. Defaults: `aligned`, the original's `cn_loss`."""
+
+    intercept: float = 0.15
+    """lambda_i, on the squares of mu and of all intercepts."""
+    embedding: float = 0.03
+    """lambda_f, on the embeddings."""
+    norm: Literal["l1", "l2"] = "l1"
+    """Of an embedding: the sum of absolute values, or of squares."""
+    per: Literal["rating", "parameter"] = "rating"
+    """What counts alike: every rating, so that a row is penalised as often as it was rated; or
+    every parameter, so that the penalty is a mean over rows (and axes)."""
+
+    def shares(self, count: Array, dimensions: int) -> tuple[Array, Array]:
+        """Weights of the rows' intercepts and embeddings in n times the loss.
+
+        `count` [rows, ...]: (weighted) number of ratings of each row; both results are like it.
+        """
+        if self.per == "rating":
+            return count, count
+        even = 0 * count + count.sum(axis=0) / count.shape[0]
+        return even, even / dimensions
+
+    def size(self, embedding: Array) -> Array:
+        """|f| or f^2, elementwise."""
+        return abs(embedding) if self.norm == "l1" else embedding**2
+
+
+ALIGNED = Penalty()
+"""The original notebook's `cn_loss`."""
+COMMUNITY_NOTES = Penalty(norm="l2", per="parameter")
+"""Community Notes: mean(err^2) + .15 (mean i_u^2 + mean i_g^2 + mu^2)
++ .03 (mean f_u^2 + mean f_g^2); numbers as in the original, theirs change over time."""
+
+
+def predict(parameters: Parameters, user: Array, guideline: Array) -> Array:
+    """y_ug = mu + i_u + i_g + f_u . f_g for each pair (user[k], guideline[k]); shape [n].
+
+    The prediction is on the scale of a rating (0 not helpful, 1 helpful) but is not clipped.
+    """
+    p = parameters
+    return (
+        p.mu
+        + p.user_intercept[user]
+        + p.guideline_intercept[guideline]
+        + (p.user_embedding[user] * p.guideline_embedding[guideline]).sum(axis=-1)
+    )
+
+
+def loss(parameters: Parameters, ratings: Ratings, penalty: Penalty) -> Array:
+    """The loss that a fit minimises, a scalar:
+
+        [ sum w (r - y)^2 + l_i (sum a_u i_u^2 + n mu^2 + sum a_g i_g^2)
+                          + l_f (sum b_u |f_u|   + sum b_g |f_g|) ] / n
+
+    w are the ratings' weights (1 if there are none) and n their sum; a and b come from
+    `Penalty.shares`. With `aligned` both are n_u and n_g, the (weighted) numbers of ratings of a
+    user and of a guideline, and |.| is the sum of absolute values: `cn_loss` of the original
+    notebook. NumPy arrays give NumPy float64; JAX arrays give JAX, differentiable in
+    `parameters` (for float64 under `jax.enable_x64(True)`).
+    """
+    p = parameters
+    w = np.ones(len(ratings)) if ratings.weight is None else ratings.weight
+    n, d = w.sum(), p.user_embedding.shape[1]
+    error = ratings.helpful - predict(p, ratings.user, ratings.guideline)
+    total = (w * error**2).sum() + penalty.intercept * n * p.mu**2
+    for count, intercept, embedding in (
+        (np.bincount(ratings.user, w, ratings.n_users), p.user_intercept, p.user_embedding),
+        (
+            np.bincount(ratings.guideline, w, ratings.n_guidelines),
+            p.guideline_intercept,
+            p.guideline_embedding,
+        ),
+    ):
+        a, b = penalty.shares(count, d)
+        total += penalty.intercept * (a * intercept**2).sum()
+        total += penalty.embedding * (b[:, None] * penalty.size(embedding)).sum()
+    return total / n
+
+
+def to_tables(parameters: Parameters, ids: Ids) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Users and guidelines as tables: id, intercept, embedding (list of D floats)."""
+    p = parameters
+    sides = (
+        ("user_id", ids.users, p.user_intercept, p.user_embedding),
+        ("guideline_id", ids.guidelines, p.guideline_intercept, p.guideline_embedding),
+    )
+    users, guidelines = (
+        pd.DataFrame(
+            {key: index, "intercept": intercept, "embedding": [row.tolist() for row in embedding]}
+        )
+        for key, index, intercept, embedding in sides
+    )
+    return users, guidelines
+
+
+def from_tables(
+    users: pd.DataFrame, guidelines: pd.DataFrame, mu: float | None, ids: Ids, dimensions: int
+) -> Parameters | None:
+    """Parameters in the order of `ids`, from tables as `to_tables` writes them.
+
+    NaN where an id, its intercept or its embedding is unknown; None if nothing is known at all.
+    Raises InputError where an embedding has another length than `dimensions`.
+    """
+    user = _from_table(users, "user_id", ids.users, dimensions)
+    guideline = _from_table(guidelines, "guideline_id", ids.guidelines, dimensions)
+    if np.isnan(user).all() and np.isnan(guideline).all():
+        return None
+    mu = np.nan if mu is None else mu
+    return Parameters(np.float64(mu), user[:, 0], user[:, 1:], guideline[:, 0], guideline[:, 1:])
+
+
+def _from_table(table: pd.DataFrame, key: str, index: pd.Index, dimensions: int) -> np.ndarray:
+    """[rows, 1 + D]: intercept and embedding."""
+    out = np.full((len(index), 1 + dimensions), np.nan)
+    known = table[table["intercept"].notna() & table["embedding"].notna()]
+    at = index.get_indexer(pd.Index(known[key]))
+    for row, intercept, embedding in zip(at, known["intercept"], known["embedding"], strict=True):
+        if len(embedding) != dimensions:
+            raise InputError(
+                f"the earlier model has embeddings of length {len(embedding)}, but "
+                f"train.dimensions is {dimensions}: set it to {len(embedding)}, or set "
+                "train.warm_start: false"
+            )
+        if row >= 0:
+            out[row] = [intercept, *embedding]
+    return out

@@ -1,0 +1,255 @@
+"""Folder: a run's files, written whole or not at all, and read back as values."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
+
+from aggregation.data.dataset import TABLES, About, Count, Dataset
+from aggregation.data.fingerprint import fingerprints
+from aggregation.decisions.constitution import Constitution, select
+from aggregation.decisions.rules import Rule
+from aggregation.errors import AggregationError, RunError
+from aggregation.files import writing
+from aggregation.model import storage
+from aggregation.model.fit import Fit
+from aggregation.model.parameters import Parameters, Penalty, from_tables, loss
+from aggregation.model.ratings import Ids, Ratings, encode
+from aggregation.runs import summary
+
+KINDS = {
+    "str": pyarrow.string(),
+    "float64": pyarrow.float64(),
+    "time": pyarrow.timestamp("ms", tz="UTC"),
+    "list": pyarrow.list_(pyarrow.float64()),
+}
+"""Parquet types of the kinds of `dataset.TABLES`."""
+
+
+MANIFEST, PARTIAL = "manifest.json", "manifest.partial.json"
+"""Of a run that is whole, and of one that is under way, has stopped, or was changed by hand."""
+
+RUNS_NAMED = 8
+"""Runs that an error names, so that one of them can be opened instead."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class RunFolder:
+    """The folder of one run, `<out>/<run>`. See the layout in docs/architecture.md."""
+
+    path: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end: it writes manifest.json last."""
+        return summary.state(self.path) == "finished"
+
+    def _repr_html_(self) -> str:
+        return summary.card(self.path).html()
+
+    def __repr__(self) -> str:
+        return summary.brief(self.path).line()
+
+    @classmethod
+    def of(cls, run: str, out: str | Path = "outputs") -> RunFolder:
+        """The folder of the run called `run`."""
+        return cls(Path(out) / run)
+
+    # whole files
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a UTF-8 file."""
+        self.write_bytes(name, text.encode("utf-8"))
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file as it is."""
+        with self._writing(name) as path:
+            path.write_bytes(content)
+
+    def read_bytes(self, name: str) -> bytes:
+        """A file as it is."""
+        return self._there(name).read_bytes()
+
+    def write_json(self, name: str, value: object) -> None:
+        """Write JSON for people: indented, in the order given. NaN is refused."""
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        self.write_text(name, text + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """Read JSON that an earlier stage wrote."""
+        return json.loads(self._there(name).read_text("utf-8"))
+
+    def read_if_any(self, name: str) -> dict[str, Any]:
+        """A JSON object, for who can do without: empty where it is not there or is damaged."""
+        try:
+            found = self.read_json(name)
+        except (AggregationError, *summary.UNREADABLE):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def write_table(
+        self, name: str, table: pd.DataFrame, kinds: dict[str, str] | None = None
+    ) -> None:
+        """Write Parquet; `kinds` fixes the types of the columns."""
+        schema = None
+        if kinds is not None:
+            schema = pyarrow.schema([(c, KINDS[kinds[c]]) for c in table.columns])
+        data = pyarrow.Table.from_pandas(table, schema=schema, preserve_index=False)
+        with self._writing(name) as path:
+            pyarrow.parquet.write_table(data.replace_schema_metadata(None), path)
+
+    def _writing(self, name: str) -> AbstractContextManager[Path]:
+        """Who writes into the folder of a finished run makes it one that is not finished."""
+        if name not in (MANIFEST, PARTIAL) and (self.path / MANIFEST).exists():
+            (self.path / MANIFEST).replace(self.path / PARTIAL)
+        return writing(self.path / name)
+
+    def read_table(self, name: str) -> pd.DataFrame:
+        """Read Parquet that an earlier stage wrote; texts are `str`."""
+        table = pyarrow.parquet.read_table(self._there(name)).to_pandas()
+        texts = {c: "str" for c in table.columns if pd.api.types.is_string_dtype(table[c])}
+        return table.astype(texts)
+
+    def _there(self, name: str) -> Path:
+        path = self.path / name
+        if not path.exists():
+            stage = {"data": "ingest", "model": "train", "evidence": "diagnostics"}
+            needed = stage.get(name.split("/", maxsplit=1)[0], "publish")
+            raise RunError(f"{path} is not there: run the {needed} notebook of this run first")
+        return path
+
+    # what stages hand on
+
+    def save_dataset(self, dataset: Dataset) -> None:
+        """Write data/."""
+        for name, kinds in TABLES.items():
+            self.write_table(f"data/{name}.parquet", getattr(dataset, name)[list(kinds)], kinds)
+        self.write_json(
+            "data/ingest.json",
+            {
+                "about": dataclasses.asdict(dataset.about),
+                "mu": dataset.mu,
+                "tables": fingerprints(dataset),
+                "counts": [dataclasses.asdict(c) | {"n": int(c.n)} for c in dataset.counts],
+            },
+        )
+
+    def dataset(self) -> Dataset:
+        """Read data/."""
+        told = self.read_json("data/ingest.json")
+        return Dataset(
+            **{name: self.read_table(f"data/{name}.parquet") for name in TABLES},
+            mu=told["mu"],
+            about=About(**told["about"]),
+            counts=tuple(Count(**c) for c in told["counts"]),
+        )
+
+    def save_fit(self, fit: Fit, ratings: Ratings, ids: Ids, penalty: Penalty) -> None:
+        """Write model/. Raises RunError, and writes nothing, if the fit has not converged."""
+        if not fit.converged:
+            raise RunError(
+                f"the fit has not converged: its residual is {fit.kkt_residual:.1e} after "
+                f"{fit.sweeps} sweeps. Raise train.max_sweeps, or accept less with train.tolerance"
+                if fit.method == "alternating"
+                else f"gradient descent still moves after {fit.sweeps} steps, where the original "
+                "gives up: use train.method: alternating"
+            )
+        kinds = {name: {key: "str"} | storage.KINDS for name, key in storage.SIDES.items()}
+        for name, table in storage.tables(fit, ids).items():
+            self.write_table(f"model/{name}.parquet", table, kinds.get(name))
+        self.write_json("model/fit.json", storage.values(fit, ratings, penalty))
+
+    def fit(self) -> Fit:
+        """The fit as it was saved, every bit; its rows are those of `model()`.
+
+        Raises RunError if there is none, or an earlier version of this package saved it.
+        """
+        values = self.read_json("model/fit.json")
+        names = (*storage.SIDES, "history")
+        tables = {name: self.read_table(f"model/{name}.parquet") for name in names}
+        try:
+            return storage.restored(values, tables)
+        except KeyError as error:
+            raise RunError(
+                f"{self.path}: model/ holds no {error}, since an earlier version of this package "
+                "wrote it: run the train notebook again"
+            ) from None
+
+    def model(self) -> tuple[Ratings, Ids, Parameters]:
+        """The ratings as they were fitted, their ids, and the parameters found."""
+        ratings, ids = encode(self.read_table("data/ratings.parquet"))
+        fit = self.read_json("model/fit.json")
+        users = self.read_table("model/users.parquet")
+        guidelines = self.read_table("model/guidelines.parquet")
+        parameters = from_tables(users, guidelines, fit["mu"], ids, fit["dimensions"])
+        same = (
+            parameters is not None
+            and set(users["user_id"]) == set(ids.users)
+            and set(guidelines["guideline_id"]) == set(ids.guidelines)
+            and fit["n_ratings"] == len(ratings)
+        )
+        if parameters is None or not same or not _explains(parameters, ratings, fit):
+            raise RunError(
+                f"{self.path}: model/ was trained on other data than data/ holds: "
+                "run the train notebook again"
+            )
+        return ratings, ids, parameters
+
+    def save_evidence(self, constitution: Constitution, basins: pd.DataFrame) -> None:
+        """Write evidence/."""
+        self.write_table("evidence/guidelines.parquet", constitution.scores)
+        self.write_json("evidence/basins.json", basins.to_dict("records"))
+        verdicts = constitution.scores["verdict"].value_counts()
+        self.write_json(
+            "evidence/summary.json",
+            {
+                "rule": dataclasses.asdict(constitution.rule),
+                "verdicts": {
+                    v: int(verdicts.get(v, 0)) for v in ("accepted", "undecided", "rejected")
+                },
+            },
+        )
+
+    def constitution(self) -> Constitution:
+        """The constitution that diagnostics found."""
+        rule = Rule(**self.read_json("evidence/summary.json")["rule"])
+        scores = self.read_table("evidence/guidelines.parquet")
+        return select(scores.drop(columns=["verdict", "failed"]), rule)
+
+
+def open_run(path: str | Path) -> RunFolder:
+    """The folder of an earlier run, such as `outputs/demo`, finished or not.
+
+    Raises RunError, naming the runs that are nearest, if there is no run in it.
+    """
+    path = Path(path).expanduser()
+    try:
+        there, is_run = path.exists(), (path / "params.yaml").is_file()
+        if is_run:
+            return RunFolder(path)
+        around = (path, *path.parents[:2], Path("outputs"))  # the nearest first
+        near = (p.parent for at in around for p in sorted(at.glob("*/params.yaml")))
+        runs = list(dict.fromkeys(map(str, near)))
+    except OSError as error:
+        raise RunError(f"{path}: cannot be opened ({error.strerror or error})") from None
+    problem = "is not there"
+    if there:
+        problem = "holds no params.yaml, so it is no run's folder"
+        problem = problem if path.is_dir() else "is a file: give the folder of the run"
+    known = ", ".join(runs[:RUNS_NAMED]) + (", ..." if len(runs) > RUNS_NAMED else "")
+    remedy = f"open one of {known}" if runs else "make one with: aggregation run params/demo.yaml"
+    raise RunError(f"{path}: {problem}; {remedy} (seen from {Path.cwd()})")
+
+
+def _explains(parameters: Parameters, ratings: Ratings, fit: dict[str, Any]) -> bool:
+    """Whether the loss at these ratings is the objective that the fit ended at."""
+    found = float(loss(parameters, ratings, Penalty(**fit["penalty"])))
+    return math.isclose(found, fit["objective"], rel_tol=1e-9)

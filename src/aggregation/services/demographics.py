@@ -1,0 +1,267 @@
+"""Demographics: what Prolific tells of the people who took part, and what may be told of them.
+
+A row names a participant, so rows go nowhere but into the body that is posted. All else sees
+counts, and none of fewer than `LEAST` people.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+
+import pandas as pd
+
+from aggregation.data.dataset import Count
+from aggregation.errors import InputError
+
+Row = dict[str, str]
+"""A submission: column -> cell, as in the CSV."""
+
+PARTICIPANT, STATUS, COMPLETED = "Participant id", "Status", "Completed at"
+
+CATEGORIES = {
+    "age": "Age",
+    "sex": "Sex",
+    "country of residence": "Country of residence",
+    "employment status": "Employment status",
+    "ethnicity": "Ethnicity simplified",
+    "nationality": "Nationality",
+    "student status": "Student status",
+    "language": "Language",
+    "country of birth": "Country of birth",
+}
+"""What the platform's public page shows, and the column of the CSV that holds it."""
+
+REQUIRED = (PARTICIPANT, STATUS, COMPLETED, *CATEGORIES.values())
+
+REVOKED, EXPIRED = "CONSENT_REVOKED", "DATA_EXPIRED"
+"""Prolific's marks: the person withdrew; the answer is no longer known."""
+
+LEFT_OUT = ("RETURNED", "TIMED-OUT", "REJECTED")
+LEAST = 10
+"""Fewest people of whom a number is shown (issue 4)."""
+
+UNKNOWN = "unknown"
+NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """Submissions that may be used. Shows itself without them, for they name participants."""
+
+    studies: dict[str, list[Row]] = field(repr=False)
+    """study id -> its submissions, in the order of the CSV; these are posted."""
+    people: list[Row] = field(repr=False)
+    """One submission per participant, over all studies; these are counted."""
+    counts: tuple[Count, ...] = ()
+    """What became of the submissions that were read."""
+
+    def fates(self) -> pd.DataFrame:
+        """What became of the submissions that were read, as a table."""
+        return pd.DataFrame([asdict(count) for count in self.counts])
+
+    def summary(self) -> pd.DataFrame:
+        """Number of submissions that would be posted, by study."""
+        numbers = [(study, len(rows)) for study, rows in self.studies.items()]
+        return pd.DataFrame(numbers, columns=["study_id", "rows"])
+
+
+def parse(data: bytes, where: str) -> list[Row]:
+    """The submissions in a CSV of Prolific's: UTF-8, with or without a byte-order mark.
+
+    Raises InputError naming `where` (the study) and the line, and never what a cell holds.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InputError(f"{where}, line {line}: is not UTF-8 text: export it again") from None
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[Row] = []
+    try:
+        header = next(lines, [])
+        _check_header(header, where)
+        for cells in lines:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise InputError(
+                    f"{where}, line {lines.line_num}: has {len(cells)} cells, the header has "
+                    f"{len(header)}: export it again"
+                )
+            row = dict(zip(header, cells, strict=True))
+            _check(row, f"{where}, line {lines.line_num}")
+            rows.append(row)
+    except csv.Error as error:
+        raise InputError(f"{where}, line {lines.line_num}: {error}: export it again") from None
+    return rows
+
+
+def clean(
+    rows_by_study: Mapping[str, Sequence[Row]], statuses_left_out: Collection[str] = LEFT_OUT
+) -> Cleaned:
+    """Leave out who withdrew consent and the statuses named; find the people behind the rest.
+
+    Who withdrew in one study is left out of all. Of a participant's several submissions the one
+    completed last is counted; where none is later, the one of the study whose id sorts last.
+    """
+    rows = [(study, row) for study in sorted(rows_by_study) for row in rows_by_study[study]]
+    withdrawn = {_participant(row) for _, row in rows if _withdrew(row)}
+    unwanted = {_words(status) for status in statuses_left_out}
+    dropped: Counter[str] = Counter()
+    studies: dict[str, list[Row]] = {study: [] for study in sorted(rows_by_study)}
+    for study, row in rows:
+        status = _words(row[STATUS])
+        if _participant(row) in withdrawn:
+            dropped["consent withdrawn"] += 1
+        elif status in unwanted:
+            dropped[f"status {status}"] += 1
+        else:
+            studies[study].append(row)
+    kept = [row for of_study in studies.values() for row in of_study]
+    # sorted() is stable: rows completed at the same time stay in the order of their studies
+    people = {_participant(row): row for row in sorted(kept, key=_completed)}
+    differing = {
+        _participant(row) for row in kept if _answers(row) != _answers(people[_participant(row)])
+    }
+    return Cleaned(
+        studies,
+        list(people.values()),
+        (
+            Count("submissions", "read", "", len(rows)),
+            *(Count("submissions", "dropped", why, n) for why, n in sorted(dropped.items())),
+            Count("submissions", "merged", "the same participant", len(kept) - len(people)),
+            Count("submissions", "kept", "", len(people)),
+            Count(
+                "submissions",
+                "note",
+                "participants with differing answers: the last completed counts",
+                len(differing),
+            ),
+        ),
+    )
+
+
+def body(cleaned: Cleaned) -> bytes:
+    """The body of `POST /prolific/demographics`, the same bytes every time. It names people."""
+    content = {"studyIdToDemoData": cleaned.studies}
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+
+def counts(cleaned: Cleaned, least: int = LEAST) -> pd.DataFrame:
+    """How many people gave each answer, without any number that tells of fewer than `least`.
+
+    Columns: category, value, n (int, or None where suppressed), suppressed. The first row,
+    category `people`, is the total. A category that cannot be shown at all is one row without a
+    value.
+    """
+    n_people = len(cleaned.people)
+    enough = n_people >= least
+    table = [("people", "all", n_people if enough else None, not enough)]
+    answers = [_answers(row) for row in cleaned.people]
+    for category in CATEGORIES:
+        cells = Counter(answer[category] for answer in answers)
+        held = suppressed(cells, least)
+        if held is None:
+            table.append((category, "", None, True))
+            continue
+        table += [
+            (category, value, None if value in held else cells[value], value in held)
+            for value in _ordered(category, cells, held)
+        ]
+    # dtype=object: numbers stay whole beside None, which pandas would make floats and NaN
+    frame = pd.DataFrame(table, columns=["category", "value", "n", "suppressed"], dtype=object)
+    return frame.astype({"category": "str", "value": "str", "suppressed": bool})
+
+
+def suppressed(cells: Mapping[str, int], least: int) -> set[str] | None:
+    """Values whose numbers are not shown; None where not even the values can be.
+
+    With h values held back, the total gives away their sum s. As each of them is at least 1, each
+    is at most s - (h - 1): that has to be `least` or more, else all are known to be few. So the
+    smallest are held back, up to a number that suffices, and with a value all others of its number:
+    then exchanging the numbers of any two values held back changes nothing that is shown. As those
+    numbers are not all the same, not even who knows this rule can compute one.
+    """
+    few = max((n for n in cells.values() if n < least), default=0)
+    if cells and not few:
+        return set()
+    for bound in sorted(n for n in set(cells.values()) if n >= few):
+        held = {value: n for value, n in cells.items() if n <= bound}
+        most = sum(held.values()) - (len(held) - 1)
+        if most >= least and len(set(held.values())) > 1:
+            return set(held)
+    return None
+
+
+def _check_header(header: list[str], where: str) -> None:
+    missing = [name for name in REQUIRED if name not in header]
+    if missing:
+        raise InputError(
+            f"{where}, line 1: is no demographic export: it has no column {missing[0]!r}: look at "
+            "it on Prolific, or try the other demographics.endpoint"
+        )
+    twice = [name for name in header if header.count(name) > 1]
+    if twice:
+        raise InputError(f"{where}, line 1: the column {twice[0]!r:.80} occurs twice")
+
+
+def _check(row: Row, where: str) -> None:
+    if _withdrew(row):
+        return
+    if _participant(row) in ("", EXPIRED):
+        raise InputError(f"{where}: has no {PARTICIPANT!r}: export it again")
+    try:
+        _completed(row)
+    except ValueError:
+        raise InputError(f"{where}: {COMPLETED!r} is no ISO 8601 time: export it again") from None
+
+
+def _participant(row: Row) -> str:
+    return row[PARTICIPANT].strip()
+
+
+def _withdrew(row: Row) -> bool:
+    return any(REVOKED in cell.upper() for cell in row.values())
+
+
+def _words(status: str) -> str:
+    """One spelling of a status: the services write TIMED-OUT, TIMED_OUT and timed out."""
+    return re.sub(r"[\s_-]+", "-", status.strip().upper())
+
+
+def _completed(row: Row) -> datetime:
+    """When the submission was completed; before all others if it was not, or nobody knows."""
+    text = row[COMPLETED].strip()
+    if text in ("", EXPIRED):
+        return NEVER
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _answers(row: Row) -> dict[str, str]:
+    """A value for each category, ages in bars of five years."""
+    given = {category: row[column].strip() for category, column in CATEGORIES.items()}
+    known = {c: UNKNOWN if value in ("", EXPIRED) else value for c, value in given.items()}
+    return known | {"age": _bar(known["age"])}
+
+
+def _bar(age: str) -> str:
+    if not re.fullmatch(r"[0-9]{1,3}", age):
+        return UNKNOWN
+    first = int(age) // 5 * 5
+    return f"{first}-{first + 4}"
+
+
+def _ordered(category: str, cells: Mapping[str, int], held: set[str]) -> list[str]:
+    """Ages upwards; else the largest first. The order of values held back tells nothing of them."""
+    if category == "age":
+        return sorted(cells, key=lambda bar: (len(bar), bar))  # 5-9, 20-24, 100-104, unknown
+    shown = sorted(set(cells) - held, key=lambda value: (-cells[value], value))
+    return shown + sorted(held)

@@ -1,0 +1,1 @@
+"""Verify: a run recomputed by other means, run again, or compared with another run."""

@@ -1,0 +1,105 @@
+"""A planted deliberation: its shape, its truth, and that the package finds the truth."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from aggregation import Rule, encode, fit, read, score, sections, select, simulate
+from aggregation.data.simulation import planted_rows
+
+
+def test_same_seed_same_bytes_other_seed_other_ratings():
+    one, same, other = (json.dumps(simulate(s, 90).export) for s in (4, 4, 5))
+    assert one == same
+    assert one != other
+
+
+def test_the_export_has_the_shape_of_the_platform():
+    export = simulate(1, 50).export
+    assert set(export) == {"topics", "guidelines", "ratings", "users", "mu"}
+    assert export["mu"] is None
+    assert {r["rating"] for r in export["ratings"]} == {"helpful", "not_helpful"}
+    assert all(g["embeddings"] == [] and g["intercept"] is None for g in export["guidelines"])
+    ids = {g["id"] for g in export["guidelines"]}
+    assert {r["guidelineId"] for r in export["ratings"]} <= ids
+    pairs = [(r["authorId"], r["guidelineId"]) for r in export["ratings"]]
+    assert len(pairs) == len(set(pairs))
+
+
+def test_the_deliberation_is_as_large_and_as_uneven_as_described():
+    planted = simulate(20231013)
+    per_user = pd.DataFrame(planted.export["ratings"])["authorId"].value_counts()
+    assert 115 <= len(planted.guidelines) <= 125
+    assert 15 <= per_user.median() <= 25
+    assert per_user.max() > 5 * per_user.median() / 2
+    shares = planted.users["camp"].value_counts(normalize=True)
+    np.testing.assert_allclose(shares[["large", "middle", "small"]], [0.55, 0.30, 0.15], atol=0.06)
+    topics = planted_rows("topics")
+    parents = [row["parent_id"] or None for row in topics]
+    assert 8 <= len(topics) <= 10
+    assert None in parents
+    assert any(parents)
+    lines = [row["text"] for row in planted_rows("texts")]
+    assert len(set(lines)) == len(lines)
+
+
+@pytest.fixture(scope="module", params=[20231013, 1])
+def world(request):
+    """What was planted, and what the package says of it."""
+    planted = simulate(request.param)
+    s = sections(source={"kind": "simulated"}, ratings={})
+    dataset = read(s.source, s.ratings, request.param)
+    ratings, ids = encode(dataset.ratings)
+    constitution = select(score(ratings, ids, fit(ratings).parameters), Rule())
+    return (
+        constitution.scores.merge(planted.guidelines, on="guideline_id"),
+        dataset,
+        planted,
+        ids,
+        ratings,
+    )
+
+
+def test_shared_guidelines_are_accepted_and_others_are_not(world):
+    scores = world[0]
+    accepted = scores[scores["verdict"] == "accepted"]
+    shared = scores[scores["kind"] == "shared"]
+    assert set(accepted["kind"]) == {"shared"}
+    assert len(accepted) >= 0.85 * len(shared)
+
+
+def test_divisive_guidelines_with_a_high_majority_rate_are_not_accepted(world):
+    scores = world[0]
+    fooled = scores[(scores["kind"] == "divisive") & (scores["helpful_rate"] >= 0.8)]
+    assert len(fooled) >= 8  # a majority vote would take them
+    assert not (fooled["verdict"] == "accepted").any()
+
+
+def test_shared_guidelines_rank_above_divisive_ones(world):
+    scores = world[0]
+    shared = scores.loc[scores["kind"] == "shared", "intercept"]
+    divisive = scores.loc[scores["kind"] == "divisive", "intercept"]
+    wins = (shared.to_numpy()[:, None] > divisive.to_numpy()).mean()
+    assert wins > 0.98
+
+
+def test_one_topic_has_nothing_that_is_accepted(world):
+    scores, dataset, *_ = world
+    topics = dataset.guidelines.set_index("guideline_id")["topic_id"]
+    accepted = scores.loc[scores["verdict"] == "accepted", "guideline_id"].map(topics)
+    assert set(topics) - set(accepted) == {"character"}
+
+
+def test_the_axis_tells_the_camps_apart(world):
+    _, _, planted, ids, ratings = world
+    axis = pd.Series(fit(ratings).parameters.user_embedding[:, 0], index=ids.users)
+    camp = planted.users.set_index("user_id")["camp"]
+    large, middle = axis[camp[ids.users] == "large"], axis[camp[ids.users] == "middle"]
+    assert (large > 0).mean() > 0.9
+    assert (middle < 0).mean() > 0.85
+
+
+def test_the_dataset_says_that_it_is_simulated(world):
+    assert world[1].about.simulated

@@ -1,0 +1,109 @@
+"""The rule judges as the original did, and says why."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aggregation import Parameters, Rule, encode, score, select, with_unrated
+from aggregation.decisions.constitution import judge
+from aggregation.decisions.rules import apart
+
+
+def scores(*rows):
+    table = pd.DataFrame(rows, columns=["guideline_id", "n_ratings", "helpful_rate", "intercept"])
+    rate, intercept = table["helpful_rate"], table["intercept"]
+    return table.assign(consensus_score=(1.1 - rate) * intercept + rate - 0.1)
+
+
+@pytest.mark.parametrize(
+    ("n", "rate", "intercept", "verdict", "failed"),
+    [
+        (5, 0.8, 0.3751, "accepted", []),
+        (5, 0.8, 0.375, "rejected", ["min_intercept"]),  # must be greater
+        (5, 0.79, 0.5, "rejected", ["min_helpful_rate"]),
+        (4, 1.0, 0.5, "undecided", ["min_ratings"]),
+        (4, 0.1, 0.1, "undecided", ["min_intercept", "min_ratings", "min_helpful_rate"]),
+        (0, np.nan, np.nan, "undecided", ["min_intercept", "min_ratings", "min_helpful_rate"]),
+    ],
+)
+def test_each_condition_is_judged_and_named(n, rate, intercept, verdict, failed):
+    found = judge(Rule(), "g", n, rate, intercept)
+    assert found.verdict == verdict
+    assert [c.name for c in found.failed] == failed
+
+
+def test_every_number_of_the_rule_is_a_parameter():
+    row = ("g", 4, 0.7, 0.3)
+    assert judge(Rule(), *row).verdict == "undecided"
+    assert (
+        judge(Rule(min_intercept=0.2, min_ratings=4, min_helpful_rate=0.7), *row).verdict
+        == "accepted"
+    )
+
+
+def test_reasons_give_the_value_and_the_limit():
+    found = select(scores(("g", 3, 0.5, 0.2)), Rule()).scores["failed"][0]
+    assert [f["reason"] for f in found] == [
+        "intercept 0.200, needs more than 0.375",
+        "3 ratings, needs at least 5",
+        "helpful rate 0.50, needs at least 0.8",
+    ]
+    assert [f["value"] for f in found] == [0.2, 3.0, 0.5]
+
+
+@given(st.floats(0, 1), st.sampled_from([0.375, 0.8]))
+def test_a_shown_number_lies_on_the_side_of_the_limit_where_the_number_lies(value, limit):
+    shown = float(apart(value, limit, 2))
+    assert np.sign(shown - limit) == np.sign(value - limit)
+
+
+def test_scores_are_those_of_the_original():
+    ratings, ids = encode(
+        pd.DataFrame(
+            [("u", "x", 1.0), ("v", "x", 0.0), ("u", "y", 1.0)],
+            columns=["user_id", "guideline_id", "helpful"],
+        )
+    )
+    p = Parameters(0.1, np.zeros(2), np.zeros((2, 1)), np.array([0.4, 0.6]), np.ones((2, 1)))
+    table = score(ratings, ids, p).set_index("guideline_id")
+    assert table["n_ratings"].to_dict() == {"x": 2, "y": 1}
+    assert table["helpful_rate"].to_dict() == {"x": 0.5, "y": 1.0}
+    assert table.loc["x", "consensus_score"] == pytest.approx(0.6 * 0.4 + 0.5 - 0.1)
+    assert table.loc["y", "consensus_score"] == pytest.approx(0.1 * 0.6 + 1 - 0.1)
+
+
+def test_order_is_by_verdict_then_consensus_then_id():
+    table = scores(
+        ("d", 9, 0.9, 0.2),
+        ("c", 9, 0.9, 0.5),
+        ("a", 9, 0.9, 0.5),
+        ("b", 2, 0.9, 0.5),
+        ("e", 9, 1.0, 0.6),
+    )
+    for rows in (table, table[::-1], table.sample(frac=1, random_state=3)):
+        assert [v.guideline_id for v in select(rows, Rule()).verdicts] == ["e", "a", "c", "b", "d"]
+
+
+def test_near_misses_failed_exactly_one_condition():
+    table = scores(
+        ("in", 9, 0.9, 0.5), ("one", 9, 0.9, 0.3), ("two", 9, 0.5, 0.3), ("few", 4, 0.95, 0.5)
+    )
+    assert list(select(table, Rule()).near_misses()["guideline_id"]) == ["few", "one"]
+
+
+def test_unrated_guidelines_get_a_verdict_too():
+    full = with_unrated(scores(("b", 9, 0.9, 0.5)), pd.Series(["b", "a"]))
+    constitution = select(full, Rule())
+    verdicts = {v.guideline_id: v for v in constitution.verdicts}
+    assert verdicts["a"].verdict == "undecided"
+    assert "no ratings" in str(verdicts["a"].failed[0])
+    assert full["n_ratings"].tolist() == [0, 9]
+
+
+def test_selecting_leaves_its_argument_alone():
+    table = scores(("b", 9, 0.9, 0.5), ("a", 9, 0.9, 0.6))
+    before = table.copy()
+    select(table, Rule())
+    pd.testing.assert_frame_equal(table, before)

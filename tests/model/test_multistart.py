@@ -1,0 +1,222 @@
+"""The search finds the lowest minimum, compares what it found, and says how sure it is."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import aggregation as ag
+from aggregation.model import multistart as module
+from aggregation.model.initialization import plan
+
+
+@pytest.fixture(scope="module")
+def trap():
+    """Two camps that differ, a little, on one guideline in five: many shallow minima."""
+    random = np.random.default_rng(4)
+    u, g = 300, 100
+    camp = np.where(np.arange(u) % 2 == 0, 1, -1)
+    leaning = np.repeat([1, -1, 0], [g // 10, g // 10, g - g // 5])
+    p = 1 / (1 + np.exp(-(0.8 + camp[:, None] * leaning)))
+    user, guideline = np.nonzero(random.random((u, g)) < 0.5)
+    helpful = (random.random(len(user)) < p[user, guideline]).astype(float)
+    return ag.Ratings(user.astype(np.int32), guideline.astype(np.int32), helpful, u, g)
+
+
+def at_zero(ratings):
+    """The loss of the best model without embeddings, by ridge regression."""
+    n = len(ratings)
+    x = np.zeros((n, 1 + ratings.n_users + ratings.n_guidelines))
+    x[:, 0] = 1
+    x[np.arange(n), 1 + ratings.user] = 1
+    x[np.arange(n), 1 + ratings.n_users + ratings.guideline] = 1
+    weight = 0.15 * x.sum(axis=0)
+    best = np.linalg.solve(x.T @ x + np.diag(weight), x.T @ ratings.helpful)
+    return (((ratings.helpful - x @ best) ** 2).sum() + (weight * best**2).sum()) / n
+
+
+def test_zero_embeddings_are_a_minimum(trap):
+    random, one = np.random.default_rng(0), ag.Settings(starts=1, max_starts=1, moves=False)
+    near = ag.Parameters(
+        np.float64(0.2),
+        np.zeros(300),
+        np.zeros((300, 1)),
+        np.zeros(100),
+        1e-3 * random.normal(size=(100, 1)),
+    )
+    found = ag.fit(trap, settings=one, prior=near)
+    assert not found.parameters.user_embedding.any()
+    assert found.objective == pytest.approx(at_zero(trap), abs=1e-9)
+    assert ag.fit(trap).objective < found.objective - 0.001
+
+
+def test_most_starts_that_are_led_in_end_lowest_and_most_others_do_not(trap):
+    found = ag.fit(trap, settings=ag.Settings(starts=24, max_starts=24, moves=False))
+    low = found.objective * (1 + module.SAME)
+    plain = [s.objective <= low for s in found.starts if s.kind == "uniform" and not s.led_in]
+    led_in = [s.objective <= low for s in found.starts if s.led_in]
+    assert np.mean(led_in) > 0.7
+    assert np.mean(plain) < 0.4
+
+
+def test_the_search_ends_when_three_starts_reach_the_lowest_loss(trap):
+    found = ag.fit(trap, settings=ag.Settings(moves=False))
+    lowest = min(s.objective for s in found.starts)
+    reached = sum(s.objective <= lowest * (1 + module.SAME) for s in found.starts)
+    assert found.settled
+    assert reached >= module.AGREE
+    before = found.starts[: -module.BATCH]
+    if before:
+        lowest = min(s.objective for s in before)
+        assert sum(s.objective <= lowest * (1 + module.SAME) for s in before) < module.AGREE
+
+
+def test_two_starts_that_agree_are_too_few():
+    camp, leaning = np.arange(40) % 2, np.arange(10) % 2
+    helpful = (camp[:, None] == leaning).astype(float)
+    user, guideline = np.nonzero(np.ones_like(helpful))
+    ratings = ag.Ratings(
+        user.astype(np.int32), guideline.astype(np.int32), helpful.ravel(), *helpful.shape
+    )
+    found = ag.fit(ratings, settings=ag.Settings(starts=2, max_starts=2, moves=False))
+    assert np.ptp([s.objective for s in found.starts]) <= module.SAME * found.objective
+    assert not found.settled
+
+
+def test_the_minima_that_are_kept_are_solved_far_below_the_tolerance(trap):
+    found = ag.fit(trap, settings=ag.Settings(moves=False, tolerance=1e-4))
+    assert max(basin.kkt_residual for basin in found.basins) <= 1e-4 * module.POLISH
+
+
+def test_a_search_that_runs_out_of_starts_says_so(trap):
+    found = ag.fit(trap, settings=ag.Settings(starts=1, max_starts=1, moves=False))
+    assert not found.settled
+    assert len(found.starts) == 1
+    assert "a lower one may exist" in found.certificate()
+
+
+def test_basins_are_minima_of_their_own_lowest_first(trap):
+    found = ag.fit(trap, settings=ag.Settings(starts=24, max_starts=24))
+    losses = [b.objective for b in found.basins]
+    assert losses == sorted(losses)
+    assert len(losses) > 1
+    assert losses[0] == found.objective
+    assert np.diff(losses).min() > module.SAME * losses[0]
+    for basin in found.basins:
+        assert basin.kkt_residual <= 1e-6
+        assert float(ag.loss(basin.parameters, trap, ag.Penalty())) == pytest.approx(
+            basin.objective
+        )
+    ends = np.array([s.objective for s in found.starts])
+    for basin in found.basins:
+        close = np.abs(ends - basin.objective) <= module.SAME * basin.objective
+        assert basin.starts == close.sum()
+
+
+def test_basins_say_what_they_would_accept():
+    scores = pd.DataFrame(
+        {
+            "guideline_id": ["a", "b", "c"],
+            "n_ratings": [9, 9, 9],
+            "helpful_rate": [0.9, 0.9, 0.9],
+            "intercept": [0.5, 0.5, 0.1],
+            "consensus_score": [0.9, 0.9, 0.8],
+        }
+    )
+    intercepts = pd.DataFrame(
+        {
+            "basin": [1, 1, 1, 2, 2, 2],
+            "guideline_id": ["a", "b", "c"] * 2,
+            "intercept": [0.5, 0.5, 0.1, 0.5, 0.1, 0.4],
+        }
+    )
+    ends = [{"objective": 0.1, "starts": 3}, {"objective": 0.2, "starts": 1}]
+    table = ag.basins(scores, ag.Rule(), intercepts, ends).to_dict("records")
+    assert [(r["accepted"], r["gained"], r["lost"]) for r in table] == [
+        (2, [], []),
+        (2, ["c"], ["b"]),
+    ]
+
+
+def test_moving_single_rows_finds_what_one_descent_misses():
+    """A few loud users hold up an axis, so which of them do is a choice among many minima."""
+    random = np.random.default_rng(11)
+    u, g = 40, 30
+    user, guideline = (x.ravel() for x in np.indices((u, g)))
+    p = np.full((u, g), 0.93)
+    p[:6] = 0.93 - 0.8 * (random.random((6, g)) < 0.5)
+    helpful = (random.random(u * g) < p.ravel()).astype(float)
+    ratings = ag.Ratings(user.astype(np.int32), guideline.astype(np.int32), helpful, u, g)
+    one = ag.Settings(starts=1, max_starts=1, moves=False)
+    gains = []
+    for seed in (0, 1):
+        alone = ag.fit(ratings, settings=replace(one, seed=seed))
+        moved = ag.fit(ratings, settings=replace(one, seed=seed, moves=True))
+        assert moved.moves > 0
+        assert alone.moves == 0
+        assert moved.objective <= alone.objective + 1e-12
+        gains.append(alone.objective - moved.objective)
+    assert max(gains) > 1e-6
+
+
+def test_starts_are_the_seeds_and_the_earlier_ones_stay(trap):
+    def starts(seed, n):
+        endless = plan(trap, 1, seed, None)
+        return [next(endless) for _ in range(n)]
+
+    few, many, other = starts(1, 3), starts(1, 9), starts(2, 3)
+    for one, same in zip(few, many):
+        np.testing.assert_array_equal(
+            one.parameters.guideline_embedding, same.parameters.guideline_embedding
+        )
+    uniform = few[0].parameters.guideline_embedding
+    assert ((uniform >= 0) & (uniform < 1)).all()
+    assert not np.array_equal(uniform, other[0].parameters.guideline_embedding)
+    kinds = [point.kind for point in many]
+    assert {"uniform", "ratings 1", "residuals 1", "residuals 2"} == set(kinds)
+
+
+def test_singular_vectors_are_those_of_a_dense_decomposition(trap):
+    endless = plan(trap, 1, 0, None)
+    points = {point.kind: point.parameters for point in (next(endless) for _ in range(5))}
+    dense = np.zeros((trap.n_users, trap.n_guidelines))
+    dense[trap.user, trap.guideline] = trap.helpful
+    first = np.linalg.svd(dense)[2][0]
+    found = points["ratings 1"].guideline_embedding[:, 0]
+    assert abs(found @ first) / np.linalg.norm(found) == pytest.approx(1, abs=1e-6)
+    assert (found >= 0).all()
+    centred = points["residuals 1"]
+    level = centred.mu + centred.guideline_intercept[trap.guideline]
+    by_user = np.bincount(trap.user, trap.helpful - level) / np.bincount(trap.user)
+    dense[trap.user, trap.guideline] = trap.helpful - level - by_user[trap.user]
+    first = np.linalg.svd(dense)[2][0]
+    found = centred.guideline_embedding[:, 0]
+    assert abs(found @ first) / np.linalg.norm(found) == pytest.approx(1, abs=1e-3)
+
+
+def test_who_watches_hears_of_every_phase(trap):
+    told = []
+    found = ag.fit(trap, watch=lambda *x: told.append(x))
+    phases = list(dict.fromkeys(what for what, *_ in told))
+    assert phases[0] == "starts 1 to 8"
+    assert phases[-1] == "polishing"
+    assert any("moving" in phase for phase in phases)
+    sweeps = [sweeps for _, sweeps, _, _ in told]
+    assert sweeps == sorted(sweeps)
+    assert sweeps[-1] == found.sweeps
+
+
+def test_a_bar_shows_after_a_second_and_leaves_nothing(capfd, monkeypatch):
+    with ag.progress() as watch:
+        watch("starts 1 to 8", 10, 0.25, 0.1)
+    assert capfd.readouterr().err == ""
+    clock = iter(range(0, 1000, 2))
+    monkeypatch.setattr("tqdm.std.time", lambda: float(next(clock)))
+    with ag.progress() as watch:
+        for sweeps in (10, 20, 30):
+            watch("starts 1 to 8", sweeps, 0.25, 0.1)
+    shown = capfd.readouterr().err
+    assert "starts 1 to 8" in shown
+    assert "loss 0.2500000, residual 1.0e-01" in shown
+    assert shown.rsplit("\r", maxsplit=1)[-1] == ""

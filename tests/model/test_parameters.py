@@ -1,0 +1,169 @@
+"""The loss is the original's; the tables hold the parameters."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aggregation import (
+    InputError,
+    Parameters,
+    Penalty,
+    Ratings,
+    encode,
+    from_tables,
+    layout,  # noqa: F401  # registers Parameters with JAX
+    loss,
+    predict,
+)
+from aggregation.model.parameters import to_tables
+
+
+def planted(seed: int, users: int = 7, guidelines: int = 5, d: int = 2, share: float = 0.6):
+    """Ratings and parameters without structure, and the dense matrix of the same ratings."""
+    random = np.random.default_rng(seed)
+    dense = np.where(
+        random.random((users, guidelines)) < share,
+        random.choice([0.0, 0.5, 1.0], (users, guidelines)),
+        np.nan,
+    )
+    dense[np.arange(users), random.integers(0, guidelines, users)] = 1.0
+    dense[random.integers(0, users, guidelines), np.arange(guidelines)] = 0.0
+    user, guideline = np.nonzero(~np.isnan(dense))
+    ratings = Ratings(
+        user.astype(np.int32),
+        guideline.astype(np.int32),
+        dense[user, guideline],
+        users,
+        guidelines,
+    )
+    parameters = Parameters(
+        np.float64(random.normal()),
+        random.normal(size=users),
+        random.normal(size=(users, d)),
+        random.normal(size=guidelines),
+        random.normal(size=(guidelines, d)),
+    )
+    return ratings, parameters, dense
+
+
+def dense_loss(p: Parameters, dense: np.ndarray, li: float, lf: float) -> float:
+    """The original's cn_loss, cell by cell, with nothing of the package's."""
+    total, n = 0.0, 0
+    for u in range(dense.shape[0]):
+        for g in range(dense.shape[1]):
+            if np.isnan(dense[u, g]):
+                continue
+            n += 1
+            dot = sum(a * b for a, b in zip(p.user_embedding[u], p.guideline_embedding[g]))
+            y = p.mu + p.user_intercept[u] + p.guideline_intercept[g] + dot
+            total += (dense[u, g] - y) ** 2
+            total += li * (p.user_intercept[u] ** 2 + p.mu**2 + p.guideline_intercept[g] ** 2)
+            total += lf * (
+                sum(map(abs, p.user_embedding[u])) + sum(map(abs, p.guideline_embedding[g]))
+            )
+    return total / n
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_loss_agrees_with_a_dense_oracle(seed):
+    ratings, p, dense = planted(seed)
+    ours = float(loss(p, ratings, Penalty(0.15, 0.03)))
+    assert ours == pytest.approx(dense_loss(p, dense, 0.15, 0.03), rel=1e-10)
+
+
+def test_gradient_agrees_with_finite_differences():
+    ratings, p, dense = planted(11)
+    with jax.enable_x64(True):
+        gradient = jax.grad(loss)(jax.tree.map(jax.numpy.asarray, p), ratings, Penalty())
+    step = 1e-6
+    for name in (
+        "mu",
+        "user_intercept",
+        "user_embedding",
+        "guideline_intercept",
+        "guideline_embedding",
+    ):
+        value = np.array(getattr(p, name))
+        for at in np.ndindex(value.shape):
+            ends = []
+            for sign in (1, -1):
+                moved = value.copy()
+                moved[at] += sign * step
+                ends.append(dense_loss(replace(p, **{name: moved}), dense, 0.15, 0.03))
+            slope = (ends[0] - ends[1]) / (2 * step)
+            assert np.asarray(getattr(gradient, name))[at] == pytest.approx(slope, abs=1e-7)
+
+
+@given(st.floats(0.01, 1), st.floats(0.001, 1), st.integers(0, 2**32 - 1))
+def test_loss_grows_with_either_penalty(li, lf, seed):
+    ratings, p, _ = planted(seed)
+    base = float(loss(p, ratings, Penalty(li, lf)))
+    assert float(loss(p, ratings, Penalty(2 * li, lf))) > base
+    assert float(loss(p, ratings, Penalty(li, 2 * lf))) > base
+
+
+def test_prediction_adds_intercepts_and_the_product_of_embeddings():
+    _, p, _ = planted(3)
+    expected = p.mu + p.user_intercept[2] + p.guideline_intercept[4]
+    expected += p.user_embedding[2] @ p.guideline_embedding[4]
+    assert predict(p, np.array([2]), np.array([4]))[0] == pytest.approx(expected)
+
+
+def table(rows):
+    return pd.DataFrame(rows, columns=["user_id", "guideline_id", "helpful"])
+
+
+def test_encoding_forgets_the_order_of_the_rows():
+    rows = [("b", "y", 1.0), ("a", "x", 0.0), ("b", "x", 0.5), ("a", "z", 1.0)]
+    one, ids = encode(table(rows))
+    other, other_ids = encode(table(rows[::-1]))
+    assert list(ids.users) == ["a", "b"]
+    assert list(ids.guidelines) == ["x", "y", "z"]
+    assert list(ids.users) == list(other_ids.users)
+    for name in ("user", "guideline", "helpful"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert one.helpful.tolist() == [0.0, 1.0, 0.5, 1.0]
+    assert one.per_user().tolist() == [2, 2]
+    assert one.per_guideline().tolist() == [2, 1, 1]
+
+
+def test_encoding_refuses_a_repeated_pair_by_name():
+    with pytest.raises(ValueError, match=r"'u4'.*'g17'.*ratings.duplicates: last"):
+        encode(table([("u4", "g17", 1.0), ("u4", "g17", 0.0)]))
+
+
+@pytest.mark.parametrize("bad", [1.5, -0.1, np.nan])
+def test_encoding_refuses_ratings_outside_0_to_1(bad):
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        encode(table([("u", "g", bad)]))
+
+
+def test_tables_hold_the_parameters_and_unknown_ids_come_back_as_nan():
+    ratings, p, _ = planted(5)
+    rows = table(
+        [(f"u{u}", f"g{g}", h) for u, g, h in zip(ratings.user, ratings.guideline, ratings.helpful)]
+    )
+    _, ids = encode(rows)
+    users, guidelines = to_tables(p, ids)
+    back = from_tables(users, guidelines, float(p.mu), ids, 2)
+    np.testing.assert_array_equal(back.user_embedding, p.user_embedding)
+    np.testing.assert_array_equal(back.guideline_intercept, p.guideline_intercept)
+    fewer = from_tables(users[1:], guidelines, None, ids, 2)
+    assert np.isnan(fewer.user_intercept[0])
+    assert np.isnan(fewer.mu)
+    np.testing.assert_array_equal(fewer.user_intercept[1:], p.user_intercept[1:])
+    assert from_tables(users[:0], guidelines[:0], None, ids, 2) is None
+
+
+def test_a_prior_of_another_dimension_is_an_error_with_its_remedy():
+    ratings, p, _ = planted(5)
+    rows = table([(f"u{u}", f"g{g}", 1.0) for u, g in zip(ratings.user, ratings.guideline)])
+    _, ids = encode(rows)
+    users, guidelines = to_tables(p, ids)
+    with pytest.raises(InputError, match=r"length 2, but train.dimensions is 1.*warm_start: false"):
+        from_tables(users, guidelines, 0.0, ids, 1)
