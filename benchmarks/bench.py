@@ -40,7 +40,7 @@ def best_of(times: int, run) -> float:
 
 def quality(name: str) -> dict:
     """The default search from many seeds: losses, residuals, accepted sets."""
-    from aggregation import Rule, Settings, fit, score, select
+    from aggregation import ALIGNED_2023, Settings, fit, score, select
 
     ratings, ids = real(name)
     losses, residuals, sets, seconds, starts, settled = [], [], [], [], [], []
@@ -48,7 +48,7 @@ def quality(name: str) -> dict:
         began = time.perf_counter()
         found = fit(ratings, settings=Settings(seed=seed))
         seconds.append(time.perf_counter() - began)
-        scores = select(score(ratings, ids, found.parameters), Rule()).scores
+        scores = select(score(ratings, ids, found.parameters), ALIGNED_2023).scores
         sets.append(tuple(sorted(scores.loc[scores["verdict"] == "accepted", "guideline_id"])))
         losses.append(found.objective)
         residuals.append(found.kkt_residual)

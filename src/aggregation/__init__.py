@@ -8,9 +8,9 @@ __version__ = "0.1.0"
 
 from aggregation.data.dataset import Dataset
 from aggregation.data.simulation import Simulation, simulate
-from aggregation.decisions.constitution import Constitution, Verdict, select
+from aggregation.decisions.constitution import Constitution, select
 from aggregation.decisions.payload import body, changes, guards, payload
-from aggregation.decisions.rules import Rule
+from aggregation.decisions.rules import ALIGNED_2023, Condition, Rule
 from aggregation.decisions.scores import score, with_unrated
 from aggregation.decisions.table import overview, table
 from aggregation.errors import AggregationError, InputError, ParameterError, RunError
@@ -38,8 +38,10 @@ from aggregation.sources import read
 
 __all__ = [
     "ALIGNED",
+    "ALIGNED_2023",
     "COMMUNITY_NOTES",
     "AggregationError",
+    "Condition",
     "Constitution",
     "Dataset",
     "Fit",
@@ -57,7 +59,6 @@ __all__ = [
     "Settings",
     "Simulation",
     "Table",
-    "Verdict",
     "basins",
     "body",
     "by_side",

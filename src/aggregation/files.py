@@ -16,7 +16,7 @@ from aggregation.errors import InputError
 
 
 @contextmanager
-def writing(target: Path) -> Iterator[Path]:
+def atomic_write(target: Path) -> Iterator[Path]:
     """A temporary file beside `target`, which becomes it when the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(".partial", f".{target.name}.", target.parent)
@@ -29,7 +29,7 @@ def writing(target: Path) -> Iterator[Path]:
         Path(partial).unlink(missing_ok=True)
 
 
-def clear_partial(target: Path) -> None:
+def remove_partial(target: Path) -> None:
     """Remove what a process left beside `target` that was killed while it wrote it."""
     for left in target.parent.glob(f".{escape(target.name)}.????????.partial"):
         left.unlink(missing_ok=True)
@@ -49,13 +49,13 @@ def sha256(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def sealed(value: dict[str, Any]) -> dict[str, Any]:
+def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
     """The value with `sha256`, the hash of all the rest of it, in whatever order."""
     rest = {key: v for key, v in value.items() if key != "sha256"}
     text = json.dumps(rest, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return rest | {"sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()}
 
 
-def is_sealed(value: dict[str, Any]) -> bool:
+def checksum_holds(value: dict[str, Any]) -> bool:
     """Whether the seal is there and true."""
-    return sealed(value)["sha256"] == value.get("sha256")
+    return with_checksum(value)["sha256"] == value.get("sha256")

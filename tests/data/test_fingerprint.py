@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from aggregation.data.dataset import TABLES, frame
 from aggregation.data.fingerprint import fingerprint
-from aggregation.files import is_sealed, sealed
+from aggregation.files import checksum_holds, with_checksum
 
 texts = st.text(alphabet="ab\u00e9\u6f22 \U0001f389,:", max_size=4)
 numbers = st.floats(allow_infinity=False, allow_nan=False, width=32)
@@ -105,9 +105,9 @@ def test_a_table_as_it_was_written_and_read_again_has_the_same_fingerprint(tmp_p
 
 @given(st.dictionaries(texts, numbers | texts | st.lists(numbers)), st.data())
 def test_a_seal_holds_until_something_changes(value, data):
-    whole = sealed(value)
-    assert is_sealed(whole)
-    assert is_sealed(dict(reversed(whole.items())))
+    whole = with_checksum(value)
+    assert checksum_holds(whole)
+    assert checksum_holds(dict(reversed(whole.items())))
     key = data.draw(st.sampled_from(sorted(whole)))
-    assert not is_sealed(whole | {key: "changed"})
-    assert not is_sealed({k: v for k, v in whole.items() if k != key})
+    assert not checksum_holds(whole | {key: "changed"})
+    assert not checksum_holds({k: v for k, v in whole.items() if k != key})

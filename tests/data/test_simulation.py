@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aggregation import Rule, encode, fit, read, score, sections, select, simulate
+from aggregation import ALIGNED_2023, encode, fit, read, score, sections, select, simulate
 from aggregation.data.simulation import planted_rows
 
 
@@ -52,7 +52,7 @@ def world(request):
     s = sections(source={"kind": "simulated"}, ratings={})
     dataset = read(s.source, s.ratings, request.param)
     ratings, ids = encode(dataset.ratings)
-    constitution = select(score(ratings, ids, fit(ratings).parameters), Rule())
+    constitution = select(score(ratings, ids, fit(ratings).parameters), ALIGNED_2023)
     return (
         constitution.scores.merge(planted.guidelines, on="guideline_id"),
         dataset,

@@ -1,13 +1,23 @@
 """The rule judges as the original did, and says why."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregation import Parameters, Rule, encode, score, select, with_unrated
-from aggregation.decisions.constitution import judge
+from aggregation import (
+    ALIGNED_2023,
+    Condition,
+    Parameters,
+    Rule,
+    encode,
+    score,
+    select,
+    with_unrated,
+)
 from aggregation.decisions.rules import apart
 
 
@@ -24,33 +34,49 @@ def scores(*rows):
         (5, 0.8, 0.375, "rejected", ["min_intercept"]),  # must be greater
         (5, 0.79, 0.5, "rejected", ["min_helpful_rate"]),
         (4, 1.0, 0.5, "undecided", ["min_ratings"]),
-        (4, 0.1, 0.1, "undecided", ["min_intercept", "min_ratings", "min_helpful_rate"]),
-        (0, np.nan, np.nan, "undecided", ["min_intercept", "min_ratings", "min_helpful_rate"]),
+        (4, 0.1, 0.1, "undecided", ["min_ratings", "min_intercept", "min_helpful_rate"]),
+        (0, np.nan, np.nan, "undecided", ["min_ratings", "min_intercept", "min_helpful_rate"]),
     ],
 )
 def test_each_condition_is_judged_and_named(n, rate, intercept, verdict, failed):
-    found = judge(Rule(), "g", n, rate, intercept)
-    assert found.verdict == verdict
-    assert [c.name for c in found.failed] == failed
+    row = judged(n, rate, intercept)
+    assert row["verdict"] == verdict
+    assert [f["name"] for f in row["failed"]] == failed
+
+
+def judged(n, rate, intercept, rule=ALIGNED_2023):
+    return select(scores(("g", n, rate, intercept)), rule).scores.iloc[0]
 
 
 def test_every_number_of_the_rule_is_a_parameter():
-    row = ("g", 4, 0.7, 0.3)
-    assert judge(Rule(), *row).verdict == "undecided"
-    assert (
-        judge(Rule(min_intercept=0.2, min_ratings=4, min_helpful_rate=0.7), *row).verdict
-        == "accepted"
-    )
+    lenient = ALIGNED_2023.with_bounds(min_intercept=0.2, min_ratings=4, min_helpful_rate=0.7)
+    assert judged(4, 0.7, 0.3)["verdict"] == "undecided"
+    assert judged(4, 0.7, 0.3, lenient)["verdict"] == "accepted"
+
+
+def test_the_first_failed_condition_decides_between_undecided_and_rejected():
+    sure = Condition("min_intercept", "intercept", ">", 0.2, "", otherwise="undecided")
+    hated = Condition("least_rate", "helpful_rate", ">", 0.1, "", otherwise="rejected")
+    table = scores(("both", 9, 0.05, 0.1), ("one", 9, 0.5, 0.1), ("in", 9, 0.5, 0.3))
+    for rule, word in (((hated, sure), "rejected"), ((sure, hated), "undecided")):
+        found = select(table, Rule("mine", rule)).scores.set_index("guideline_id")["verdict"]
+        assert found.to_dict() == {"in": "accepted", "one": "undecided", "both": word}
+
+
+@given(st.floats(-1, 1), st.integers(1, 99), st.floats(0, 1))
+def test_a_rule_survives_json(intercept, n, rate):
+    rule = ALIGNED_2023.with_bounds(min_intercept=intercept, min_ratings=n, min_helpful_rate=rate)
+    assert Rule.from_json(json.loads(json.dumps(rule.as_json()))) == rule
 
 
 def test_reasons_give_the_value_and_the_limit():
-    found = select(scores(("g", 3, 0.5, 0.2)), Rule()).scores["failed"][0]
+    found = select(scores(("g", 3, 0.5, 0.2)), ALIGNED_2023).scores["failed"][0]
     assert [f["reason"] for f in found] == [
-        "intercept 0.200, needs more than 0.375",
         "3 ratings, needs at least 5",
+        "intercept 0.200, needs more than 0.375",
         "helpful rate 0.50, needs at least 0.8",
     ]
-    assert [f["value"] for f in found] == [0.2, 3.0, 0.5]
+    assert [f["value"] for f in found] == [3.0, 0.2, 0.5]
 
 
 @given(st.floats(0, 1), st.sampled_from([0.375, 0.8]))
@@ -83,27 +109,27 @@ def test_order_is_by_verdict_then_consensus_then_id():
         ("e", 9, 1.0, 0.6),
     )
     for rows in (table, table[::-1], table.sample(frac=1, random_state=3)):
-        assert [v.guideline_id for v in select(rows, Rule()).verdicts] == ["e", "a", "c", "b", "d"]
+        assert list(select(rows, ALIGNED_2023).scores["guideline_id"]) == ["e", "a", "c", "b", "d"]
 
 
 def test_near_misses_failed_exactly_one_condition():
     table = scores(
         ("in", 9, 0.9, 0.5), ("one", 9, 0.9, 0.3), ("two", 9, 0.5, 0.3), ("few", 4, 0.95, 0.5)
     )
-    assert list(select(table, Rule()).near_misses()["guideline_id"]) == ["few", "one"]
+    assert list(select(table, ALIGNED_2023).near_misses()["guideline_id"]) == ["few", "one"]
 
 
 def test_unrated_guidelines_get_a_verdict_too():
     full = with_unrated(scores(("b", 9, 0.9, 0.5)), pd.Series(["b", "a"]))
-    constitution = select(full, Rule())
-    verdicts = {v.guideline_id: v for v in constitution.verdicts}
-    assert verdicts["a"].verdict == "undecided"
-    assert "no ratings" in str(verdicts["a"].failed[0])
+    constitution = select(full, ALIGNED_2023)
+    row = constitution.scores.set_index("guideline_id").loc["a"]
+    assert row["verdict"] == "undecided"
+    assert "no ratings" in row["failed"][1]["reason"]
     assert full["n_ratings"].tolist() == [0, 9]
 
 
 def test_selecting_leaves_its_argument_alone():
     table = scores(("b", 9, 0.9, 0.5), ("a", 9, 0.9, 0.6))
     before = table.copy()
-    select(table, Rule())
+    select(table, ALIGNED_2023)
     pd.testing.assert_frame_equal(table, before)

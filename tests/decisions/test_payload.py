@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregation import (
+    ALIGNED_2023,
     Dataset,
     Parameters,
-    Rule,
     body,
     changes,
     encode,
@@ -69,7 +69,7 @@ def world():
         np.array([0.5] + [0.1] * 5),
         random.random((6, 2)),
     )
-    constitution = select(score(ratings, ids, p), Rule())
+    constitution = select(score(ratings, ids, p), ALIGNED_2023)
     topics = [
         {"topic_id": "t", "title": "=root", "parent_id": None},
         {"topic_id": "s", "title": "leaf", "parent_id": "t"},

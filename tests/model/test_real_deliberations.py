@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from worlds import reading
 
-from aggregation import Rule, Settings, encode, fit, score, select
+from aggregation import ALIGNED_2023, Settings, encode, fit, score, select
 from aggregation.decisions.constitution import ACCEPTED
 
 
@@ -25,7 +25,7 @@ def fitted(data, name, seed, max_starts=256):
 
 
 def accepted(ratings, ids, parameters):
-    scores = select(score(ratings, ids, parameters), Rule()).scores
+    scores = select(score(ratings, ids, parameters), ALIGNED_2023).scores
     return set(scores.loc[scores["verdict"] == ACCEPTED, "guideline_id"])
 
 

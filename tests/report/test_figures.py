@@ -11,7 +11,7 @@ from matplotlib import rc_context, rcParams
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from aggregation import Ratings, Rule, select
+from aggregation import ALIGNED_2023, Ratings, select
 from aggregation.report import figures
 
 
@@ -29,7 +29,7 @@ def scores(accepted, others, seed=0):
     )
     rate = table["helpful_rate"]
     return select(
-        table.assign(consensus_score=(1.1 - rate) * table["intercept"] + rate - 0.1), Rule()
+        table.assign(consensus_score=(1.1 - rate) * table["intercept"] + rate - 0.1), ALIGNED_2023
     )
 
 
@@ -45,7 +45,7 @@ def test_figures_are_pictures_with_alt_text(accepted, others):
     constitution = scores(accepted, others)
     for picture in (
         figures.embedding(constitution.scores, users()),
-        figures.bridging(constitution.scores, Rule()),
+        figures.bridging(constitution.scores, ALIGNED_2023),
     ):
         pixels = imread(io.BytesIO(picture.png))
         assert pixels.shape[1] == round(figures.WIDTH * figures.DPI)

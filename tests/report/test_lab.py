@@ -82,7 +82,7 @@ def replayed(coded):
 @pytest.fixture(scope="module")
 def judged(read, coded, fitted):
     scores = ag.by_side(ag.score(*coded, fitted.parameters), *coded, fitted.parameters)
-    return ag.select(ag.with_unrated(scores, read.guidelines["guideline_id"]), ag.Rule())
+    return ag.select(ag.with_unrated(scores, read.guidelines["guideline_id"]), ag.ALIGNED_2023)
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_a_deliberation_without_anything_in_it_shows_itself():
     scores = pd.DataFrame(
         {c: [] for c in ("guideline_id", "n_ratings", "helpful_rate", "intercept")}
     ).assign(consensus_score=[])
-    empty = ag.select(scores, ag.Rule())
+    empty = ag.select(scores, ag.ALIGNED_2023)
     assert "0 accepted, 0 undecided, 0 rejected" in shown(empty)
     assert "No guideline is accepted." in shown(empty)
 
@@ -233,13 +233,13 @@ def test_a_constitution_counts_its_verdicts_and_what_decided(judged):
     liked = ((s["helpful_rate"] >= 0.8) & (s["n_ratings"] >= 5)).sum()
     assert f"would accept {liked}" in shown(judged)
     assert f"intercept {(~(s['intercept'] > 0.375)).sum()}" in shown(judged)
-    assert "intercept more than 0.375, at least 5 ratings, helpful rate at least 0.8" in shown(
+    assert "ratings at least 5, intercept more than 0.375, helpful rate at least 0.8" in shown(
         judged
     )
 
 
 def test_a_constitution_that_accepts_nothing_says_so(judged):
-    none = ag.select(judged.scores, ag.Rule(min_intercept=10.0))
+    none = ag.select(judged.scores, ag.ALIGNED_2023.with_bounds(min_intercept=10.0))
     assert "No guideline is accepted." in shown(none)
     assert "no guideline is accepted" in repr(none)
 
@@ -374,9 +374,7 @@ def test_a_run_is_opened_with_one_call(folder, kind, fitted, judged):
     again = ag.open_run(kind(folder.path))
     assert again == folder
     assert bits(again.fit()) == bits(fitted)
-    assert [v.verdict for v in again.constitution().verdicts] == [
-        v.verdict for v in judged.verdicts
-    ]
+    assert list(again.constitution().scores["verdict"]) == list(judged.scores["verdict"])
 
 
 def test_a_finished_run_shows_its_numbers_and_what_to_call(folder, read, fitted, judged):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import aggregation as ag
-from aggregation.files import writing
+from aggregation.files import atomic_write
 from aggregation.params import RatingsSection, SimulatedSource
 
 
@@ -33,7 +33,7 @@ def everything(folder):
 
 
 def write_half(folder, name):
-    with writing(folder.path / name) as path:
+    with atomic_write(folder.path / name) as path:
         path.write_text("half")
         raise ZeroDivisionError
 
@@ -54,7 +54,7 @@ def test_writing_keeps_the_old_file_when_it_fails(folder):
 
 def test_writing_never_shows_a_half_written_file(folder):
     folder.write_text("y.txt", "old")
-    with writing(folder.path / "y.txt") as path, path.open("w") as file:
+    with atomic_write(folder.path / "y.txt") as path, path.open("w") as file:
         file.write("half")
         file.flush()
         assert (folder.path / "y.txt").read_text() == "old"

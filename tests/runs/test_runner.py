@@ -19,7 +19,7 @@ import pytest
 from kills import killed_at
 
 from aggregation import InputError, RunError, RunFolder, __version__, load_params, simulate
-from aggregation.files import is_sealed, sealed, sha256
+from aggregation.files import checksum_holds, sha256, with_checksum
 from aggregation.runs import runner as runs
 from aggregation.runs.notebook_source import notebook_source
 from aggregation.runs.provenance import package
@@ -178,7 +178,7 @@ def test_the_hashes_of_the_manifest_are_true_and_complete(first):
     for stage, record in manifest["stages"].items():
         assert record["notebook"] == hashlib.sha256(notebook_source(stage)).hexdigest()
     assert (manifest["run"], manifest["seed"]) == ("small", 7)
-    assert is_sealed(manifest)
+    assert checksum_holds(manifest)
     ingested = json.loads((folder / "data" / "ingest.json").read_text())
     assert manifest["tables"] == ingested["tables"]
     assert set(manifest["tables"]) == {"ratings", "guidelines", "users", "topics"}
@@ -203,7 +203,7 @@ def test_the_manifest_knows_no_time_and_no_host(first):
     timing = json.loads((folder / "timing.json").read_text())
     assert timing["host"] == platform.node()
     assert list(timing["seconds"]) == list(timing["cells"]) == list(STAGES)
-    assert is_sealed(timing)
+    assert checksum_holds(timing)
     for stage, seconds in timing["seconds"].items():
         assert 0 < sum(timing["cells"][stage]) < seconds
 
@@ -347,7 +347,7 @@ def test_a_folder_that_no_run_made_is_left_alone(params, tmp_path):
     "stages", [5, [], {"ingest": 5}, {"ingest": {"notebook": "", "parameters": {}, "input": {}}}]
 )
 def test_a_manifest_of_another_shape_is_none(params, tmp_path, stages):
-    RunFolder(tmp_path / "small").write_json("manifest.json", sealed({"stages": stages}))
+    RunFolder(tmp_path / "small").write_json("manifest.json", with_checksum({"stages": stages}))
     with pytest.raises(RunError, match=r"is no run's folder, it holds manifest\.json"):
         runs.run(params, out=tmp_path)
 
@@ -356,7 +356,7 @@ def test_names_in_a_manifest_do_not_lead_out_of_the_folder(again, tmp_path):
     (tmp_path / "victim").write_text("mine")
     manifest = RunFolder(again.folder).read_json("manifest.json")
     manifest["stages"]["ingest"]["outputs"]["../victim"] = sha256(tmp_path / "victim")
-    RunFolder(again.folder).write_json("manifest.json", sealed(manifest))
+    RunFolder(again.folder).write_json("manifest.json", with_checksum(manifest))
     assert again("seed=2", until="ingest")
     assert (tmp_path / "victim").read_text() == "mine"
 

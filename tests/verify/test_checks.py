@@ -19,7 +19,7 @@ from loopback import Loopback
 import aggregation as ag
 from aggregation import RunFolder
 from aggregation.data.fingerprint import fingerprints
-from aggregation.files import sealed, sha256
+from aggregation.files import sha256, with_checksum
 from aggregation.params import load_params
 from aggregation.report.index import index_page
 from aggregation.runs import provenance as manifest
@@ -125,7 +125,7 @@ def forge(folder):
             record["input"] = {n: h for n, h in made.items() if n in makes}
     manifest["parameters"] = sha256(folder.path / "params.yaml")
     manifest["tables"] = folder.read_json("data/ingest.json")["tables"]
-    folder.write_json("manifest.json", sealed(manifest))
+    folder.write_json("manifest.json", with_checksum(manifest))
 
 
 def remodel(folder, x):
@@ -419,7 +419,7 @@ def test_nobody_is_held_without_an_earlier_model(copy):
     path.write_text(path.read_text().replace("hold: null", "hold: users"))
     manifest = copy.read_json("manifest.json")
     manifest["stages"]["train"]["parameters"]["train"]["hold"] = "users"
-    copy.write_json("manifest.json", sealed(manifest))
+    copy.write_json("manifest.json", with_checksum(manifest))
     forge(copy)
     assert held_to(copy)["held"] is False
 
@@ -611,7 +611,7 @@ def test_a_source_that_is_not_here_is_not_read_again(held, tmp_path):
 def test_another_version_of_the_package_turns_nothing_off(copy):
     manifest = copy.read_json("manifest.json")
     manifest["package"]["sha256"] = "0" * 64
-    copy.write_json("manifest.json", sealed(manifest))
+    copy.write_json("manifest.json", with_checksum(manifest))
     found = held_to(copy)
     assert (found["package"], found["report"], found["source"]) == (None, True, True)
     text("report/index.html", "accepted", "excepted")(copy, random.Random(0))
@@ -651,7 +651,7 @@ def other_manifest(folder, edit):
     """The manifest with an edit, its hashes and its seal forged."""
     told = folder.read_json("manifest.json")
     edit(told)
-    folder.write_json("manifest.json", sealed(told))
+    folder.write_json("manifest.json", with_checksum(told))
 
 
 def in_libraries(manifest):
@@ -755,7 +755,7 @@ def test_a_receipt_of_a_run_that_sends_nothing_proves_nothing(copy):
     (copy.path / "published" / "pending.json").write_bytes(copy.read_bytes("constitution.json"))
     receipt = {"state": "published", "body_sha256": sha256(copy.path / "constitution.json")}
     finished = copy.read_bytes("manifest.json")
-    copy.write_json("published/receipt.json", sealed(receipt))
+    copy.write_json("published/receipt.json", with_checksum(receipt))
     (copy.path / "manifest.partial.json").unlink()
     (copy.path / "manifest.json").write_bytes(finished)
     found = {c.what: c.holds for c in files(copy)}
@@ -810,7 +810,7 @@ def test_a_run_and_its_folders_may_lie_elsewhere(copy, tmp_path):
 def test_a_name_in_the_manifest_leads_nowhere_else(copy):
     manifest = copy.read_json("manifest.json")
     manifest["stages"]["train"]["outputs"]["../../../../../../dev/zero"] = "x"
-    copy.write_json("manifest.json", sealed(manifest))
+    copy.write_json("manifest.json", with_checksum(manifest))
     assert held_to(copy)["files"] is False
 
 

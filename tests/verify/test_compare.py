@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import aggregation as ag
-from aggregation.files import sealed, sha256
+from aggregation.files import sha256, with_checksum
 from aggregation.params import RatingsSection, SimulatedSource, dump, load_params
 from aggregation.report.comparison import difference_page
 from aggregation.verify.compare import READ, compare
@@ -52,7 +52,7 @@ def finish(folder, dataset, rule, **changes):
     given = folder.path / "given.yaml"
     given.write_text("run: small\nsource: {kind: simulated, n_users: 40}\n")
     words = {"run": folder.path.name, **changes}
-    words |= {f"rule.{name}": value for name, value in dataclasses.asdict(rule).items()}
+    words |= {f"rule.{name}": value for name, value in {"name": rule.name, **rule.bounds}.items()}
     params = load_params(given, [f"{key}={value}" for key, value in words.items()])
     given.unlink()
     folder.write_text("params.yaml", dump(params))
@@ -67,7 +67,7 @@ def make(path, dataset, rule=None, **changes):
     ratings, ids = ag.encode(dataset.ratings)
     fit = ag.fit(ratings, settings=ag.Settings(starts=2, max_starts=2, moves=False))
     folder.save_fit(fit, ratings, ids, ag.Penalty())
-    return finish(folder, dataset, rule or ag.Rule(), **changes)
+    return finish(folder, dataset, rule or ag.ALIGNED_2023, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,8 @@ def copy(folder, path):
 
 
 def verdicts(folder):
-    return {v.guideline_id: v.verdict for v in folder.constitution().verdicts}
+    found = folder.constitution().scores
+    return dict(zip(found["guideline_id"], found["verdict"], strict=True))
 
 
 def changed(comparison, *changes):
@@ -133,7 +134,7 @@ def meaning(sentence):
 
 
 def test_a_run_and_itself_elsewhere_under_another_name_differ_in_nothing(first, tmp_path, dataset):
-    other = finish(copy(first, tmp_path / "other"), dataset, ag.Rule())
+    other = finish(copy(first, tmp_path / "other"), dataset, ag.ALIGNED_2023)
     comparison = compare(first, other)
     assert comparison.same
     assert comparison.text() == "Nothing differs between one and other."
@@ -169,7 +170,7 @@ def test_an_axis_that_points_the_other_way_is_no_difference(first, tmp_path, dat
         rows = runs[1].read_table(f"{table}.parquet")
         rows = rows.assign(embedding=flip(rows["embedding"]))
         runs[1].write_table(f"{table}.parquet", rows)
-    finish(runs[1], published, ag.Rule())
+    finish(runs[1], published, ag.ALIGNED_2023)
     scores = [run.read_table("evidence/guidelines.parquet") for run in runs]
     aligned = scores[1].set_index("guideline_id").loc[scores[0]["guideline_id"]]
     assert not np.allclose(scores[0]["n_ratings_positive"], aligned["n_ratings_positive"])
@@ -210,7 +211,7 @@ def test_counts_have_their_thousands_set_apart(first, tmp_path):
 
 
 def test_a_rule_with_another_limit_changes_what_lies_between_and_says_so(first, tmp_path, dataset):
-    rule = ag.Rule(min_intercept=0.45, min_ratings=9)
+    rule = ag.ALIGNED_2023.with_bounds(min_intercept=0.45, min_ratings=9)
     other = finish(copy(first, tmp_path / "strict"), dataset, rule)
     comparison = compare(first, other)
     old, new = verdicts(first), verdicts(other)
@@ -354,7 +355,7 @@ def test_a_condition_that_holds_on_both_sides_or_on_none_is_no_reason(first, tmp
         table["guideline_id"] = pd.Series([f"g{k:03}" for k in range(len(table))], dtype="str")
         table["consensus_score"] = table["intercept"]
         run = copy(first, tmp_path / name)
-        run.save_evidence(ag.select(table, ag.Rule()), pd.DataFrame())
+        run.save_evidence(ag.select(table, ag.ALIGNED_2023), pd.DataFrame())
         runs.append(run)
     comparison = compare(*runs)
     assert len(changed(comparison, "gained", "lost", "other")) > 30
@@ -363,7 +364,7 @@ def test_a_condition_that_holds_on_both_sides_or_on_none_is_no_reason(first, tmp
     assert '<td class="num">0.37499</td>' in difference_page(comparison)
     assert '<td class="num">0.3750</td>' not in difference_page(comparison)
     # and with a rule that changes too, to a limit that three decimals do not hold
-    rule = ag.Rule(min_intercept=0.37505, min_ratings=6, min_helpful_rate=0.75)
+    rule = ag.ALIGNED_2023.with_bounds(min_intercept=0.37505, min_ratings=6, min_helpful_rate=0.75)
     scores = runs[1].read_table("evidence/guidelines.parquet")
     scores = scores.drop(columns=["verdict", "failed"])
     runs[1].save_evidence(ag.select(scores, rule), pd.DataFrame())
@@ -372,7 +373,7 @@ def test_a_condition_that_holds_on_both_sides_or_on_none_is_no_reason(first, tmp
 
 
 def test_order_is_gained_lost_other_new_gone_then_the_rest_by_text(first, tmp_path, dataset):
-    rule = ag.Rule(min_intercept=0.3, min_ratings=8, min_helpful_rate=0.75)
+    rule = ag.ALIGNED_2023.with_bounds(min_intercept=0.3, min_ratings=8, min_helpful_rate=0.75)
     other = finish(copy(first, tmp_path / "other"), dataset, rule)
     for folder, lost in ((first, "g001"), (other, "g002")):
         scores = folder.read_table("evidence/guidelines.parquet")
@@ -444,7 +445,9 @@ def hostile(tmp_path_factory, dataset, first):
     )
     path = tmp_path_factory.mktemp("hostile")
     one = make(path / "one", world)
-    return one, finish(copy(one, path / "two"), world, ag.Rule(min_intercept=2.0))
+    return one, finish(
+        copy(one, path / "two"), world, ag.ALIGNED_2023.with_bounds(min_intercept=2.0)
+    )
 
 
 def test_nothing_that_strangers_wrote_steers_the_terminal(hostile):
@@ -495,7 +498,7 @@ def test_another_text_under_the_same_id_is_told(first, tmp_path, dataset):
     other.save_dataset(
         dataclasses.replace(dataset, guidelines=dataset.guidelines.assign(text=texts))
     )
-    finish(other, dataset, ag.Rule(min_intercept=2.0))
+    finish(other, dataset, ag.ALIGNED_2023.with_bounds(min_intercept=2.0))
     told = compare(first, other)
     assert "Most texts differ: these are other guidelines under the same ids." in told.result()
     assert "text changed, before: " in told.text()
@@ -651,7 +654,7 @@ def with_manifest(folder):
         for file in sorted((folder.path / name).iterdir()):
             stages[name]["outputs"][f"{name}/{file.name}"] = sha256(file)
     own = {"parameters": sha256(folder.path / "params.yaml"), "stages": stages}
-    folder.write_json("manifest.json", sealed(MANIFEST | own))
+    folder.write_json("manifest.json", with_checksum(MANIFEST | own))
     return folder
 
 
@@ -659,7 +662,7 @@ def test_a_file_changed_after_the_run_is_told_even_where_nothing_else_differs(
     first, tmp_path, dataset
 ):
     one = with_manifest(copy(first, tmp_path / "one"))
-    two = with_manifest(finish(copy(first, tmp_path / "two"), dataset, ag.Rule()))
+    two = with_manifest(finish(copy(first, tmp_path / "two"), dataset, ag.ALIGNED_2023))
     assert compare(one, two).altered == ()
     path = two.path / "params.yaml"
     path.write_text(path.read_text("utf-8") + "# by hand\n", encoding="utf-8")

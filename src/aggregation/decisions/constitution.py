@@ -1,63 +1,52 @@
-"""Constitution: scores of every guideline, the rule that judges them, and its verdicts."""
+"""Constitution: the verdict of a rule on every guideline."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from aggregation.data.cards import Card, Shown
-from aggregation.decisions.rules import Condition, Rule
+from aggregation.decisions.rules import ACCEPTED, REJECTED, UNDECIDED, Rule
 
-ACCEPTED, UNDECIDED, REJECTED = "accepted", "undecided", "rejected"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a rule says of one guideline.
-
-    Undecided: too few ratings to judge, whatever the other conditions say. Rejected: enough
-    ratings, and another condition failed.
-    """
-
-    guideline_id: str
-    verdict: Literal["accepted", "undecided", "rejected"]
-    failed: tuple[Condition, ...]
+ORDER = (ACCEPTED, UNDECIDED, REJECTED)
+"""Order of the verdicts in a constitution."""
 
 
 @dataclass(frozen=True, repr=False)
 class Constitution(Shown):
-    """Every verdict, accepted first; within a verdict by consensus score, then by id."""
+    """Scores with verdicts, accepted first; within a verdict by consensus score, then by id."""
 
     rule: Rule
-    verdicts: tuple[Verdict, ...]
     scores: pd.DataFrame
-    """Scores with the columns verdict and failed, in the order of `verdicts`."""
+    """Scores with the columns `verdict` and `failed`: of each failed condition a dictionary with
+    name, value (null where unknown), limit and reason, in the order of the rule."""
 
     @property
     def accepted(self) -> pd.DataFrame:
         """The rows of `scores` that are accepted."""
         return self.scores[self.scores["verdict"] == ACCEPTED]
 
+    def verdicts(self) -> dict[str, int]:
+        """Number of guidelines by verdict."""
+        n = self.scores["verdict"].value_counts()
+        return {verdict: int(n.get(verdict, 0)) for verdict in ORDER}
+
     def near_misses(self) -> pd.DataFrame:
         """The rows that failed exactly one condition, by consensus score."""
-        one = np.array([len(v.failed) == 1 for v in self.verdicts], dtype=bool)
-        near = self.scores[one]
+        near = self.scores[self.scores["failed"].map(len) == 1]
         return near.sort_values(
             ["consensus_score", "guideline_id"], ascending=[False, True], kind="stable"
         )
 
     def _card(self) -> Card:
-        verdicts = Counter(v.verdict for v in self.verdicts)
-        failed = Counter(condition.name for v in self.verdicts for condition in v.failed)
+        verdicts = self.verdicts()
+        failed = Counter(f["name"] for failed in self.scores["failed"] for f in failed)
         names = {name: name.removeprefix("min_").replace("_", " ") for name in failed}
         return Card(
-            "Constitution: "
-            + ", ".join(f"{verdicts[v]:,} {v}" for v in (ACCEPTED, UNDECIDED, REJECTED)),
+            "Constitution: " + ", ".join(f"{n:,} {verdict}" for verdict, n in verdicts.items()),
             (
                 ("rule", str(self.rule)),
                 ("helpful rate alone", f"would accept {self.rule.liked(self.scores).sum():,}"),
@@ -68,53 +57,35 @@ class Constitution(Shown):
                 ),
             ),
             () if verdicts[ACCEPTED] else ("no guideline is accepted",),
-            (".accepted", ".near_misses()", ".scores", ".verdicts"),
+            (".accepted", ".near_misses()", ".scores", ".verdicts()"),
         )
-
-
-def judge(rule: Rule, guideline_id: str, n: int, rate: float, intercept: float) -> Verdict:
-    """The rule's verdict on one guideline. A missing number (NaN) fails its condition."""
-    conditions = (
-        Condition("min_intercept", intercept, rule.min_intercept, intercept > rule.min_intercept),
-        Condition("min_ratings", n, rule.min_ratings, n >= rule.min_ratings),
-        Condition("min_helpful_rate", rate, rule.min_helpful_rate, rate >= rule.min_helpful_rate),
-    )
-    failed = tuple(c for c in conditions if not c.holds)
-    few = any(c.name == "min_ratings" for c in failed)
-    verdict = UNDECIDED if few else REJECTED if failed else ACCEPTED
-    return Verdict(guideline_id, verdict, failed)  # type: ignore[arg-type]
 
 
 def select(scores: pd.DataFrame, rule: Rule) -> Constitution:
-    """Judge every row of `scores`. Extra columns are carried along."""
-    columns = ["guideline_id", "n_ratings", "helpful_rate", "intercept"]
-    verdicts = [judge(rule, *row) for row in scores[columns].itertuples(index=False)]
-    scores = scores.assign(
-        verdict=pd.Series([v.verdict for v in verdicts], index=scores.index, dtype="str"),
-        failed=pd.Series(
-            [[_failure(c) for c in v.failed] for v in verdicts], index=scores.index, dtype=object
-        ),
-    )
-    rank = scores["verdict"].map({ACCEPTED: 0, UNDECIDED: 1, REJECTED: 2})
-    order = (
-        scores.assign(rank=rank)
-        .reset_index(drop=True)
-        .sort_values(
-            ["rank", "consensus_score", "guideline_id"],
-            ascending=[True, False, True],
-            kind="stable",
-        )
-        .index
-    )
-    return Constitution(
-        rule,
-        tuple(verdicts[i] for i in order),
-        scores.iloc[order].reset_index(drop=True),
-    )
+    """Judge every row of `scores`, which has the rule's columns; extra columns are carried along.
 
-
-def _failure(condition: Condition) -> dict[str, object]:
-    """A failed condition as a table holds it; a number that is not known is null."""
-    c = condition
-    value = None if math.isnan(c.value) else float(c.value)
-    return {"name": c.name, "value": value, "limit": float(c.limit), "reason": str(c)}
+    A row is accepted if all conditions hold; else its first failed condition names the verdict.
+    """
+    verdict = np.full(len(scores), ACCEPTED, dtype=object)
+    failed: list[list[dict[str, object]]] = [[] for _ in range(len(scores))]
+    for condition in rule.conditions:
+        values = scores[condition.column].to_numpy(np.float64)
+        for k in np.flatnonzero(~condition.holds(scores)):
+            value = float(values[k])
+            verdict[k] = condition.otherwise if not failed[k] else verdict[k]
+            failed[k].append(
+                {
+                    "name": condition.name,
+                    "value": None if np.isnan(value) else value,
+                    "limit": float(condition.bound),
+                    "reason": condition.reason(value),
+                }
+            )
+    judged = scores.assign(
+        verdict=pd.Series(verdict, index=scores.index, dtype="str"),
+        failed=pd.Series(failed, index=scores.index, dtype=object),
+        rank=[ORDER.index(word) for word in verdict],
+    )
+    by = ["rank", "consensus_score", "guideline_id"]
+    judged = judged.sort_values(by, ascending=[True, False, True], kind="stable", ignore_index=True)
+    return Constitution(rule, judged.drop(columns="rank"))

@@ -1,70 +1,158 @@
-"""Rules: the conditions under which a guideline is accepted."""
+"""Rules: the conditions under which a guideline is accepted, as data.
+
+The parameter file, verdicts, reasons, comparisons and reports all follow from the conditions, so a
+new rule is one more entry of `RULES`.
+"""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal
+import operator
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-CONDITIONS = {
-    "min_intercept": ("intercept", "more than", 3),
-    "min_ratings": ("n_ratings", "at least", 0),
-    "min_helpful_rate": ("helpful_rate", "at least", 2),
+ACCEPTED, UNDECIDED, REJECTED = "accepted", "undecided", "rejected"
+
+COMPARISONS = {
+    ">": (operator.gt, "more than"),
+    ">=": (operator.ge, "at least"),
+    "<": (operator.lt, "less than"),
+    "<=": (operator.le, "at most"),
 }
-"""Condition of a rule: the column it reads, how that is to lie, decimals to show at least."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """When a guideline is accepted: all three conditions hold.
-
-    Defaults: `produce_constitution` of the original notebook.
-    """
-
-    name: Literal["aligned-2023"] = "aligned-2023"
-    min_intercept: float = 0.375
-    """The intercept must be greater."""
-    min_ratings: int = 5
-    """The number of ratings must be at least this."""
-    min_helpful_rate: float = 0.8
-    """The helpful rate must be at least this."""
-
-    def liked(self, scores: pd.DataFrame) -> pd.Series:
-        """Which rows the number of ratings and the helpful rate alone would accept."""
-        return (scores["n_ratings"] >= self.min_ratings) & (
-            scores["helpful_rate"] >= self.min_helpful_rate
-        )
-
-    def __str__(self) -> str:
-        return (
-            f"{self.name}: intercept more than {self.min_intercept:g}, at least "
-            f"{self.min_ratings} ratings, helpful rate at least {self.min_helpful_rate:g}"
-        )
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition of a rule, as one guideline met it or not."""
+    """`column` of the scores, compared with `bound`. A missing number fails."""
 
-    name: Literal["min_intercept", "min_ratings", "min_helpful_rate"]
-    value: float
-    """The guideline's own number."""
-    limit: float
-    holds: bool
+    name: str
+    """Its key in the parameter file, such as `min_intercept`."""
+    column: str
+    comparison: Literal[">", ">=", "<", "<="]
+    bound: float
+    meaning: str
+    """One sentence for the reference of parameters."""
+    otherwise: Literal["undecided", "rejected"] = "rejected"
+    """Verdict on a guideline for which this is the first condition that fails."""
+    decimals: int = 2
+    """Decimals that a reason shows at least; 0 for counts."""
+    least: float | None = None
+    most: float | None = None
+    """Range of bounds that a parameter file may set."""
+
+    def holds(self, scores: pd.DataFrame) -> np.ndarray:
+        """Whether it holds, bool for each row of `scores`."""
+        compare, _ = COMPARISONS[self.comparison]
+        return compare(scores[self.column].to_numpy(np.float64), self.bound)
+
+    def reason(self, value: float) -> str:
+        """Why a guideline with this value fails."""
+        _, needs = COMPARISONS[self.comparison]
+        what = self.column.removeprefix("n_").replace("_", " ")
+        if np.isnan(value):
+            return f"no ratings, so no {what}"
+        if not self.decimals:
+            noun = what.removesuffix("s") if value == 1 else what
+            return f"{value:,.0f} {noun}, needs {needs} {self.bound:g}"
+        return f"{what} {self.shown(value)}, needs {needs} {self.bound:g}"
+
+    def shown(self, value: float) -> str:
+        """The value with as few decimals as show on which side of the bound it lies."""
+        return apart(value, self.bound, self.decimals)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A guideline is accepted if all conditions hold; else its first failed one decides."""
+
+    name: str
+    conditions: tuple[Condition, ...]
+
+    def bound(self, name: str) -> float:
+        """The bound of the condition called `name`. Raises KeyError if there is none."""
+        return self.bounds[name]
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """Bounds by the names of the conditions."""
+        return {c.name: c.bound for c in self.conditions}
+
+    def with_bounds(self, **bounds: float) -> Rule:
+        """The rule with other bounds. Raises KeyError for a condition that it does not have."""
+        if unknown := bounds.keys() - self.bounds.keys():
+            raise KeyError(f"{self.name} has no condition {min(unknown)}: {', '.join(self.bounds)}")
+        changed = (replace(c, bound=bounds.get(c.name, c.bound)) for c in self.conditions)
+        return replace(self, conditions=tuple(changed))
+
+    def holds(self, scores: pd.DataFrame, columns: Collection[str] | None = None) -> np.ndarray:
+        """Which rows meet all conditions, or all those on `columns`; bool."""
+        fine = np.ones(len(scores), dtype=bool)
+        for condition in self.conditions:
+            if columns is None or condition.column in columns:
+                fine &= condition.holds(scores)
+        return fine
+
+    def liked(self, scores: pd.DataFrame) -> np.ndarray:
+        """Which rows the number of ratings and the helpful rate alone would accept; bool."""
+        return self.holds(scores, ("n_ratings", "helpful_rate"))
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain values; `from_json` reads them."""
+        return {"name": self.name, "conditions": [asdict(c) for c in self.conditions]}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Rule:
+        """The rule that `as_json` wrote. Raises KeyError or TypeError for anything else."""
+        return cls(values["name"], tuple(Condition(**c) for c in values["conditions"]))
 
     def __str__(self) -> str:
-        column, needs, decimals = CONDITIONS[self.name]
-        what = column.replace("_", " ")
-        if math.isnan(self.value):
-            return f"no ratings, so no {what}"
-        if self.name == "min_ratings":
-            plural = "" if self.value == 1 else "s"
-            return f"{self.value:.0f} rating{plural}, needs at least {self.limit:.0f}"
-        value = apart(self.value, self.limit, decimals)
-        return f"{what} {value}, needs {needs} {self.limit:g}"
+        told = (
+            f"{c.column.removeprefix('n_').replace('_', ' ')} {COMPARISONS[c.comparison][1]} "
+            f"{c.bound:g}"
+            for c in self.conditions
+        )
+        return f"{self.name}: {', '.join(told)}"
+
+
+ALIGNED_2023 = Rule(
+    "aligned-2023",
+    (
+        Condition(
+            "min_ratings",
+            "n_ratings",
+            ">=",
+            5,
+            "It has at least this many ratings; with fewer it is undecided.",
+            otherwise="undecided",
+            decimals=0,
+            least=1,
+        ),
+        Condition(
+            "min_intercept",
+            "intercept",
+            ">",
+            0.375,
+            "The guideline's intercept must be greater.",
+            decimals=3,
+        ),
+        Condition(
+            "min_helpful_rate",
+            "helpful_rate",
+            ">=",
+            0.8,
+            "At least this share of its ratings is helpful.",
+            least=0,
+            most=1,
+        ),
+    ),
+)
+"""`produce_constitution` of the original notebook, with its bounds."""
+
+RULES = {rule.name: rule for rule in (ALIGNED_2023,)}
+"""The rules that a parameter file can name."""
 
 
 def apart(value: float, limit: float, least: int) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from aggregation.decisions.constitution import ACCEPTED, select
-from aggregation.decisions.rules import Rule
+from aggregation.decisions.constitution import select
+from aggregation.decisions.rules import ACCEPTED, Rule
 
 
 def basins(

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from aggregation.data.cards import Card
 from aggregation.data.cleaning import Choices
 from aggregation.data.dataset import HELPFUL, Dataset
-from aggregation.decisions.rules import Rule
+from aggregation.decisions.rules import ALIGNED_2023, RULES, Rule
 from aggregation.model.multistart import Settings
 from aggregation.model.parameters import ALIGNED, COMMUNITY_NOTES, Parameters, Penalty, from_tables
 from aggregation.model.ratings import Ids
@@ -269,21 +277,33 @@ class DiagnosticsSection(Section):
     """How many near misses (exactly one condition failed) to show in full."""
 
 
-class RuleSection(Section):
-    """When a guideline is accepted: all three conditions hold."""
+class _RuleSection(Section):
+    """When a guideline is accepted: all conditions hold. The first that fails decides otherwise."""
 
-    name: Literal["aligned-2023"] = "aligned-2023"
-    """The original notebook's rule."""
-    min_intercept: float = 0.375
-    """The guideline's intercept must be greater."""
-    min_ratings: int = Field(default=5, ge=1)
-    """It has at least this many ratings; with fewer it is undecided."""
-    min_helpful_rate: float = Field(default=0.8, ge=0, le=1)
-    """At least this share of its ratings is helpful."""
+    name: str = ALIGNED_2023.name
 
     def rule(self) -> Rule:
-        """The rule itself."""
-        return Rule(**self.model_dump())
+        """The rule itself, with these bounds."""
+        return RULES[self.name].with_bounds(**self.model_dump(exclude={"name"}))
+
+
+def _rule_section(rule: Rule) -> type[_RuleSection]:
+    """The section of a rule: its name, and the bound of each condition."""
+    keys: dict[str, Any] = {
+        c.name: (
+            int if c.decimals == 0 else float,
+            Field(default=c.bound, ge=c.least, le=c.most, description=c.meaning),
+        )
+        for c in rule.conditions
+    }
+    keys["name"] = (Literal[rule.name], Field(default=rule.name, description="The rule."))
+    return create_model("RuleSection", __base__=_RuleSection, **keys)
+
+
+if TYPE_CHECKING:
+    RuleSection = _RuleSection
+else:
+    RuleSection = _rule_section(ALIGNED_2023)
 
 
 class PublishSection(Section):

@@ -8,7 +8,7 @@ import pandas as pd
 
 from aggregation import __version__
 from aggregation.data.dataset import clean_text
-from aggregation.decisions.rules import CONDITIONS, apart
+from aggregation.decisions.rules import Rule
 from aggregation.report.environment import TEMPLATES
 from aggregation.verify.compare import Comparison, Pair
 from aggregation.verify.verdict_changes import CHANGES
@@ -19,8 +19,7 @@ LONGEST = 600
 
 def difference_page(comparison: Comparison) -> str:
     """The page: one HTML file that needs nothing else, and names no participant."""
-    limits = {pair.key: pair.sides for pair in comparison.rule}
-    rows = [_row(row, limits) for row in comparison.guidelines.to_dict("records")]
+    rows = [_row(row, comparison.rules) for row in comparison.guidelines.to_dict("records")]
     groups = [
         {"title": title, "change": change, "rows": [r for r in rows if r["change"] == change]}
         for change, title in CHANGES.items()
@@ -48,7 +47,7 @@ def _pair(pair: Pair) -> dict[str, Any]:
     return {"key": clean_text(pair.key), "before": before, "after": after, "same": pair.same}
 
 
-def _row(row: dict[Any, Any], limits: dict[str, Any]) -> dict[str, Any]:
+def _row(row: dict[Any, Any], rules: tuple[Rule, Rule]) -> dict[str, Any]:
     """A guideline with its numbers in words: each on the right side of its limit."""
     text = clean_text(row["text"])
     told = row | {
@@ -58,16 +57,11 @@ def _row(row: dict[Any, Any], limits: dict[str, Any]) -> dict[str, Any]:
         "cut": len(text) if len(text) > LONGEST else 0,
         "why": [sentence.replace("->", "→") for sentence in row["why"] if sentence not in CHANGES],
     }
-    for side in ("before", "after"):
-        for condition, (name, _, decimals) in CONDITIONS.items():
-            value, limit = row[f"{name}_{side}"], limits[condition][side]
-            told[f"{name}_{side}"] = _number(value, limit, decimals)
+    for side, rule in zip(("before", "after"), rules, strict=True):
+        for c in rule.conditions:
+            value = row[f"{c.column}_{side}"]
+            known = "–" if pd.isna(value) else c.shown(value) if c.decimals else f"{value:,}"
+            told[f"{c.column}_{side}"] = known
         consensus = row[f"consensus_score_{side}"]
         told[f"consensus_score_{side}"] = "–" if pd.isna(consensus) else f"{consensus:.3f}"
     return told
-
-
-def _number(value: float, limit: float, decimals: int) -> str:
-    if pd.isna(value):
-        return "–"
-    return apart(value, limit, decimals) if decimals else f"{value:,}"

@@ -21,8 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from aggregation.decisions.constitution import ACCEPTED, REJECTED, UNDECIDED
-from aggregation.decisions.rules import Rule
+from aggregation.decisions.rules import ACCEPTED, REJECTED, UNDECIDED, Rule
 from aggregation.evidence.sides import Perspectives
 from aggregation.model.ratings import Ids, Ratings
 
@@ -185,6 +184,7 @@ def bridging(scores: pd.DataFrame, rule: Rule) -> Picture:
     rated = scores[scores["intercept"].notna()]
     accepted = rated["verdict"] == ACCEPTED
     liked = rule.liked(rated)
+    least_rate, least = rule.bound("min_helpful_rate"), rule.bound("min_intercept")
     groups = (
         (~accepted & ~liked, QUIET, "o", "others"),
         (~accepted & liked, NOT_HELPFUL_COLOUR, "D", "helpful rate alone would do"),
@@ -202,15 +202,15 @@ def bridging(scores: pd.DataFrame, rule: Rule) -> Picture:
             linewidths=1,
             label=f"{label} ({of.sum()})",
         )
-    axes.axvline(100 * rule.min_helpful_rate, color="#444", linewidth=1, linestyle="--")
-    axes.axhline(rule.min_intercept, color="#444", linewidth=1, linestyle="--")
+    axes.axvline(100 * rule.bound("min_helpful_rate"), color="#444", linewidth=1, linestyle="--")
+    axes.axhline(rule.bound("min_intercept"), color="#444", linewidth=1, linestyle="--")
     axes.set(xlabel="helpful rate (percent of ratings)", ylabel="guideline intercept")
     figure.legend(loc="upper center", ncols=3, columnspacing=1.2, handletextpad=0.2)
     return _picture(
         figure,
         f"Scatter plot of {len(rated)} guidelines, intercept against helpful rate, with the rule's "
-        f"bounds at {rule.min_helpful_rate:.0%} and {rule.min_intercept:g}. Of {liked.sum()} with "
-        f"a helpful rate of at least {rule.min_helpful_rate:.0%}, {accepted.sum()} are accepted.",
+        f"bounds at {least_rate:.0%} and {least:g}. Of {liked.sum()} with "
+        f"a helpful rate of at least {least_rate:.0%}, {accepted.sum()} are accepted.",
     )
 
 

@@ -13,8 +13,8 @@ import pandas as pd
 from aggregation import __version__
 from aggregation.data.cards import many
 from aggregation.data.dataset import Dataset
-from aggregation.decisions.constitution import UNDECIDED, Constitution
-from aggregation.decisions.rules import apart
+from aggregation.decisions.constitution import Constitution
+from aggregation.decisions.rules import UNDECIDED, apart
 from aggregation.decisions.table import table
 from aggregation.evidence.sides import SIDES, Perspectives, perspectives
 from aggregation.report import figures
@@ -137,7 +137,9 @@ def _cards(
                 "condition": match[1] if match and start else "",
                 "text": text[start : start + LONGEST] or "(no text)",
                 "cut": len(text) if len(text) - start > LONGEST else 0,
-                "intercept": apart(score["intercept"], constitution.rule.min_intercept, least=3),
+                "intercept": apart(
+                    score["intercept"], constitution.rule.bound("min_intercept"), least=3
+                ),
                 "reasons": [f["reason"] for f in score["failed"]],
                 "bars": [] if k is None else _bars(found.helpful[k], found.not_helpful[k]),
                 "sides": [
@@ -199,12 +201,13 @@ def _doubts(
 ) -> list[str]:
     """What a reader should hold against these results, in sentences."""
     scores, rule, doubts = constitution.scores, constitution.rule, []
+    least = rule.bound("min_ratings")
     if dataset.ratings["helpful"].nunique() == 1:
         doubts.append(
             "Every rating is the same: nothing tells users or guidelines apart, so these verdicts "
             "say nothing of what bridges."
         )
-    close = scores["intercept"].sub(rule.min_intercept).abs() < CLOSE
+    close = scores["intercept"].sub(rule.bound("min_intercept")).abs() < CLOSE
     names = [{condition["name"] for condition in failed} for failed in scores["failed"]]
     alone = np.array([name <= {"min_intercept"} for name in names])
     n = int((close & alone).sum())
@@ -233,16 +236,16 @@ def _doubts(
             "rating: nothing relates the sides of one block to those of another."
         )
     accepted = constitution.accepted
-    thin = [int((accepted[f"n_ratings_{name}"] < rule.min_ratings).sum()) for name in SIDES]
+    thin = [int((accepted[f"n_ratings_{name}"] < least).sum()) for name in SIDES]
     if any(thin):
         doubts.append(
-            f"{many(max(thin), 'accepted guideline')} had fewer than {rule.min_ratings} ratings "
+            f"{many(max(thin), 'accepted guideline')} had fewer than {least} ratings "
             "from one of the two sides: what that side thinks of them is hardly known."
         )
     undecided = int((scores["verdict"] == UNDECIDED).sum())
     if undecided:
         doubts.append(
-            f"{many(undecided, 'guideline')} got fewer than {rule.min_ratings} ratings and "
+            f"{many(undecided, 'guideline')} got fewer than {least} ratings and "
             f"{'is' if undecided == 1 else 'are'} undecided, neither accepted nor rejected."
         )
     return doubts

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from aggregation.errors import RunError, unwritable
-from aggregation.files import writing
+from aggregation.files import atomic_write
 from aggregation.report.environment import TEMPLATES
 from aggregation.runs.folder import RunFolder
 from aggregation.runs.summary import state, title
@@ -31,7 +31,7 @@ def write_listing(out: Path) -> Path:
         page = TEMPLATES.get_template("listing.html").render(
             title="Runs", runs=[_row(RunFolder(folder)) for folder in folders]
         )
-        with writing(out / "index.html") as partial:
+        with atomic_write(out / "index.html") as partial:
             partial.write_text(page, encoding="utf-8")
     except OSError as error:
         raise unwritable(out, error) from None

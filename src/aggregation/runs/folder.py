@@ -18,7 +18,7 @@ from aggregation.data.fingerprint import fingerprints
 from aggregation.decisions.constitution import Constitution, select
 from aggregation.decisions.rules import Rule
 from aggregation.errors import AggregationError, RunError
-from aggregation.files import writing
+from aggregation.files import atomic_write
 from aggregation.model import storage
 from aggregation.model.fit import Fit
 from aggregation.model.parameters import Parameters, Penalty, from_tables, loss
@@ -110,7 +110,7 @@ class RunFolder:
         """Who writes into the folder of a finished run makes it one that is not finished."""
         if name not in (MANIFEST, PARTIAL) and (self.path / MANIFEST).exists():
             (self.path / MANIFEST).replace(self.path / PARTIAL)
-        return writing(self.path / name)
+        return atomic_write(self.path / name)
 
     def read_table(self, name: str) -> pd.DataFrame:
         """Read Parquet that an earlier stage wrote; texts are `str`."""
@@ -207,20 +207,12 @@ class RunFolder:
         """Write evidence/."""
         self.write_table("evidence/guidelines.parquet", constitution.scores)
         self.write_json("evidence/basins.json", basins.to_dict("records"))
-        verdicts = constitution.scores["verdict"].value_counts()
-        self.write_json(
-            "evidence/summary.json",
-            {
-                "rule": dataclasses.asdict(constitution.rule),
-                "verdicts": {
-                    v: int(verdicts.get(v, 0)) for v in ("accepted", "undecided", "rejected")
-                },
-            },
-        )
+        summary = {"rule": constitution.rule.as_json(), "verdicts": constitution.verdicts()}
+        self.write_json("evidence/summary.json", summary)
 
     def constitution(self) -> Constitution:
         """The constitution that diagnostics found."""
-        rule = Rule(**self.read_json("evidence/summary.json")["rule"])
+        rule = Rule.from_json(self.read_json("evidence/summary.json")["rule"])
         scores = self.read_table("evidence/guidelines.parquet")
         return select(scores.drop(columns=["verdict", "failed"]), rule)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aggregation import __version__
-from aggregation.files import is_sealed, sha256
+from aggregation.files import checksum_holds, sha256
 from aggregation.params import Params
 from aggregation.runs.folder import MANIFEST, PARTIAL, RunFolder
 from aggregation.runs.notebook_source import ROOT
@@ -97,7 +97,7 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
     Reading it wrong only makes stages run again.
     """
     found = (folder.read_if_any(name) for name in (MANIFEST, PARTIAL))
-    return next((one for one in found if is_sealed(one) and _is_known(one)), {})
+    return next((one for one in found if checksum_holds(one) and _is_known(one)), {})
 
 
 def _is_known(found: dict[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aggregation.errors import RunError, unwritable
-from aggregation.files import clear_partial, is_sealed, sealed, sha256
+from aggregation.files import checksum_holds, remove_partial, sha256, with_checksum
 from aggregation.params import Params, dump, load_params
 from aggregation.runs.folder import MANIFEST, PARTIAL, RunFolder
 from aggregation.runs.lock import alone
@@ -148,7 +148,7 @@ class _Work:
         self.late: RunError | None = None
         others = ("params.yaml", MANIFEST, PARTIAL, TIMING, *RECEIPTS, *RECEIPTS.values())
         for name in (*others, *(name for stage in STAGES for name in own(stage))):
-            clear_partial(self.path / name)
+            remove_partial(self.path / name)
 
     def go(self, first: str | None, until: str) -> None:
         """Run what has to run up to `until`; keep what holds, beyond it too."""
@@ -314,7 +314,7 @@ class _Work:
                     f"{self.path}: {(other or ['the folder'])[0]} was changed or taken away while "
                     "the run was at work: run it again"
                 )
-        self.folder.write_json(TIMING, sealed(self.timing))
+        self.folder.write_json(TIMING, with_checksum(self.timing))
         shutil.rmtree(self.path / ASIDE, ignore_errors=True)
         self.kept = {}
         self._save()
@@ -335,12 +335,12 @@ class _Work:
         """Note what is done, for this run's end or for the next one."""
         found = manifest(self.params, self.folder, self.made_with, self.done)
         aside = {s: r for s, r in self.kept.items() if s not in self.done}
-        self.folder.write_json(PARTIAL, sealed(found | ({"aside": aside} if aside else {})))
+        self.folder.write_json(PARTIAL, with_checksum(found | ({"aside": aside} if aside else {})))
 
     def _timing(self) -> dict[str, Any]:
         """When and where, and how long each stage took when it ran last."""
         then = self.folder.read_if_any(TIMING)
-        then = then if is_sealed(then) else {"seconds": {}, "cells": {}}
+        then = then if checksum_holds(then) else {"seconds": {}, "cells": {}}
         seconds, cells = dict(then["seconds"]), dict(then["cells"])
         started = datetime.now(UTC).isoformat()
         return {"started": started, "host": platform.node(), "seconds": seconds, "cells": cells}

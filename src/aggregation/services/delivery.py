@@ -24,7 +24,7 @@ import pandas as pd
 
 from aggregation.decisions.payload import SAME, Changes, Payload, changes, guards
 from aggregation.errors import RunError, ServiceError, UnknownOutcomeError
-from aggregation.files import is_sealed, sealed
+from aggregation.files import checksum_holds, with_checksum
 from aggregation.params import PublishSection
 from aggregation.runs.folder import RunFolder
 
@@ -156,7 +156,7 @@ def _receipt(folder: RunFolder, name: str, url: str) -> Receipt | None:
     if not (folder.path / name).exists():
         return None
     found = folder.read_json(name)
-    if not is_sealed(found):
+    if not checksum_holds(found):
         raise RunError(
             f"{folder.path / name}: was changed since it was written, so nobody knows what the "
             "platform has: look there, then remove the file"
@@ -190,7 +190,7 @@ def _keep(folder: RunFolder, receipt: Receipt) -> None:
 
 
 def _write(folder: RunFolder, name: str, receipt: Receipt) -> None:
-    folder.write_json(name, sealed(asdict(receipt)))
+    folder.write_json(name, with_checksum(asdict(receipt)))
 
 
 def _now() -> str:

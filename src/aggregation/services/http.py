@@ -31,7 +31,7 @@ from aggregation.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from aggregation.files import writing
+from aggregation.files import atomic_write
 from aggregation.services.address import NOWHERE, loopback, origin, plain
 from aggregation.services.wire import UNDER_WAY, Exchange, session
 
@@ -120,7 +120,7 @@ class Client:
 
     def download(self, path: str, query: Mapping[str, str] | None, target: Path) -> str:
         """The JSON answer as the file `target`, whole or not at all; returns its sha256, in hex."""
-        with writing(target) as partial, partial.open("wb") as file:
+        with atomic_write(target) as partial, partial.open("wb") as file:
 
             def keep(pieces: Iterator[bytes]) -> bytes:
                 file.seek(0)  # what an earlier try left

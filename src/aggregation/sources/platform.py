@@ -7,7 +7,7 @@ from pathlib import Path
 from aggregation.data.cleaning import Choices
 from aggregation.data.dataset import Dataset
 from aggregation.errors import InputError
-from aggregation.files import is_sealed, sealed, sha256
+from aggregation.files import checksum_holds, sha256, with_checksum
 from aggregation.params import PlatformSource
 from aggregation.runs.folder import RunFolder
 from aggregation.services.platform import Platform, service
@@ -28,7 +28,7 @@ def read(source: PlatformSource, choices: Choices, raw: Path) -> Dataset:
         with Platform(service(source.environment, source.base_url)) as platform:
             digest = platform.download_export(export, source.flags())
             told = {"url": platform.url, "asked": source.flags(), "body_sha256": digest}
-        RunFolder(raw).write_json(RECEIPT, sealed(told))
+        RunFolder(raw).write_json(RECEIPT, with_checksum(told))
     return read_export(export, choices, f"{_came_from(raw)} (exports)")
 
 
@@ -38,7 +38,7 @@ def _came_from(raw: Path) -> str:
     remedy = "run once without source.offline"
     if not (export.exists() and (raw / RECEIPT).exists()):
         raise InputError(f"{export}: there is no whole export of an earlier run: {remedy}")
-    if not is_sealed(receipt):
+    if not checksum_holds(receipt):
         raise InputError(f"{raw / RECEIPT}: was changed since it was written: {remedy}")
     if sha256(export) != receipt["body_sha256"]:
         raise InputError(f"{export}: is not what the platform sent (its hash differs): {remedy}")

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from aggregation.data.fingerprint import fingerprints
 from aggregation.errors import AggregationError, InputError
-from aggregation.files import is_sealed, sha256
+from aggregation.files import checksum_holds, sha256
 from aggregation.params import Params, PlatformSource, Source, dump, load_params
 from aggregation.runs.folder import RunFolder
 from aggregation.runs.lock import HELD
@@ -180,10 +180,10 @@ def files(folder: RunFolder) -> Iterator[Claim]:
 
 
 def _written(folder: RunFolder, name: str) -> tuple[bool, str]:
-    """Whether a sealed file is, byte for byte, as this package writes it."""
+    """Whether a with_checksum file is, byte for byte, as this package writes it."""
     found, value = folder.read_bytes(name), folder.read_json(name)
     as_written = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    if as_written.encode("utf-8") != found or not is_sealed(value):
+    if as_written.encode("utf-8") != found or not checksum_holds(value):
         return False, f"{name} was changed since it was written"
     return True, f"{name} is as it was written"
 

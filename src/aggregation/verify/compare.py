@@ -20,8 +20,7 @@ from ruamel.yaml.error import YAMLError
 
 from aggregation.data.cards import many
 from aggregation.data.dataset import clean_text
-from aggregation.decisions.constitution import ACCEPTED
-from aggregation.decisions.rules import CONDITIONS
+from aggregation.decisions.rules import ACCEPTED, Rule
 from aggregation.errors import RunError
 from aggregation.files import sha256
 from aggregation.runs.folder import RunFolder
@@ -97,6 +96,8 @@ class Comparison:
     """All of `FIT`, alike or not."""
     rule: tuple[Pair, ...]
     """The rule that the verdicts were made by, alike or not."""
+    rules: tuple[Rule, Rule]
+    """The rules themselves."""
     guidelines: pd.DataFrame
     """One row per guideline of either run: guideline_id, text, text_before (where the text is
     another one by now, else ""), change (of `CHANGES`, in that
@@ -180,9 +181,9 @@ class Comparison:
         """Everything, as plain values that JSON can hold; what is not known is null."""
         told = {"same": self.same, "result": self.result(), "verdicts": self.verdicts()}
         for name, value in vars(self).items():
-            if isinstance(value, tuple) and name not in ("simulated", "altered"):
+            if isinstance(value, tuple) and name not in ("simulated", "altered", "rules"):
                 told[name] = {pair.key: pair.sides for pair in value}
-            else:
+            elif name != "rules":
                 told[name] = value.to_dict("records") if isinstance(value, pd.DataFrame) else value
         return _plain(told)
 
@@ -217,16 +218,21 @@ def _compare(folders: tuple[RunFolder, RunFolder]) -> Comparison:
     )
     tables = [{t: _file(folder, f"data/{t}.parquet") for t in KEYS} for folder in folders]
     scores = [_file(folder, "evidence/guidelines.parquet") for folder in folders]
+    rules = []
     for folder, told, table in zip(folders, summary, scores, strict=True):
-        if not (set(CONDITIONS) <= set(told.get("rule") or ()) and set(COLUMNS) <= set(table)):
+        try:
+            rules.append(Rule.from_json(told["rule"]))
+        except (KeyError, TypeError):
+            rules.append(None)
+        if rules[-1] is None or not set(COLUMNS) <= set(table):
             raise RunError(f"{folder.path}: evidence/ is of an unknown version: {_again(folder)}")
-        if not all(isinstance(told["rule"][name], int | float) for name in CONDITIONS):
+        if not all(isinstance(bound, int | float) for bound in rules[-1].bounds.values()):
             raise _damaged(folder, "evidence/summary.json")
         kinds = dict.fromkeys(("guideline_id", "verdict"), is_string_dtype)
         kinds |= dict.fromkeys(NUMBERS, is_numeric_dtype)
         if not all(known(table[column]) for column, known in kinds.items()):
             raise _damaged(folder, "evidence/guidelines.parquet")
-    rule = _pairs(summary[0]["rule"], summary[1]["rule"])
+    rule = _pairs(*({"name": r.name, **r.bounds} for r in rules))
     paths = [folder.path.resolve() for folder in folders]
     parts = 1 if paths[0].name != paths[1].name else 2
     names = [_clear("/".join(path.parts[-parts:])) for path in paths]
@@ -248,11 +254,12 @@ def _compare(folders: tuple[RunFolder, RunFolder]) -> Comparison:
         data=rows(*tables),
         fit=_pairs(*fits),
         rule=rule,
+        rules=(rules[0], rules[1]),
         guidelines=changes(
             scores[0],
             scores[1],
             (_texts(tables[0]), _texts(tables[1])),
-            {pair.key: pair.sides for pair in rule},
+            (rules[0], rules[1]),
         ),
         simulated=tuple(
             dict.fromkeys(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from aggregation.data.cards import many
 from aggregation.decisions.constitution import Constitution, select
 from aggregation.decisions.payload import Payload, body, payload
 from aggregation.decisions.table import table
-from aggregation.errors import InputError
 from aggregation.evidence.minima import basins
 from aggregation.model.parameters import Parameters
 from aggregation.model.ratings import Ids
@@ -65,18 +63,12 @@ def decide(world: World, x: Point) -> Constitution:
     scores = pd.DataFrame(columns).set_index("guideline_id").reindex(every).reset_index()
     counts = [name for name in columns if name.startswith("n_ratings")]
     scores[counts] = scores[counts].fillna(0).astype("int64")
-    found = select(scores, rule.rule())
-    fine = (intercept > rule.min_intercept) & (rate >= rule.min_helpful_rate)
-    words = np.where(n < rule.min_ratings, "undecided", np.where(fine, "accepted", "rejected"))
-    own = dict(zip(guidelines, words.tolist(), strict=True))
-    if any(own.get(v.guideline_id, "undecided") != v.verdict for v in found.verdicts):
-        raise InputError("the rule decides otherwise than it says")
-    return found
+    return select(scores, rule.rule())
 
 
 def verdicts(found: Constitution) -> dict[str, str]:
     """Verdict of each guideline."""
-    return {v.guideline_id: v.verdict for v in found.verdicts}
+    return dict(zip(found.scores["guideline_id"], found.scores["verdict"], strict=True))
 
 
 def evidence(found: Constitution, folder: RunFolder) -> tuple[bool, str]:
@@ -92,7 +84,7 @@ def evidence(found: Constitution, folder: RunFolder) -> tuple[bool, str]:
     words = list(found.scores["verdict"])
     counts = {word: words.count(word) for word in ("accepted", "undecided", "rejected")}
     if folder.read_json("evidence/summary.json") != {
-        "rule": asdict(found.rule),
+        "rule": found.rule.as_json(),
         "verdicts": counts,
     }:
         return False, "evidence/summary.json has other numbers, or another rule"

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aggregation.decisions.constitution import ACCEPTED
-from aggregation.decisions.rules import CONDITIONS
+from aggregation.decisions.rules import ACCEPTED, COMPARISONS, Condition, Rule
 from aggregation.verify.equality import cells
 
 NUMBERS = ("intercept", "helpful_rate", "n_ratings", "consensus_score")
@@ -29,7 +28,10 @@ CHANGES = {
 
 
 def changes(
-    one: pd.DataFrame, other: pd.DataFrame, texts: tuple[pd.Series, pd.Series], rule: dict[str, Any]
+    one: pd.DataFrame,
+    other: pd.DataFrame,
+    texts: tuple[pd.Series, pd.Series],
+    rules: tuple[Rule, Rule],
 ) -> pd.DataFrame:
     """See `compare.Comparison.guidelines`. `texts`: of both runs, by guideline_id."""
     both = (
@@ -39,7 +41,7 @@ def changes(
     )
     old, new = (both["guideline_id"].map(text) for text in texts)
     change = list(map(_change, both["verdict_before"], both["verdict_after"]))
-    why = list(map(partial(_why, rule), both.to_dict("records"), change))
+    why = list(map(partial(_why, rules), both.to_dict("records"), change))
     alike = [cells(both[f"{name}_before"], both[f"{name}_after"]) for name in NUMBERS]
     both = both.astype({"n_ratings_before": "Int64", "n_ratings_after": "Int64"}).assign(
         text=new.fillna(old).fillna("").astype("str"),
@@ -62,18 +64,25 @@ def _change(before: str, after: str) -> str:
     return "gained" if after == ACCEPTED else "lost" if before == ACCEPTED else "other"
 
 
-def _why(rule: dict[str, Any], row: dict[Any, Any], change: str) -> list[str]:
+def _why(rules: tuple[Rule, Rule], row: dict[Any, Any], change: str) -> list[str]:
     """Which conditions hold on one side only, a sentence for each."""
     if change in ("new", "gone", "same"):
         return [] if change == "same" else [change]
     one, other = ({f["name"] for f in row[f"failed_{side}"]} for side in ("before", "after"))
-    reasons = [_reason(name, row, rule[name]) for name in CONDITIONS if name in one ^ other]
+    before = {c.name: c for c in rules[0].conditions}
+    reasons = [
+        _reason((before.get(c.name, c), c), row)
+        for c in rules[1].conditions
+        if c.name in one ^ other
+    ]
     return reasons or ["no condition differs: the two versions judge differently"]
 
 
-def _reason(name: str, row: dict[Any, Any], limits: dict[str, float]) -> str:
-    """Numbers with as few decimals as show on which side of its limit each lies."""
-    column, needs, least = CONDITIONS[name]
+def _reason(conditions: tuple[Condition, Condition], row: dict[Any, Any]) -> str:
+    """Numbers with as few decimals as show on which side of its bound each lies."""
+    column, least = conditions[1].column, conditions[1].decimals
+    needs = COMPARISONS[conditions[1].comparison][1]
+    limits = {"before": conditions[0].bound, "after": conditions[1].bound}
     pairs = [(row[f"{column}_{side}"], limits[side]) for side in ("before", "after")]
     known = [pair for pair in pairs if not math.isnan(pair[0])]
     decimals = least
