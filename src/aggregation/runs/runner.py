@@ -49,6 +49,9 @@ TIMING = "timing.json"
 
 Say = Callable[[str], None]
 
+Execute = Callable[..., list[float]]
+"""Executes one notebook, as `notebook.execute` does in a kernel of its own (the default)."""
+
 
 def run(
     params_path: str | Path,
@@ -60,6 +63,7 @@ def run(
     timeout: float = TIMEOUT,
     out: str | Path = "outputs",
     say: Say = print,
+    execute: Execute | None = None,
 ) -> Path:
     """Run the notebooks up to `until`; return the run's folder.
 
@@ -83,7 +87,7 @@ def run(
     _check(folder, params)
     with alone(folder.path) as ours:
         try:
-            work = _Work(params, folder, str(out), timeout, say)
+            work = _Work(params, folder, str(out), timeout, say, execute)
             work.go(STAGES[0] if force else first, until)
             work.finish(ours)
         except OSError as error:
@@ -133,8 +137,15 @@ class _Work:
     """A run under way. `done` holds the stages whose results hold, made now or kept."""
 
     def __init__(
-        self, params: Params, folder: RunFolder, out: str, timeout: float, say: Say
+        self,
+        params: Params,
+        folder: RunFolder,
+        out: str,
+        timeout: float,
+        say: Say,
+        execute: Execute | None,
     ) -> None:
+        self.execute = execute
         self.params, self.folder, self.out, self.timeout = params, folder, out, timeout
         self.path = folder.path
         self.say: Say = lambda text: say(f"{datetime.now():%H:%M:%S} {text}")  # noqa: DTZ005
@@ -235,11 +246,13 @@ class _Work:
 
     def _stage(self, stage: str, at: str, source: bytes, record: Record) -> bool:
         """Execute a notebook; whether it worked. Only demographics may fail without an error."""
-        from aggregation.runs.notebook import execute  # loads papermill; nothing may have to run
+        if self.execute is None:
+            from aggregation.runs import notebook  # loads papermill; nothing may have to run
 
+            self.execute = notebook.execute
         begin = time.monotonic()
         try:
-            cells = execute(
+            cells = self.execute(
                 stage,
                 source,
                 self.folder,

@@ -1,0 +1,64 @@
+"""A notebook executed in this process, for tests of what a run does around its notebooks.
+
+A kernel costs seconds; here the cells run in one namespace. Tests of kernels, timeouts, failing
+cells and papermill use the real thing.
+"""
+
+import ast
+import contextlib
+import io
+import json
+import time
+
+import nbformat
+from IPython.core.formatters import DisplayFormatter
+
+from aggregation.errors import RunError
+from aggregation.runs.notebook_source import TAG
+
+
+def execute(stage, source, folder, given, *, timeout, say):
+    """As `aggregation.runs.notebook.execute`: writes notebooks/<stage>.ipynb, gives seconds."""
+    del timeout, say
+    notebook = nbformat.reads(source.decode("utf-8"), as_version=4)
+    names, seconds, cells = {}, [], []
+    for cell in notebook.cells:
+        cells.append(cell)
+        if cell.cell_type != "code":
+            continue
+        seconds.append(_run(cell, names, stage))
+        if TAG in cell.metadata.get("tags", []):
+            text = "".join(f"{name} = {value!r}\n" for name, value in given.items())
+            injected = nbformat.v4.new_code_cell("# Parameters\n" + text, id="injected-parameters")
+            injected.metadata["tags"] = ["injected-parameters"]
+            seconds.append(_run(injected, names, stage))
+            injected.source = "".join(
+                line for line in injected.source.splitlines(True) if not line.startswith("out = ")
+            )
+            cells.append(injected)
+    notebook.cells = cells
+    folder.write_text(f"notebooks/{stage}.ipynb", nbformat.writes(notebook) + "\n")
+    return seconds
+
+
+def _run(cell, names, stage):
+    begin, printed = time.monotonic(), io.StringIO()
+    body = ast.parse(cell.source).body
+    last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
+    try:
+        with contextlib.redirect_stdout(printed):
+            exec(compile(ast.Module(body, []), stage, "exec"), names)
+            value = (
+                None
+                if last is None
+                else eval(compile(ast.Expression(last.value), stage, "eval"), names)
+            )
+    except Exception as error:
+        raise RunError(f"{error}\n(the {stage} notebook stopped)") from error
+    if printed.getvalue():
+        cell.outputs.append(nbformat.v4.new_output("stream", text=printed.getvalue()))
+    if value is not None:
+        data, metadata = DisplayFormatter().format(value)
+        data = json.loads(json.dumps(data))
+        cell.outputs.append(nbformat.v4.new_output("execute_result", data=data, metadata=metadata))
+    return time.monotonic() - begin
