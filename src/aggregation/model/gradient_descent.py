@@ -1,4 +1,4 @@
-"""Descent: the original notebook's gradient descent, step by step, to reproduce old decisions.
+"""Gradient descent: the original notebook's, step by step, to reproduce old decisions.
 
 It stops where the loss barely moves, far from the optimum; use it for nothing else.
 """
@@ -13,17 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aggregation.model.alternating import Sweeper, check_finite
 from aggregation.model.block_update import fixed_sum, row_errors
-from aggregation.model.parameters import Array, Parameters, Penalty
+from aggregation.model.multistart import Callback, Found, Minimum, Settings, Start
+from aggregation.model.parameters import Array, Parameters, Penalty, filled
 from aggregation.model.ratings import Ratings
 from aggregation.model.sparse_layout import Layout, Side, Sums, layout, row_sums
 
-RATE, MOST_STEPS, LEAST_STEPS = 0.1, 10_000, 100  # original notebook, train_model
+LEARNING_RATE, MAX_STEPS, MIN_STEPS = 0.1, 10_000, 100  # original notebook, train_model
 ABSOLUTE, RELATIVE = 1e-8, 1e-5  # its np.isclose(..., atol=10e-9), and numpy's own rtol
 STEPS_PER_CALL = 500
-
-Callback = Callable[[int, float], None]
-"""Called now and then with the number of steps and the loss."""
 
 
 @dataclass(frozen=True)
@@ -38,22 +37,61 @@ class Descent:
     """Whether the loss had stopped to move, by the original's rule; else the cap was reached."""
 
 
+def replay(
+    ratings: Ratings,
+    penalty: Penalty,
+    settings: Settings,
+    warm_start: Parameters | None,
+    callback: Callback | None,
+) -> Found:
+    """One descent from the original's kind of start: uniform draws, where no model is known."""
+    u, g, d = ratings.n_users, ratings.n_guidelines, settings.dimensions
+    random = np.random.default_rng(settings.seed)
+    users, guidelines = random.random((u, d)), random.random((g, d))
+    start = Parameters(np.float64(0.0), random.random(u), users, random.random(g), guidelines)
+    if warm_start is not None:
+        start = filled(warm_start, start)
+
+    def told(steps: int, objective: float) -> None:
+        if callback is not None:
+            callback("gradient descent", steps, objective, float("nan"))
+
+    end = descend(ratings, start, penalty, told)
+    objective, residual = Sweeper(ratings, penalty).measure(end.parameters)
+    p = Parameters(*(np.asarray(x, np.float64) for x in end.parameters.arrays()))
+    kind = "uniform" if warm_start is None else "earlier model"
+    return Found(
+        minima=(Minimum(objective, residual, end.stopped, 1, p),),
+        n_minima=1,
+        starts=(Start(kind, False, objective),),
+        settled=False,
+        moves=0,
+        sweeps=len(end.losses),
+        history=end.losses[:, None].astype(np.float64),
+    )
+
+
 def descend(
-    ratings: Ratings, start: Parameters, penalty: Penalty, callback: Callback | None = None
+    ratings: Ratings,
+    start: Parameters,
+    penalty: Penalty,
+    callback: Callable[[int, float], None] | None = None,
 ) -> Descent:
     """Full-batch gradient descent in float32: p <- p - 0.1 dL/dp, all parameters at once.
 
     Stops after at least 100 steps when |L_k - L_k-1| <= 1e-8 + 1e-5 |L_k-1|, or after 10,000. At 0,
-    where |f| has no slope, 0 is taken, as JAX does.
+    where |f| has no slope, 0 is taken, as JAX does. `callback` is told steps and loss. Raises
+    InputError if the loss overflows.
     """
     lay = jax.device_put(layout(ratings))
     p = Parameters(*(jnp.asarray(x, jnp.float32)[..., None] for x in start.arrays()))
     last, losses, going = jnp.asarray(jnp.nan, jnp.float32), [np.empty(0, np.float32)], True
     done = 0
-    while going and done < MOST_STEPS:
+    while going and done < MAX_STEPS:
         p, last, kept, steps, moving = _steps(lay, p, last, jnp.int32(done), penalty)
         losses.append(np.asarray(kept)[: int(steps)])
         done, going = done + int(steps), bool(moving)
+        check_finite(float(last))
         if callback is not None:
             callback(done, float(last))
     found = Parameters(*(np.asarray(x)[..., 0] for x in p.arrays()))
@@ -68,14 +106,14 @@ def _steps(
 
     def going(state: tuple[Array, ...]) -> Array:
         _, _, _, k, moving = state
-        return (k < STEPS_PER_CALL) & (done + k < MOST_STEPS) & moving
+        return (k < STEPS_PER_CALL) & (done + k < MAX_STEPS) & moving
 
     def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
         p, last, losses, k, _ = state
         loss, slope = _slope(lay, p, penalty)
         still = jnp.abs(loss - last) <= ABSOLUTE + RELATIVE * jnp.abs(last)
-        moving = (done + k + 1 < LEAST_STEPS) | ~still
-        p = jax.tree.map(lambda x, dx: x - RATE * dx, p, slope)
+        moving = (done + k + 1 < MIN_STEPS) | ~still
+        p = jax.tree.map(lambda x, dx: x - LEARNING_RATE * dx, p, slope)
         return p, loss, losses.at[k].set(loss), k + 1, moving
 
     losses = jnp.zeros(STEPS_PER_CALL, jnp.float32)

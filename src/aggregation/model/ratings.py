@@ -53,7 +53,12 @@ class Ratings:
         if not (self.helpful.min() >= 0 and self.helpful.max() <= 1):  # NaN is neither
             raise InputError("a rating is missing or outside [0, 1]")
         if self.weight is not None:
-            check_weights(self.weight, len(self))
+            if np.shape(self.weight) != (len(self),):
+                raise InputError(
+                    f"weight has shape {np.shape(self.weight)}: give one for each of the "
+                    f"{len(self)} ratings"
+                )
+            check_weights(self.weight)
 
     def blocks(self) -> tuple[np.ndarray, np.ndarray]:
         """Which block each user and each guideline belongs to: int32 [n_users], [n_guidelines].
@@ -105,10 +110,8 @@ def counts(row: np.ndarray, size: int, weight: np.ndarray | None = None) -> np.n
     return total
 
 
-def check_weights(weight: np.ndarray, n: int) -> None:
-    """Raise InputError unless `weight`, [n] or [n, R], can weigh n ratings."""
-    if weight.ndim not in (1, 2) or len(weight) != n:
-        raise InputError(f"weights have shape {weight.shape}: one row for each of the {n} ratings")
+def check_weights(weight: np.ndarray) -> None:
+    """Raise InputError unless these are weights: [n], or [n, R] for R replicates."""
     if not (np.isfinite(weight).all() and weight.min() >= 0):
         raise InputError("a weight is negative or not a number: weights are at least 0")
     if not (weight.sum(axis=0) > 0).all():
