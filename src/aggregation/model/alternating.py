@@ -140,19 +140,20 @@ class Sweeper:
     def measure(self, p: Parameters) -> tuple[float, float]:
         """Loss and KKT residual at one point, arrays without [S]."""
         with jax.enable_x64(True):
-            at = Parameters(*(jnp.asarray(x, jnp.float64)[..., None] for x in p.arrays()))
-            loss, residual = map(np.asarray, _loss_and_residual(self.terms, at))
+            at = Parameters(*(np.asarray(x, np.float64)[..., None] for x in p.arrays()))
+            loss, residual, _ = _at(self.terms, at, users=True)
             check_finite(loss, residual)
             return float(loss[0]), float(residual[0])
 
     def guidelines(self, users: Parameters) -> Parameters:
         """The guideline side and mu solved for these users and their mu, arrays ending in [S]."""
         with jax.enable_x64(True):
-            solved = _from_users(self.terms, jax.tree.map(jnp.asarray, users))
-            return jax.tree.map(np.asarray, solved)
+            _, _, image = _at(self.terms, users, users=False)
+            solved = map(np.asarray, (image.mu, image.intercept, image.embedding))
+            return Parameters(next(solved), users.user_intercept, users.user_embedding, *solved)
 
 
-def check_finite(*numbers: np.ndarray | float) -> None:
+def check_finite(*numbers: Array) -> None:
     """Raise InputError unless losses and residuals are finite: sweeps over NaN would never end."""
     if not all(np.isfinite(x).all() for x in numbers):
         raise InputError(
@@ -265,19 +266,9 @@ def _swept(terms: Terms, state: _State, guess: Guess) -> _State:
     return replace(state, parameters=p, image=image, objective=objective, residual=residual)
 
 
-@jax.jit
-def _loss_and_residual(terms: Terms, p: Parameters) -> tuple[Array, Array]:
-    sums = row_sums(terms.lay, terms.lay.users, p.mu, p.guideline_intercept, p.guideline_embedding)
-    objective, residual, _ = measured(terms, p, sums)
-    return objective, residual
-
-
-@jax.jit
-def _from_users(terms: Terms, p: Parameters) -> Parameters:
-    _, _, image = measured(terms, p, None)
-    return replace(
-        p,
-        mu=image.mu,
-        guideline_intercept=image.intercept,
-        guideline_embedding=image.embedding,
-    )
+@partial(jax.jit, static_argnames="users")
+def _at(terms: Terms, p: Parameters, *, users: bool) -> tuple[Array, Array, Guess]:
+    """Loss, KKT residual and T(x) at `p`; without `users` the residual leaves them out."""
+    side = terms.lay.users
+    sums = row_sums(terms.lay, side, p.mu, p.guideline_intercept, p.guideline_embedding)
+    return measured(terms, p, sums if users else None)

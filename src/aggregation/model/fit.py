@@ -73,55 +73,42 @@ class Fit(Found, Shown):
         )
         return table.iloc[np.argsort(loss, kind="stable")].reset_index(drop=True)
 
-    def doubts(self) -> tuple[str, ...]:
+    def doubts(self) -> list[str]:
         """What speaks against this fit, as sentences without their full stops."""
-        found = []
-        if self.method == "gradient-descent":
-            found.append("gradient descent certifies nothing: its residual is not small")
-        else:
-            if not self.converged:
-                found.append("its residual is above the tolerance: this is no minimum")
-            if not self.settled:
-                found.append(
-                    "fewer than three starts reached the lowest loss: a lower one may exist"
-                )
-        if self.balance is None:
-            found.append("some users or guidelines are fixed as an earlier model has them")
-        if self.n_blocks > 1:
-            found.append(
-                f"the ratings fall into {self.n_blocks} blocks of users and guidelines that share "
-                "none: nothing relates the sides of one to those of another"
-            )
-        return tuple(found)
+        replayed = self.method == "gradient-descent"
+        doubts = {
+            "gradient descent certifies nothing: its residual is not small": replayed,
+            "its residual is above the tolerance: this is no minimum": not (
+                replayed or self.converged
+            ),
+            "fewer than three starts reached the lowest loss: a lower one may exist": not (
+                replayed or self.settled
+            ),
+            "some users or guidelines are fixed as an earlier model has them": self.balance is None,
+            f"the ratings fall into {self.n_blocks} blocks of users and guidelines that share "
+            "none: nothing relates the sides of one to those of another": self.n_blocks > 1,
+        }
+        return [doubt for doubt, holds in doubts.items() if holds]
 
     def _card(self) -> Card:
         users, axes = self.parameters.user_embedding.shape
-        if self.method == "gradient-descent":
-            how, standing = "gradient descent", "stopped" if self.converged else "did not stop"
-        else:
-            how = "alternating minimisation"
-            standing = "converged" if self.converged else "not converged"
-            standing += ", settled" if self.settled else ", not settled"
-        balance = "none" if self.balance is None else f"{self.balance:.1e}"
+        how, standing = "gradient descent", "stopped" if self.converged else "did not stop"
+        if self.method == "alternating":
+            how, standing = "alternating minimisation", "" if self.converged else "not "
+            standing += "converged, " + ("settled" if self.settled else "not settled")
+        facts = {
+            "KKT residual": f"{self.kkt_residual:.1e}",
+            "search": f"{many(len(self.starts), 'start')} ended in "
+            f"{many(self.n_minima, 'minimum', 'minima')}; {self.minima[0].starts:,} of them in "
+            f"this one; single rows moved: {self.moves:,}",
+            "model": f"{many(users, 'user')}, "
+            f"{many(len(self.parameters.guideline_intercept), 'guideline')}, "
+            f"{many(axes, 'axis', 'axes')}; mu {float(self.parameters.mu):.3f}",
+        }
         return Card(
             f"Fit by {how}: loss {self.objective:.8f}, {standing}",
-            (
-                ("KKT residual", f"{self.kkt_residual:.1e}"),
-                ("balance of penalties", balance),
-                (
-                    "search",
-                    f"{many(len(self.starts), 'start')} ended in "
-                    f"{many(self.n_minima, 'minimum', 'minima')}; {self.minima[0].starts:,} of "
-                    f"them in this one; single rows moved: {self.moves:,}",
-                ),
-                (
-                    "model",
-                    f"{many(users, 'user')}, "
-                    f"{many(len(self.parameters.guideline_intercept), 'guideline')}, "
-                    f"{many(axes, 'axis', 'axes')}; mu {float(self.parameters.mu):.3f}",
-                ),
-            ),
-            self.doubts(),
+            tuple(facts.items()),
+            tuple(self.doubts()),
             (".summary()", ".parameters", ".minima"),
         )
 
@@ -193,31 +180,21 @@ def _fixed(warm_start: Parameters | None, hold: str, settings: Settings) -> Para
         raise InputError(f"hold is {hold!r}: gradient descent holds nothing, use alternating")
     if warm_start is None or np.isnan(warm_start.mu):
         raise InputError(f"hold is {hold!r}: that needs a warm start with mu, and there is none")
-    known = known_rows(warm_start)
-    users, guidelines = known[0] & (hold == "users"), known[1] & (hold == "guidelines")
-    p = warm_start
-    return Parameters(
-        p.mu,
-        np.where(users, p.user_intercept, np.nan),
-        np.where(users[:, None], p.user_embedding, np.nan),
-        np.where(guidelines, p.guideline_intercept, np.nan),
-        np.where(guidelines[:, None], p.guideline_embedding, np.nan),
-    )
+    arrays, names = [], ("users", "guidelines")
+    sides = zip(names, known_rows(warm_start), warm_start.sides(), strict=True)
+    for name, known, (i, f) in sides:
+        keep = known & (name == hold)
+        arrays += [np.where(keep, i, np.nan), np.where(keep[:, None], f, np.nan)]
+    return Parameters(warm_start.mu, *arrays)
 
 
-def _carried(p: Parameters, ratings: Ratings, penalty: Penalty) -> tuple[np.ndarray, np.ndarray]:
+def _carried(p: Parameters, ratings: Ratings, penalty: Penalty) -> list[np.ndarray]:
     """The penalty that users and that guidelines carry on each axis, [D] and [D]."""
-    d = p.user_embedding.shape[1]
-    sides = (
-        (ratings.user, ratings.n_users, p.user_embedding),
-        (ratings.guideline, ratings.n_guidelines, p.guideline_embedding),
-    )
-    shares = (penalty.shares(counts(row, size, ratings.weight), d) for row, size, _ in sides)
-    users, guidelines = (
-        (b[:, None] * penalty.size(f)).sum(axis=0)
-        for (_, b), (_, _, f) in zip(shares, sides, strict=True)
-    )
-    return users, guidelines
+    carried = []
+    for (row, rows), (_, f) in zip(ratings.sides(), p.sides(), strict=True):
+        _, b = penalty.shares(counts(row, rows, ratings.weight), f.shape[1])
+        carried.append((b[:, None] * penalty.size(f)).sum(axis=0))
+    return carried
 
 
 def _balance(p: Parameters, ratings: Ratings, penalty: Penalty) -> float:
@@ -240,9 +217,12 @@ def _oriented(
         order = np.argsort(-_carried(p, ratings, penalty)[0], kind="stable")
         users, guidelines = users[:, order], guidelines[:, order]
     else:
+        from scipy.optimize import linear_sum_assignment
+
         of_users = np.nan_to_num(warm_start.user_embedding)
         of_guidelines = np.nan_to_num(warm_start.guideline_embedding)
-        order = _matched(of_users.T @ users + of_guidelines.T @ guidelines)
+        match = of_users.T @ users + of_guidelines.T @ guidelines  # [earlier axis, axis]
+        order = linear_sum_assignment(-np.abs(match))[1]
         users, guidelines = users[:, order], guidelines[:, order]
         same = _by_block(of_users * users, blocks[0]) + _by_block(
             of_guidelines * guidelines, blocks[1]
@@ -266,12 +246,3 @@ def _by_block(x: np.ndarray, block: np.ndarray) -> np.ndarray:
     out = np.zeros((int(block.max()) + 1, x.shape[1]))
     np.add.at(out, block, x)
     return out
-
-
-def _matched(match: np.ndarray) -> np.ndarray:
-    """For each earlier axis, the axis most like it; `match` [earlier axis, axis]."""
-    free, order = np.abs(match), np.zeros(len(match), dtype=int)
-    for axis in range(len(match)):
-        order[axis] = np.argmax(free[axis])
-        free[:, order[axis]] = -1.0
-    return order

@@ -18,7 +18,7 @@ from annotated_types import Ge, Interval
 
 from aggregation.model.initialization import Point, starting_points
 from aggregation.model.parameters import Parameters, Penalty, filled, known_rows
-from aggregation.model.ratings import Ratings
+from aggregation.model.ratings import Ratings, counts
 
 STARTS_PER_BATCH = 8
 """Starts that are solved side by side; also how many minima are kept at most."""
@@ -138,6 +138,7 @@ def search(
     starts: list[Start] = []
     ends: list[Minimum] = []
     curves: list[np.ndarray] = []
+    losses = np.zeros(0)
     size, settled = min(settings.starts, settings.max_starts), False
     while size > 0 and not settled:
         batch = [next(points) for _ in range(size)]
@@ -273,11 +274,8 @@ def _improved(work: _Work, ratings: Ratings, pool: list[Minimum]) -> list[Minimu
 
 def _few(p: Parameters, ratings: Ratings) -> bool:
     """Whether fewer than `FEW_ROWS` of a side carry an axis: (sum n |f|)^2 / sum (n |f|)^2."""
-    for count, f in (
-        (ratings.per_user(), p.user_embedding),
-        (ratings.per_guideline(), p.guideline_embedding),
-    ):
-        strength = count[:, None] * np.abs(f)
+    for (row, rows), (_, f) in zip(ratings.sides(), p.sides(), strict=True):
+        strength = counts(row, rows)[:, None] * np.abs(f)
         total = strength.sum(axis=0)
         if ((total > 0) & (total**2 < FEW_ROWS * (strength**2).sum(axis=0))).any():
             return True

@@ -39,6 +39,13 @@ class Parameters:
         """All of them, in the order above."""
         return tuple(vars(self).values())
 
+    def sides(self) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        """Users' (intercept, embedding), and guidelines'."""
+        return (
+            (self.user_intercept, self.user_embedding),
+            (self.guideline_intercept, self.guideline_embedding),
+        )
+
     def check(self, name: str, ratings: Ratings, *, unknown: bool) -> None:
         """Raise InputError unless the arrays fit the users and guidelines of `ratings`.
 
@@ -111,9 +118,8 @@ def filled(parameters: Parameters, other: Parameters) -> Parameters:
 
 def known_rows(parameters: Parameters) -> tuple[np.ndarray, np.ndarray]:
     """Users, bool [U], and guidelines, bool [G], of which no number is NaN."""
-    p = parameters
-    users = p.user_intercept + p.user_embedding.sum(axis=1)
-    return ~np.isnan(users), ~np.isnan(p.guideline_intercept + p.guideline_embedding.sum(axis=1))
+    users, guidelines = (~np.isnan(i + f.sum(axis=1)) for i, f in parameters.sides())
+    return users, guidelines
 
 
 def predict(parameters: Parameters, user: Array, guideline: Array) -> Array:
@@ -147,10 +153,7 @@ def loss(parameters: Parameters, ratings: Ratings, penalty: Penalty) -> Array:
     n, d = w.sum(), p.user_embedding.shape[1]
     error = ratings.helpful - predict(p, ratings.user, ratings.guideline)
     total = (w * error**2).sum() + penalty.intercept * n * p.mu**2
-    for row, rows, intercept, embedding in (
-        (ratings.user, ratings.n_users, p.user_intercept, p.user_embedding),
-        (ratings.guideline, ratings.n_guidelines, p.guideline_intercept, p.guideline_embedding),
-    ):
+    for (row, rows), (intercept, embedding) in zip(ratings.sides(), p.sides(), strict=True):
         a, b = penalty.shares(np.bincount(row, w, rows), d)
         total += penalty.intercept * (a * intercept**2).sum()
         total += penalty.embedding * (b[:, None] * penalty.size(embedding)).sum()
@@ -159,16 +162,9 @@ def loss(parameters: Parameters, ratings: Ratings, penalty: Penalty) -> Array:
 
 def to_tables(parameters: Parameters, ids: Ids) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Users and guidelines as tables: id, intercept, embedding (list of D floats)."""
-    p = parameters
-    sides = (
-        ("user_id", ids.users, p.user_intercept, p.user_embedding),
-        ("guideline_id", ids.guidelines, p.guideline_intercept, p.guideline_embedding),
-    )
     users, guidelines = (
-        pd.DataFrame(
-            {key: index, "intercept": intercept, "embedding": [row.tolist() for row in embedding]}
-        )
-        for key, index, intercept, embedding in sides
+        pd.DataFrame({key: index, "intercept": i, "embedding": f.tolist()})
+        for (key, index), (i, f) in zip(ids.sides(), parameters.sides(), strict=True)
     )
     return users, guidelines
 
@@ -181,25 +177,21 @@ def from_tables(
     NaN where an id, its intercept or its embedding is unknown; None if nothing is known at all.
     Raises InputError where an embedding has another length than `dimensions`.
     """
-    user = _from_table(users, "user_id", ids.users, dimensions)
-    guideline = _from_table(guidelines, "guideline_id", ids.guidelines, dimensions)
-    if np.isnan(user).all() and np.isnan(guideline).all():
+    sides = []
+    for table, (key, index) in zip((users, guidelines), ids.sides(), strict=True):
+        known = table.dropna(subset=["intercept", "embedding"])
+        known = known[known[key].isin(index)]
+        for length in known["embedding"].map(len):
+            if length != dimensions:
+                raise InputError(
+                    f"the earlier model has embeddings of length {length}, but dimensions is "
+                    f"{dimensions}: set it to {length}, or fit without a warm start"
+                )
+        side = np.full((len(index), 1 + dimensions), np.nan)
+        rows = index.get_indexer(pd.Index(known[key]))
+        side[rows, 0] = known["intercept"]
+        side[rows, 1:] = np.array(known["embedding"].tolist()).reshape(-1, dimensions)
+        sides += [side[:, 0], side[:, 1:]]
+    if all(np.isnan(x).all() for x in sides):
         return None
-    mu = np.nan if mu is None else mu
-    return Parameters(np.float64(mu), user[:, 0], user[:, 1:], guideline[:, 0], guideline[:, 1:])
-
-
-def _from_table(table: pd.DataFrame, key: str, index: pd.Index, dimensions: int) -> np.ndarray:
-    """[rows, 1 + D]: intercept and embedding."""
-    out = np.full((len(index), 1 + dimensions), np.nan)
-    known = table[table["intercept"].notna() & table["embedding"].notna()]
-    at = index.get_indexer(pd.Index(known[key]))
-    for row, intercept, embedding in zip(at, known["intercept"], known["embedding"], strict=True):
-        if len(embedding) != dimensions:
-            raise InputError(
-                f"the earlier model has embeddings of length {len(embedding)}, but dimensions is "
-                f"{dimensions}: set it to {len(embedding)}, or fit without a warm start"
-            )
-        if row >= 0:
-            out[row] = [intercept, *embedding]
-    return out
+    return Parameters(np.float64(np.nan if mu is None else mu), *sides)

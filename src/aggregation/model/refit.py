@@ -59,29 +59,21 @@ def refit(
             f"weights have shape {weights.shape}: give [{len(ratings)}, R] for the ratings, or "
             f"[{ratings.n_users}, R] for the users, with R at least 1"
         )
-    of_users = len(weights) != len(ratings)
     from aggregation.model.alternating import Sweeper
 
-    ends = []
+    of_users, r = len(weights) != len(ratings), weights.shape[1]
     start = Parameters(
         *(np.repeat(np.asarray(x)[..., None], REPLICATES_PER_BATCH, axis=-1) for x in near.arrays())
     )
-    for at in range(0, weights.shape[1], REPLICATES_PER_BATCH):
-        batch = weights[
-            :, np.minimum(np.arange(at, at + REPLICATES_PER_BATCH), weights.shape[1] - 1)
-        ]
+    parts: list[list[np.ndarray]] = []
+    for at in range(0, r, REPLICATES_PER_BATCH):
+        batch = weights[:, np.minimum(np.arange(at, at + REPLICATES_PER_BATCH), r - 1)]
         batch = batch[ratings.user] if of_users else batch
         check_weights(batch)
         sweeper = Sweeper(ratings, penalty, weights=batch)
-        ends.append(sweeper.sweep(start, settings.tolerance, settings.max_sweeps))
-
-    def joined(parts: list[np.ndarray]) -> np.ndarray:
-        return np.concatenate(parts, axis=-1)[..., : weights.shape[1]]
-
-    residual = joined([end.residual for end in ends])
-    return Refits(
-        Parameters(*map(joined, zip(*(end.parameters.arrays() for end in ends), strict=True))),
-        joined([end.objective for end in ends]),
-        residual,
-        residual <= settings.tolerance,
+        ends = sweeper.sweep(start, settings.tolerance, settings.max_sweeps)
+        parts.append([*ends.parameters.arrays(), ends.objective, ends.residual])
+    *arrays, objective, residual = (
+        np.concatenate(part, axis=-1)[..., :r] for part in zip(*parts, strict=True)
     )
+    return Refits(Parameters(*arrays), objective, residual, residual <= settings.tolerance)
