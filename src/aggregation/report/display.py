@@ -56,7 +56,9 @@ class Table:
             if is_string_dtype(shown[name]):
                 text = shown[name].astype("str")
                 cut = text.str.len() > MAX_CELL_LENGTH
-                shown[name] = text.mask(cut.fillna(value=False), text.str[:MAX_CELL_LENGTH] + " ...")
+                shown[name] = text.mask(
+                    cut.fillna(value=False), text.str[:MAX_CELL_LENGTH] + " ..."
+                )
         blank = shown.isna() | shown.eq("")
         return shown if shown.empty else shown.loc[:, ~blank.all()]
 
