@@ -59,8 +59,8 @@ class Table:
                 shown[name] = text.mask(
                     cut.fillna(value=False), text.str[:MAX_CELL_LENGTH] + " ..."
                 )
-        blank = shown.isna() | shown.eq("")
-        return shown if shown.empty else shown.loc[:, ~blank.all()]
+        blank = (shown.isna() | (shown == "")).all()
+        return shown if shown.empty else shown.loc[:, ~blank]
 
 
 def _list_text(cells: list[object]) -> str:

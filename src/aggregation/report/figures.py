@@ -28,6 +28,9 @@ HELPFUL_COLOUR, NOT_HELPFUL_COLOUR, USERS_COLOUR = "#0072B2", "#D55E00", "#009E7
 OTHERS_COLOUR = "#8a8a8a"
 """Blue, vermilion and green of Okabe and Ito (2008), which the colour-blind tell apart; a grey."""
 
+WIDTH, DPI = 7.2, 160
+"""Inches and dots per inch: at the report's 720 pixels, text is 11 pixels or larger."""
+
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
@@ -38,13 +41,12 @@ STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "axes.formatter.useoffset": False,
+    "figure.subplot.left": 0.95 / WIDTH,
+    "figure.subplot.right": 1 - 0.1 / WIDTH,
 }
 
 styled = style.context(["default", STYLE])
 """Decorator of the figures: the user's own settings of Matplotlib change none of them."""
-
-WIDTH, DPI = 7.2, 160
-"""Inches and dots per inch: at the report's 720 pixels, text is 11 pixels or larger."""
 
 LOSS_FLOOR = 1e-9
 """Losses nearer to the lowest are drawn at this distance: the axis is logarithmic."""
@@ -102,9 +104,8 @@ def embedding(scores: pd.DataFrame, parameters: Parameters) -> Picture:
     `scores` in the order of the constitution, with verdicts; accepted ones carry their number.
     """
     rated = scores[scores["intercept"].notna()]
-    figure, (top, bottom) = _figure(
-        2, height=7.4, top=0.75, sharex=True, height_ratios=(3, 2), gaps=(0.16, 0)
-    )
+    shape: dict[str, Any] = {"height_ratios": (3, 2), "hspace": 0.16}
+    figure, (top, bottom) = _figure(2, height=7.4, top=0.75, sharex=True, gridspec_kw=shape)
     x, y = np.array([e[0] for e in rated["embedding"]], float), rated["intercept"].to_numpy()
     marks: dict[str, dict[str, Any]] = {
         REJECTED: {"s": 18, "facecolors": "none", "edgecolors": OTHERS_COLOUR, "zorder": 3},
@@ -129,11 +130,8 @@ def embedding(scores: pd.DataFrame, parameters: Parameters) -> Picture:
     if beyond.any():
         title += f", {beyond.sum()} of them beyond the edge (diamonds)"
     top.set(ylabel="guideline intercept\n(helpful to all sides)", title="Guidelines")
-    bottom.set(
-        ylabel="user intercept\n(leniency)",
-        xlabel="embedding on the axis (0: neutral)",
-        title=title,
-    )
+    bottom.set(ylabel="user intercept\n(leniency)", title=title)
+    bottom.set_xlabel("embedding on the axis (0: neutral)")
     figure.legend(*top.get_legend_handles_labels(), loc="upper center", ncols=3)
     accepted = (rated["verdict"] == ACCEPTED).to_numpy()
     _number(figure, top, np.column_stack([x[accepted], y[accepted]]))
@@ -163,16 +161,10 @@ def bridging(scores: pd.DataFrame, rule: Rule) -> Picture:
     ]
     figure, (axes,) = _figure(height=4.6, top=0.5)
     for of, colour, marker, label in groups if rates else (groups[0], groups[2]):
-        axes.scatter(
-            100 * rated["helpful_rate"][of],
-            rated["intercept"][of],
-            s=26,
-            marker=marker,
-            facecolors="none" if label == "others" else colour,
-            edgecolors=colour,
-            linewidths=1,
-            label=f"{label} ({of.sum()})",
-        )
+        face = "none" if label == "others" else colour
+        mark: dict[str, Any] = {"marker": marker, "facecolors": face, "edgecolors": colour}
+        x, y = 100 * rated["helpful_rate"][of], rated["intercept"][of]
+        axes.scatter(x, y, s=26, linewidths=1, label=f"{label} ({of.sum()})", **mark)
     line: dict[str, Any] = {"color": "#444", "linewidth": 1, "linestyle": "--"}
     for condition in rates:
         axes.axvline(100 * condition.bound, **line)
@@ -194,7 +186,7 @@ def bridging(scores: pd.DataFrame, rule: Rule) -> Picture:
 @styled
 def activity(ratings: Ratings) -> Picture:
     """How many ratings each user gave and each guideline got."""
-    figure, panels = _figure(1, 2, height=3.2, top=0.4)
+    figure, panels = _figure(1, 2, height=3.2, top=0.4, gridspec_kw={"wspace": 0.25})
     counts = {"user": ratings.per_user(), "guideline": ratings.per_guideline()}
     told = []
     for axes, (side, count) in zip(panels, counts.items(), strict=True):
@@ -219,8 +211,9 @@ def range_of_perspectives(found: Perspectives, ids: Ids, guidelines: pd.DataFram
     rows = ids.guidelines.get_indexer(pd.Index(guidelines["guideline_id"]))
     across, down = 3, max(-(-len(rows) // 3), 1)
     height = 1.5 * down + 0.9
-    figure, panels = _figure(down, across, height=height, top=0.35, gaps=(0.5, 0.22))
-    ticks = [found.edges[0], (found.edges[0] + found.edges[-1]) / 2, found.edges[-1]]
+    gaps = {"hspace": 0.5, "wspace": 0.22}
+    figure, panels = _figure(down, across, height=height, top=0.35, gridspec_kw=gaps)
+    ticks = np.linspace(found.edges[0], found.edges[-1], 3)
     for axes in panels[len(rows) :]:
         axes.set_visible(False)
     bars: dict[str, Any] = {"fill": True, "edgecolor": "white", "linewidth": 0.5}
@@ -246,28 +239,15 @@ def range_of_perspectives(found: Perspectives, ids: Ids, guidelines: pd.DataFram
 
 
 def _figure(
-    rows: int = 1,
-    columns: int = 1,
-    *,
-    height: float,
-    top: float = 0.3,
-    gaps: tuple[float, float] = (0.3, 0.25),
-    **subplots: Any,
+    rows: int = 1, columns: int = 1, *, height: float, top: float = 0.3, **subplots: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `height` inches with axes in it, `gaps` (down, across) in heights and widths.
+    """A figure of `height` inches with axes in it, and a margin `top` in inches above them.
 
-    Margins are fixed, in inches: layouts that matplotlib solves cost half a second a figure.
+    Margins are fixed: layouts that matplotlib solves cost half a second a figure.
     """
     figure = Figure(figsize=(WIDTH, height), dpi=DPI)
     panels = figure.subplots(rows, columns, squeeze=False, **subplots)
-    figure.subplots_adjust(
-        left=0.95 / WIDTH,
-        right=1 - 0.1 / WIDTH,
-        bottom=0.62 / height,
-        top=1 - top / height,
-        hspace=gaps[0],
-        wspace=gaps[1],
-    )
+    figure.subplots_adjust(bottom=0.62 / height, top=1 - top / height)
     return figure, list(panels.ravel())
 
 

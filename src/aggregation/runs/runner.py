@@ -361,6 +361,11 @@ class _Work:
 
 def write_page(folder: RunFolder, stage: str, stages: list[str]) -> None:
     """Render a stage's page, which links to those of `stages`."""
-    from aggregation.report import notebook_pages as pages  # loads nbconvert
+    import nbformat
 
-    pages.write_page(folder, stage, stages)
+    from aggregation.report.notebook_pages import notebook_page  # loads nbconvert
+
+    notebook = nbformat.read(folder.path / "notebooks" / f"{stage}.ipynb", as_version=4)
+    simulated = folder.read_json("data/ingest.json")["about"]["simulated"]
+    html = notebook_page(notebook, stage, stages, run=folder.path.name, simulated=simulated)
+    folder.write_text(page(stage), html)
