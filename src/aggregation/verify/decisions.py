@@ -230,7 +230,7 @@ def report(folder: RunFolder) -> tuple[bool | None, str]:
         ids,
         folder.fit(),
         folder.constitution(),
-        folder.read_json("evidence/basins.json"),
+        folder.read_json("evidence/minima.json"),
         **{name: getattr(params, name) for name in names},
         near_misses=params.diagnostics.near_misses,
         penalty=params.train.weights(),
