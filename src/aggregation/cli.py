@@ -261,14 +261,14 @@ def diff(before: str, after: str, as_json: bool, page: str | None) -> None:
       aggregation diff outputs/demo outputs/more-starts
       aggregation diff outputs/demo outputs/more-starts --page diff.html
     """
-    from aggregation.report.comparison import difference_page
+    from aggregation.report.comparison import comparison_page
     from aggregation.verify.compare import compare
 
     found = compare(*(RunFolder(Path(name).expanduser()) for name in (before, after)))
     told = json.dumps(found.as_json(), indent=2, ensure_ascii=False) if as_json else found.text()
     click.echo(told)
     if page is not None:
-        _write(Path(page), difference_page(found))
+        _write(Path(page), comparison_page(found, __version__))
         click.echo(f"Page: {page}", err=as_json)
 
 

@@ -16,12 +16,12 @@ import nbformat
 import pandas as pd
 import psutil
 import pytest
+from aggregation.runs.notebook_source import notebook_source
 from kills import killed_at
 
 from aggregation import InputError, RunError, RunFolder, __version__, load_params, simulate
 from aggregation.files import checksum_holds, sha256, with_checksum
 from aggregation.runs import runner as runs
-from aggregation.runs.notebook_source import notebook_source
 from aggregation.runs.provenance import package
 
 ROOT = Path(__file__).resolve().parents[2]
