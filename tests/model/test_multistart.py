@@ -69,7 +69,10 @@ def test_the_search_ends_when_three_starts_reach_the_lowest_loss(trap):
     before = found.starts[: -module.STARTS_PER_BATCH]
     if before:
         lowest = min(s.objective for s in before)
-        assert sum(s.objective <= lowest * (1 + module.LOSS_TOLERANCE) for s in before) < module.AGREEING_STARTS
+        assert (
+            sum(s.objective <= lowest * (1 + module.LOSS_TOLERANCE) for s in before)
+            < module.AGREEING_STARTS
+        )
 
 
 def test_two_starts_that_agree_are_too_few():

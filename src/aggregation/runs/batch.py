@@ -183,7 +183,7 @@ def _outcome(task: Task, out: str, state: State, seconds: float, error: str = ""
     """With the numbers of this run; a failed one has none, whatever an earlier one left."""
     path = Path(out).expanduser() / task.run
     if state in ("failed", "stopped"):
-        path = path.parent / f".{task.run}.partial" / task.run
+        path = path.with_name(f".{path.name}.partial") / task.run
     done = list(read_manifest(path).get("stages", {}))
     left = [stage for stage in task.stages if stage not in done]
     stage = (left or done)[0] if state == "failed" else (done or ["none"])[-1]

@@ -132,6 +132,7 @@ def execute(
     failed = partial.with_name(f"{stage}.failed.ipynb")
     notebook = nbformat.reads(source.decode("utf-8"), as_version=4)
     cells = _Cells(len(notebook.cells) + 1, timeout, say)
+    bar: Any = {"desc": stage, "leave": False} if sys.stderr.isatty() else False
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         with kernel_manager() as manager:
@@ -145,7 +146,7 @@ def execute(
                 timeout_func=cells.left,
                 on_cell_start=cells.begin,
                 on_cell_executed=cells.end,
-                progress_bar={"desc": stage, "leave": False} if sys.stderr.isatty() else False,
+                progress_bar=bar,
                 stderr_file=sys.stderr if sys.stderr.isatty() else None,  # a fit's own progress
                 shutdown_kernel="immediate",  # what it made is on disk
                 coalesce_streams=True,  # else a bar and what wipes it away are two outputs

@@ -87,15 +87,17 @@ def run(
     if first is not None and STAGES.index(first) > STAGES.index(until):
         raise RunError(f"--from {first} comes after --until {until}: there is nothing to run")
     out = Path(out).expanduser()
-    path = out / params.run
+    path = named_path = out / params.run
+    if path.is_symlink():  # the folder lies on another disk
+        path = path.resolve()
     _check(path, params)
-    with lock(out / f".{params.run}.lock"):
+    with lock(path.with_name(f".{path.name}.lock")):
         try:
             work = _Work(params, path, timeout, say, execute)
             work.go(STAGES[0] if force else first, until)
         except OSError as error:
             raise unwritable(path, error) from None
-    return path
+    return named_path
 
 
 def _check(path: Path, params: Params) -> None:
@@ -138,7 +140,7 @@ class _Work:
         self, params: Params, path: Path, timeout: float, say: Say, execute: Execute | None
     ) -> None:
         self.params, self.path, self.timeout, self.execute = params, path, timeout, execute
-        self.out = path.parent / f".{params.run}.partial"
+        self.out = path.with_name(f".{path.name}.partial")
         self.partial = self.out / params.run
         self.say: Say = lambda text: say(f"{datetime.now():%H:%M:%S} {text}")  # noqa: DTZ005
         if (self.partial / MANIFEST).is_file():  # it was whole when its process was killed

@@ -90,16 +90,16 @@ def source_files(params: Params, raw: Path) -> dict[str, str]:
         return {"export.json": sha256(raw / "export.json")}
     files: list[Path] = []
     for at in named(params.source):
-        read = (
-            (f for f in at.iterdir() if f.suffix.lower() in (".csv", ".json"))
-            if at.is_dir()
-            else (at,)
-        )
-        files += sorted(f for f in read if not f.name.startswith(".") or f == at)
+        files += sorted(filter(_is_read, at.iterdir())) if at.is_dir() else [at]
     found: dict[str, str] = {}
     for file in files:
         found[file.name if file.name not in found else file.as_posix()] = sha256(file)
     return found
+
+
+def _is_read(file: Path) -> bool:
+    """Whether a source whose folder the file lies in would read it."""
+    return file.suffix.lower() in (".csv", ".json") and not file.name.startswith(".")
 
 
 def asks(stage: str, params: Params) -> str:
