@@ -176,7 +176,7 @@ def test_undecided_guidelines_are_counted_with_the_condition_that_they_lack(valu
     n = [30] * 20 + [3] * 4
     told = " ".join(doubts_of(values, constitution=judged(values, ALIGNED_2023, n_ratings=n)))
     assert "4 guidelines are undecided, neither accepted nor rejected" in told
-    assert "for want of: ratings at least 5" in told
+    assert "Condition not met: ratings at least 5." in told
 
 
 # the words follow from the rule
