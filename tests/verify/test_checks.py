@@ -24,6 +24,7 @@ from aggregation.params import load_params
 from aggregation.report.index import index_page
 from aggregation.runs import provenance as manifest
 from aggregation.runs import runner as runs
+from aggregation.runs.pages import stages_shown
 from aggregation.runs.provenance import as_committed, circumstances
 from aggregation.runs.stages import MAKES, READS
 from aggregation.verify import checks as verifying
@@ -169,9 +170,21 @@ def downstream(folder, x):
 
 def write_report(folder):
     params = load_params(folder.path / "params.yaml")
-    names = ("title", "question", "participants", "attribution")
-    words = {name: getattr(params, name) for name in names}
-    page = index_page(folder, **words, near_misses=params.diagnostics.near_misses)
+    names = ("run", "title", "question", "participants", "attribution")
+    ratings, ids, _ = folder.model()
+    page = index_page(
+        folder.dataset(),
+        ratings,
+        ids,
+        folder.fit(),
+        folder.constitution(),
+        folder.read_json("evidence/minima.json"),
+        **{name: getattr(params, name) for name in names},
+        near_misses=params.diagnostics.near_misses,
+        penalty=params.train.weights(),
+        stages=stages_shown(folder),
+        version=ag.__version__,
+    )
     folder.write_text("report/index.html", page)
 
 

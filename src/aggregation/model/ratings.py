@@ -30,6 +30,10 @@ class Ratings:
     def __len__(self) -> int:
         return len(self.helpful)
 
+    def sides(self) -> tuple[tuple[np.ndarray, int], tuple[np.ndarray, int]]:
+        """Users' (row of each rating, number of rows), and guidelines'."""
+        return (self.user, self.n_users), (self.guideline, self.n_guidelines)
+
     def per_user(self) -> np.ndarray:
         """Number of ratings of each user, int64 [n_users]."""
         return counts(self.user, self.n_users).astype(np.int64)
@@ -44,16 +48,18 @@ class Ratings:
             raise InputError("there are no ratings to fit: see what the filters left, and why")
         if not (len(self.user) == len(self.guideline) == len(self)):
             raise InputError("user, guideline and helpful must have the same length")
-        for name, row, size in (
-            ("user", self.user, self.n_users),
-            ("guideline", self.guideline, self.n_guidelines),
-        ):
+        for name, (row, size) in zip(("user", "guideline"), self.sides(), strict=True):
             if row.min() < 0 or row.max() >= size:
                 raise InputError(f"a rating's {name} is no row from 0 to {size - 1}")
         if not (self.helpful.min() >= 0 and self.helpful.max() <= 1):  # NaN is neither
             raise InputError("a rating is missing or outside [0, 1]")
         if self.weight is not None:
-            check_weights(self.weight, len(self))
+            if np.shape(self.weight) != (len(self),):
+                raise InputError(
+                    f"weight has shape {np.shape(self.weight)}: give one for each of the "
+                    f"{len(self)} ratings"
+                )
+            check_weights(self.weight)
 
     def blocks(self) -> tuple[np.ndarray, np.ndarray]:
         """Which block each user and each guideline belongs to: int32 [n_users], [n_guidelines].
@@ -84,12 +90,9 @@ class Ratings:
         """
         users, guidelines = np.zeros(self.n_users, bool), np.zeros(self.n_guidelines, bool)
         guidelines[np.argmax(self.per_guideline())] = True
-        chunks = [slice(at, at + (1 << 22)) for at in range(0, len(self), 1 << 22)]
         for _ in range(2):
-            for c in chunks:
-                users[self.user[c][guidelines[self.guideline[c]]]] = True
-            for c in chunks:
-                guidelines[self.guideline[c][users[self.user[c]]]] = True
+            users[self.user[guidelines[self.guideline]]] = True
+            guidelines[self.guideline[users[self.user]]] = True
         return bool(users[self.per_user() > 0].all() and guidelines[self.per_guideline() > 0].all())
 
 
@@ -105,10 +108,8 @@ def counts(row: np.ndarray, size: int, weight: np.ndarray | None = None) -> np.n
     return total
 
 
-def check_weights(weight: np.ndarray, n: int) -> None:
-    """Raise InputError unless `weight`, [n] or [n, R], can weigh n ratings."""
-    if weight.ndim not in (1, 2) or len(weight) != n:
-        raise InputError(f"weights have shape {weight.shape}: one row for each of the {n} ratings")
+def check_weights(weight: np.ndarray) -> None:
+    """Raise InputError unless these are weights: [n], or [n, R] for R replicates."""
     if not (np.isfinite(weight).all() and weight.min() >= 0):
         raise InputError("a weight is negative or not a number: weights are at least 0")
     if not (weight.sum(axis=0) > 0).all():
@@ -121,6 +122,10 @@ class Ids:
 
     users: pd.Index
     guidelines: pd.Index
+
+    def sides(self) -> tuple[tuple[str, pd.Index], tuple[str, pd.Index]]:
+        """Users' column name and ids, and guidelines'."""
+        return ("user_id", self.users), ("guideline_id", self.guidelines)
 
 
 def encode(ratings: pd.DataFrame) -> tuple[Ratings, Ids]:

@@ -217,12 +217,27 @@ def _distinct(losses: np.ndarray) -> int:
 
 def report(folder: RunFolder) -> tuple[bool | None, str]:
     """Whether this package writes the report again as it stands."""
+    from aggregation import __version__
     from aggregation.report.index import index_page
+    from aggregation.runs.pages import demographics_counts, stages_shown
 
     params = load_params(folder.path / "params.yaml")
     names = ("run", "title", "question", "participants", "attribution")
-    words = {name: getattr(params, name) for name in names}
-    page = index_page(folder, **words, near_misses=params.diagnostics.near_misses)
+    ratings, ids, _ = folder.model()
+    page = index_page(
+        folder.dataset(),
+        ratings,
+        ids,
+        folder.fit(),
+        folder.constitution(),
+        folder.read_json("evidence/minima.json"),
+        **{name: getattr(params, name) for name in names},
+        near_misses=params.diagnostics.near_misses,
+        penalty=params.train.weights(),
+        demographics=demographics_counts(folder),
+        stages=stages_shown(folder),
+        version=__version__,
+    )
     if page.encode("utf-8") == folder.read_bytes("report/index.html"):
         return True, "report/index.html is what data, model and evidence give"
     if read_manifest(folder).get("package", {}).get("sha256") != package():
