@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
-LONGEST = 200
+MAX_TEXT_LENGTH = 200
 """Characters of a text that a card shows, unless it says otherwise."""
 
-MOST = 20
+MAX_FACTS = 20
 """Facts that a card shows."""
 
 
@@ -20,7 +20,7 @@ class Card:
     facts: tuple[tuple[str, str], ...] = ()
     doubts: tuple[str, ...] = ()
     more: tuple[str, ...] = ()
-    longest: int = LONGEST
+    longest: int = MAX_TEXT_LENGTH
 
     def html(self) -> str:
         """The card as HTML; every text escaped, and cut where it is too long."""
@@ -28,12 +28,12 @@ class Card:
             # A cell of its own keeps a text that turns the direction of writing to itself.
             f'<tr><th scope="row" style="{LEFT};white-space:nowrap">{self._safe(name)}</th>'
             f'<td style="{LEFT}">{self._safe(value)}</td></tr>'
-            for name, value in self.facts[:MOST]
+            for name, value in self.facts[:MAX_FACTS]
         ]
-        if len(self.facts) > MOST:
-            rows.append(f'<tr><td colspan="2">and {len(self.facts) - MOST} more</td></tr>')
+        if len(self.facts) > MAX_FACTS:
+            rows.append(f'<tr><td colspan="2">and {len(self.facts) - MAX_FACTS} more</td></tr>')
         parts = [f"<p><strong>{self._safe(self.headline)}</strong></p>"]
-        parts += [f"<p>{self._safe(_sentence(doubt))}</p>" for doubt in self.doubts[:MOST]]
+        parts += [f"<p>{self._safe(_sentence(doubt))}</p>" for doubt in self.doubts[:MAX_FACTS]]
         parts += [f'<table style="overflow-wrap:anywhere">{"".join(rows)}</table>'] if rows else []
         if self.more:
             calls = ", ".join(f"<code>{self._safe(call)}</code>" for call in self.more)
@@ -42,7 +42,7 @@ class Card:
 
     def line(self) -> str:
         """Headline and doubts as one line of text; what cannot be shown is written as code."""
-        words = [short(word, self.longest) for word in (self.headline, *self.doubts[:MOST])]
+        words = [short(word, self.longest) for word in (self.headline, *self.doubts[:MAX_FACTS])]
         return (
             "<" + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in "; ".join(words)) + ">"
         )
@@ -68,7 +68,7 @@ class Shown:
         return self._card().line()
 
 
-def short(text: str, longest: int = LONGEST) -> str:
+def short(text: str, longest: int = MAX_TEXT_LENGTH) -> str:
     """The text on one line, cut where it is longer, and saying so."""
     text = " ".join(text.split())
     return text if len(text) <= longest else text[:longest] + " ..."

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from aggregation.data.cards import many
-from aggregation.data.dataset import TABLES, About, Count, Dataset, frame
+from aggregation.data.dataset import TABLES, About, Count, Dataset, clean_text, frame
 from aggregation.data.topics import check_depth
 from aggregation.errors import InputError
 
@@ -31,11 +30,11 @@ class Choices:
 def build(
     ratings: pd.DataFrame,
     guidelines: pd.DataFrame,
-    users: pd.DataFrame,
-    topics: pd.DataFrame,
     choices: Choices,
     *,
     where: str,
+    users: pd.DataFrame | None = None,
+    topics: pd.DataFrame | None = None,
     files: Mapping[str, str] | None = None,
     mu: float | None = None,
     about: About | None = None,
@@ -44,53 +43,73 @@ def build(
     """A Dataset from raw tables.
 
     `ratings` has the columns user_id, guideline_id, value (the source's own word; null or blank:
-    none given), rated_at, in the order of the source; the others are as in `TABLES`. `counts` say
-    what the source read and what it has left out already. `where` names the source in messages,
-    `files` those tables that have a file of their own.
+    none given), rated_at, in the order of the source. The others have any of the columns in
+    `TABLES`. The index of each is the place of a row in its file, counted from 0. `counts` say what
+    the source read and what it has left out already. `where` names the source in messages, `files`
+    those tables that have a file of their own.
 
     Raises InputError, naming the file, the place and the remedy.
     """
-    book = _Book(list(counts))
-    at = {name: (files or {}).get(name, where) for name in TABLES}
-    topics = _topics(topics, book, at["topics"])
-    guidelines = _guidelines(guidelines, topics, book, at["guidelines"])
+    book = _Book(list(counts), {name: (files or {}).get(name, where) for name in TABLES})
+    topics = _topics(pd.DataFrame() if topics is None else topics, book)
+    guidelines = _guidelines(guidelines, topics, book)
     ratings = _known(ratings, guidelines, book)
-    ratings = _one_per_pair(ratings, choices.duplicates, book, at["ratings"])
-    ratings = _valued(ratings, choices.values, book, at["ratings"])
+    ratings = _one_per_pair(ratings, choices.duplicates, book)
+    ratings = _valued(ratings, choices.values, book)
     if choices.self_ratings == "drop":
         author = guidelines.set_index("guideline_id")["author_id"]
         own = ratings["guideline_id"].map(author).eq(ratings["user_id"])
-        ratings = book.drop(ratings, "ratings", own, "the user wrote the guideline")
+        ratings = book.drop("ratings", ratings, own, "the user wrote the guideline")
     ratings = _active(ratings, choices, book)
     if ratings.empty:
         raise InputError(f"{where}: no rating is left to learn from. What became of them:\n{book}")
     if ratings["helpful"].nunique() == 1:
         word = "every rating has the same value: nothing tells the users or guidelines apart"
-        book.counts.append(Count("ratings", "note", word, len(ratings)))
-    ratings = ratings.sort_values(["user_id", "guideline_id"], ignore_index=True).astype(
-        {"user_id": "str", "guideline_id": "str"}
-    )
-    users = _users(users, ratings, book, at["users"])
+        book.note("ratings", word, len(ratings))
+    ratings = ratings.sort_values(["user_id", "guideline_id"], ignore_index=True)
+    users = _users(pd.DataFrame() if users is None else users, ratings, book)
     kept = {"ratings": ratings, "guidelines": guidelines, "users": users, "topics": topics}
-    for name, table in kept.items():
-        book.counts.append(Count(name, "kept", "", len(table)))
+    book.counts += [Count(name, "kept", "", len(table)) for name, table in kept.items()]
     return Dataset(**kept, mu=mu, about=about or About(), counts=tuple(book.counts))
 
 
 class _Book:
-    """Counts being written."""
+    """Counts as they are made, and the file of each table."""
 
-    def __init__(self, counts: list[Count]) -> None:
-        self.counts = counts
+    def __init__(self, counts: list[Count], files: dict[str, str]) -> None:
+        self.counts, self.files = counts, files
 
     def drop(
-        self, rows: pd.DataFrame, table: str, gone: pd.Series, reason: str, action: str = "dropped"
+        self,
+        table: str,
+        rows: pd.DataFrame,
+        gone: pd.Series,
+        reason: str,
+        action: Literal["dropped", "merged"] = "dropped",
     ) -> pd.DataFrame:
         """`rows` without the `gone` ones, counted."""
-        gone = gone.astype(bool)
         if gone.any():
-            self.counts.append(Count(table, action, reason, int(gone.sum())))  # type: ignore[arg-type]
-        return rows[~gone.to_numpy()]
+            self.counts.append(Count(table, action, reason, int(gone.sum())))
+        return rows[~gone.to_numpy(dtype=bool)]
+
+    def note(self, table: str, reason: str, n: int) -> None:
+        """Count rows that stay, unless there are none."""
+        if n:
+            self.counts.append(Count(table, "note", reason, int(n)))
+
+    def check_ids(self, table: str, ids: pd.Series) -> None:
+        """Raise InputError where an id holds what nobody can see; note blanks around ids."""
+        different = pd.Series(ids.dropna().unique(), dtype="str")
+        unseen = next((one for one in different if clean_text(one) != one), None)
+        if unseen is not None:
+            row = ids.index[int(np.argmax(ids.eq(unseen)))] + 1
+            raise InputError(
+                f"{self.files[table]}, row {row} of {table}: {ids.name} {unseen!r:.80} "
+                "holds control characters: remove them"
+            )
+        around = ids.isin(different[different.ne(different.str.strip())])
+        word = f"{ids.name} with blanks around it: another one than without"
+        self.note(table, word, around.sum())
 
     def __str__(self) -> str:
         return "\n".join(
@@ -100,69 +119,64 @@ class _Book:
         )
 
 
-def _same_id(rows: pd.DataFrame, key: str, table: str, book: _Book, where: str) -> pd.DataFrame:
-    """One row per id: equal rows are merged, unlike ones are an error."""
-    missing = rows[key].isna() | rows[key].eq("")
+def _one_per_id(raw: pd.DataFrame, key: str, table: str, book: _Book) -> pd.DataFrame:
+    """The columns of the table, one row per id: equal rows are merged, unlike ones are an error."""
+    where, ids = book.files[table], raw.get(key, pd.Series(dtype="str"))
+    missing = ids.isna() | ids.eq("")
     if missing.any():
-        at = int(np.argmax(missing.to_numpy()))
-        raise InputError(f"{where}: row {at + 1} of {table} has no {key}: give it one")
-    plain = rows.drop(columns=["embedding"], errors="ignore")
-    rows = book.drop(rows, table, plain.duplicated(), "the same row again", "merged")
+        row = missing.index[int(np.argmax(missing))] + 1
+        raise InputError(f"{where}: row {row} of {table} has no {key}: give it one")
+    book.check_ids(table, ids)
+    rows = frame(table, raw)
+    plain = rows.assign(embedding=rows["embedding"].map(str)) if "embedding" in rows else rows
+    rows = book.drop(table, rows, plain.duplicated(), "the same row again", "merged")
     again = rows[key].duplicated()
     if again.any():
-        name = rows[key][again].iloc[0]
         raise InputError(
-            f"{where}: {table} holds {key} {name!r:.80} more than once, with different content: "
-            "keep one of them"
+            f"{where}: {table} holds {key} {rows[key][again].iloc[0]!r:.80} more than once, with "
+            "different content: keep one of them"
         )
     return rows.sort_values(key, ignore_index=True)
 
 
-def _topics(topics: pd.DataFrame, book: _Book, where: str) -> pd.DataFrame:
-    topics = _same_id(topics, "topic_id", "topics", book, where)
+def _topics(raw: pd.DataFrame, book: _Book) -> pd.DataFrame:
+    topics = _one_per_id(raw, "topic_id", "topics", book)
     parent = topics["parent_id"]
     lost = parent.notna() & ~parent.isin(topics["topic_id"])
-    if lost.any():
-        book.counts.append(
-            Count("topics", "note", "parent_id unknown, set to none", int(lost.sum()))
-        )
-        topics = topics.assign(parent_id=parent.mask(lost))
-    parents = topics["parent_id"].astype(object).where(topics["parent_id"].notna(), None)
-    above = dict(zip(topics["topic_id"], parents, strict=True))
-    check_depth(above, where)
+    book.note("topics", "parent_id unknown, set to none", lost.sum())
+    topics = topics.assign(parent_id=parent.mask(lost))
+    check_depth(topics, book.files["topics"])
     return topics
 
 
-def _guidelines(
-    guidelines: pd.DataFrame, topics: pd.DataFrame, book: _Book, where: str
-) -> pd.DataFrame:
-    guidelines = _same_id(guidelines, "guideline_id", "guidelines", book, where)
-    text = guidelines["text"].fillna("")
-    notes = {
+def _guidelines(raw: pd.DataFrame, topics: pd.DataFrame, book: _Book) -> pd.DataFrame:
+    guidelines = _one_per_id(raw, "guideline_id", "guidelines", book)
+    text, topic = guidelines["text"].fillna(""), guidelines["topic_id"]
+    lost = topic.notna() & ~topic.isin(topics["topic_id"])
+    for reason, rows in {
         "no text": text.str.strip().eq(""),
         "characters that cannot be shown, replaced by \ufffd": text.str.contains("\ufffd"),
         "texts longer than 2,000 characters, cut short in the report": text.str.len() > 2000,
-    }
-    topic = guidelines["topic_id"]
-    lost = topic.notna() & ~topic.isin(topics["topic_id"])
-    notes["topic_id unknown, set to none"] = lost
-    for reason, rows in notes.items():
-        if rows.any():
-            book.counts.append(Count("guidelines", "note", reason, int(rows.sum())))
+        "topic_id unknown, set to none": lost,
+    }.items():
+        book.note("guidelines", reason, rows.sum())
     return guidelines.assign(text=text, topic_id=topic.mask(lost))
 
 
-def _known(ratings: pd.DataFrame, guidelines: pd.DataFrame, book: _Book) -> pd.DataFrame:
+def _known(raw: pd.DataFrame, guidelines: pd.DataFrame, book: _Book) -> pd.DataFrame:
+    ratings = raw.astype({"user_id": "str", "guideline_id": "str", "value": "str"})
     for key in ("user_id", "guideline_id"):
+        book.check_ids("ratings", ratings[key])
         blank = ratings[key].isna() | ratings[key].eq("")
-        ratings = book.drop(ratings, "ratings", blank, f"no {key}")
-    word = ratings["value"].astype("str").str.strip()
-    ratings = book.drop(ratings, "ratings", word.isna() | word.eq(""), "no value given")
-    stranger = ~ratings["guideline_id"].isin(guidelines["guideline_id"])
-    return book.drop(ratings, "ratings", stranger, "the guideline is not among the guidelines")
+        ratings = book.drop("ratings", ratings, blank, f"no {key}")
+    ratings = ratings.assign(value=ratings["value"].str.strip())
+    blank = ratings["value"].isna() | ratings["value"].eq("")
+    ratings = book.drop("ratings", ratings, blank, "no value given")
+    unknown = ~ratings["guideline_id"].isin(guidelines["guideline_id"])
+    return book.drop("ratings", ratings, unknown, "the guideline is not among the guidelines")
 
 
-def _one_per_pair(ratings: pd.DataFrame, duplicates: str, book: _Book, where: str) -> pd.DataFrame:
+def _one_per_pair(ratings: pd.DataFrame, duplicates: str, book: _Book) -> pd.DataFrame:
     pair = ["user_id", "guideline_id"]
     if duplicates == "error":
         again = ratings.duplicated(pair, keep=False)
@@ -170,80 +184,60 @@ def _one_per_pair(ratings: pd.DataFrame, duplicates: str, book: _Book, where: st
             user, guideline = ratings.loc[again, pair].iloc[0]
             n = int((ratings[pair] == [user, guideline]).all(axis=1).sum())
             raise InputError(
-                f"{where}: guideline {guideline!r:.80} has {n} ratings by user {user!r:.80}: "
-                "keep one with ratings.duplicates: last"
+                f"{book.files['ratings']}: guideline {guideline!r:.80} has {n} ratings by user "
+                f"{user!r:.80}: keep one with ratings.duplicates: last"
             )
         return ratings
     # Stable, unknown times first: the source's own order decides among equal times.
     ratings = ratings.sort_values("rated_at", kind="stable", na_position="first")
     gone = ratings.duplicated(pair, keep="last" if duplicates == "last" else "first")
     reason = f"rated again: the {duplicates} rating of each pair counts"
-    return book.drop(ratings, "ratings", gone, reason, "merged")
+    return book.drop("ratings", ratings, gone, reason, "merged")
 
 
 def _valued(
-    ratings: pd.DataFrame, values: Mapping[str, float | None], book: _Book, where: str
+    ratings: pd.DataFrame, values: Mapping[str, float | None], book: _Book
 ) -> pd.DataFrame:
-    word = ratings["value"].astype("str").str.strip()
-    strange = word[~word.isin(list(values))]
-    if len(strange):
-        found = "".join(
-            f"\n  {value!r:.80}: {many(n, 'rating')}"
-            for value, n in strange.value_counts().head(10).items()
-        )
-        example = _as_key(strange.value_counts().index[0])
+    found = ratings["value"].value_counts()
+    unknown = found[~found.index.isin(list(values))]
+    if len(unknown):
+        listed = "".join(f"\n  {v!r:.80}: {many(n, 'rating')}" for v, n in unknown[:10].items())
+        word = str(unknown.index[0])
+        example = json.dumps(word, ensure_ascii=not word.isprintable())  # which YAML reads too
         raise InputError(
-            f"{where}: the parameters do not say what these rating values mean:{found}\n"
-            "Add each under ratings.values as helpful, not_helpful, a number from 0 to 1, or null "
-            f"(leave out), such as\n  {example}: helpful"
+            f"{book.files['ratings']}: the parameters do not say what these rating values mean:"
+            f"{listed}\nAdd each under ratings.values as helpful, not_helpful, a number from 0 to "
+            f"1, or null (leave out), such as\n  {example}: helpful"
         )
-    for value, number in values.items():
-        if number is None:
-            left_out = word.eq(value)
-            ratings = book.drop(ratings, "ratings", left_out, f"value {value!r} is left out")
-            word = word[~left_out]
-    helpful = word.map(values).astype("float64")
-    return ratings.drop(columns="value").assign(helpful=helpful)[list(TABLES["ratings"])]
-
-
-def _as_key(word: str) -> str:
-    plain = re.fullmatch(r"[A-Za-z_][\w .-]*", word) and word.lower() not in {
-        "null",
-        "true",
-        "false",
-    }
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
-    return word if plain else '"' + "".join(map(_visible, escaped)) + '"'
-
-
-def _visible(c: str) -> str:
-    """A character of a YAML text in double quotes; those that do not show are written as code."""
-    return c if unicodedata.category(c)[0] not in "CZ" or c == " " else f"\\U{ord(c):08x}"
+    for value in (word for word, number in values.items() if number is None):
+        left_out = ratings["value"].eq(value)
+        ratings = book.drop("ratings", ratings, left_out, f"value {value!r} is left out")
+    helpful = ratings["value"].map(values).astype("float64")
+    return ratings.assign(helpful=helpful)[list(TABLES["ratings"])]
 
 
 def _active(ratings: pd.DataFrame, choices: Choices, book: _Book) -> pd.DataFrame:
     """Apply both minimum counts until neither takes anything away."""
-    limits = {"user_id": choices.min_per_user, "guideline_id": choices.min_per_guideline}
+    limits = {"user": choices.min_per_user, "guideline": choices.min_per_guideline}
     before, gone = None, dict.fromkeys(limits, 0)
     while before != len(ratings):
         before = len(ratings)
-        for key, least in limits.items():
-            few = ratings.groupby(key)[key].transform("size") < least
-            gone[key] += int(few.sum())
+        for whose, least in limits.items():
+            few = ratings.groupby(f"{whose}_id")["helpful"].transform("size") < least
+            gone[whose] += int(few.sum())
             ratings = ratings[~few]
-    for key, least in limits.items():
-        if gone[key]:
-            whose = "user" if key == "user_id" else "guideline"
-            reason = f"the {whose} has fewer than {least} ratings"
-            book.counts.append(Count("ratings", "dropped", reason, gone[key]))
+    for whose, n in gone.items():
+        if n:
+            reason = f"the {whose} has fewer than {limits[whose]} ratings"
+            book.counts.append(Count("ratings", "dropped", reason, n))
     return ratings
 
 
-def _users(users: pd.DataFrame, ratings: pd.DataFrame, book: _Book, where: str) -> pd.DataFrame:
-    users = _same_id(users, "user_id", "users", book, where)
-    new = sorted(set(ratings["user_id"]) - set(users["user_id"]))
-    if new:
-        reason = "named only by their ratings"
-        book.counts.append(Count("users", "added", reason, len(new)))
-        users = pd.concat([users, frame("users", [{"user_id": u} for u in new])])
+def _users(raw: pd.DataFrame, ratings: pd.DataFrame, book: _Book) -> pd.DataFrame:
+    users = _one_per_id(raw, "user_id", "users", book)
+    raters = pd.Series(ratings["user_id"].unique())
+    new = raters[~raters.isin(users["user_id"])]
+    if len(new):
+        book.counts.append(Count("users", "added", "named only by their ratings", len(new)))
+        users = pd.concat([users, frame("users", pd.DataFrame({"user_id": new}))])
     return users.sort_values("user_id", ignore_index=True)

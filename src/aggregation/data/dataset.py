@@ -55,8 +55,8 @@ class About:
     simulated: bool = False
 
 
-TOLD, MOST_TOLD = ("dropped", "merged", "note", "added"), 6
-"""What a card tells of the counts, in this order, and how many of them at most."""
+CARD_ACTIONS, MAX_CARD_COUNTS = ("dropped", "merged", "note", "added"), 6
+"""Which counts a card shows, in this order, and how many of them at most."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -104,33 +104,36 @@ class Dataset(Shown):
 
     def _fates(self) -> list[tuple[str, str]]:
         """What became of rows that are not here as they were read, for the card."""
-        told = [c for action in TOLD for c in self.counts if c.action == action and c.n]
-        fates = [(c.action, f"{c.n:,} {c.table}: {c.reason}") for c in told[:MOST_TOLD]]
-        if len(told) > MOST_TOLD:
-            fates.append(("and", f"{len(told) - MOST_TOLD} more, see counts_table()"))
+        told = [c for action in CARD_ACTIONS for c in self.counts if c.action == action and c.n]
+        fates = [(c.action, f"{c.n:,} {c.table}: {c.reason}") for c in told[:MAX_CARD_COUNTS]]
+        if len(told) > MAX_CARD_COUNTS:
+            fates.append(("and", f"{len(told) - MAX_CARD_COUNTS} more, see counts_table()"))
         lost = any(c.action in ("dropped", "merged") for c in told)
         return fates if lost else [("dropped", "nothing" if self.counts else "unknown"), *fates]
 
 
-def frame(table: str, rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
+def frame(table: str, rows: pd.DataFrame | Iterable[Mapping[str, object]]) -> pd.DataFrame:
     """A frame with exactly the columns of `table`; missing cells are null. Texts are cleaned."""
-    columns = TABLES[table]
-    cells = {name: [] for name in columns}
-    for row in rows:
-        for name in columns:
-            cells[name].append(row.get(name))
-    return pd.DataFrame({name: column(values, columns[name]) for name, values in cells.items()})
+    raw = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows), dtype=object)
+    empty = [None] * len(raw)
+    return pd.DataFrame(
+        {name: column(raw.get(name, empty), kind) for name, kind in TABLES[table].items()}
+    )
 
 
 def column(values: Iterable[object], kind: str) -> pd.Series:
     """One column of the given kind of `TABLES`; None is null."""
+    if kind == "list":
+        cells = [None if isinstance(v, float) else v for v in values]  # pandas' missing is NaN
+        return pd.Series(cells, dtype=object)
     if kind == "str":
-        return pd.Series([None if v is None else clean_text(str(v)) for v in values], dtype="str")
+        cells = [None if pd.isna(v) else clean_text(str(v)) for v in values]
+        return pd.Series(cells, dtype="str")
     if kind == "time":
         return pd.to_datetime(pd.Series(list(values), dtype=object), utc=True).astype(
             "datetime64[ms, UTC]"
         )
-    return pd.Series(list(values), dtype="float64" if kind == "float64" else object)
+    return pd.Series(list(values), dtype="float64")
 
 
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")

@@ -15,7 +15,7 @@ from aggregation.params import (
     Source,
     TableSource,
 )
-from aggregation.sources import platform_download, polis, tabular
+from aggregation.sources import platform_download, platform_export, polis, tabular
 
 
 def read(
@@ -37,7 +37,6 @@ def read(
         case TableSource():
             return tabular.read(source, choices)
         case SimulatedSource():
-            export = simulate(seed, source.n_users).export
-            return platform_download.from_export(
-                export, choices, "simulated export", simulated=True
+            return platform_export.from_export(
+                simulate(seed, source.n_users).export, choices, "simulated export", simulated=True
             )

@@ -1,22 +1,56 @@
-"""Platform file: what the platform gave, on disk, in whichever of its three forms it is."""
+"""Platform file: what the platform gave, on disk, in whichever of its three forms it is.
+
+The answer of `GET /exports`, the JSON tree of the download page, or its three CSV files.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NotRequired
 
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from aggregation.data.cleaning import Choices
-from aggregation.data.dataset import Dataset
+from aggregation.data.dataset import About, Dataset
 from aggregation.errors import InputError
 from aggregation.params import PlatformFileSource
-from aggregation.sources.json_reader import open_json
-from aggregation.sources.platform_export import FORMS, from_export, read_export
-from aggregation.sources.platform_forms import TOPIC, read_tables, read_tree, table_of
-from aggregation.sources.platform_records import LISTS
+from aggregation.sources.platform_export import (
+    EXPORT,
+    FORMS,
+    REAL,
+    BareGuideline,
+    BareRating,
+    BareTopic,
+    bad_record,
+    dataset,
+    validate_file,
+)
 from aggregation.sources.readers import read_csv
 
-__all__ = ["from_export", "read", "read_export"]
+
+class TreeGuideline(BareGuideline):
+    """A guideline with its ratings by their ids."""
+
+    ratings: NotRequired[dict[str, BareRating | None] | None]
+
+
+class TreeTopic(BareTopic):
+    """A topic with its guidelines and the topics below it, by their ids."""
+
+    guidelines: NotRequired[dict[str, TreeGuideline | None] | None]
+    children: NotRequired[dict[str, "TreeTopic | None"] | None]
+
+
+TREE = TypeAdapter(dict[str, TreeTopic | None])
+CSV_COLUMNS = {
+    "ratings": {"rating", "guidelineId"},
+    "guidelines": {"id", "value"},
+    "topics": {"id", "title"},
+}
+"""Columns by which each of the three CSV files is known, tried in this order."""
 
 
 def read(source: PlatformFileSource, choices: Choices) -> Dataset:
@@ -25,51 +59,75 @@ def read(source: PlatformFileSource, choices: Choices) -> Dataset:
     Raises InputError naming the file and the record.
     """
     path = Path(source.path).expanduser()
-    files = _files(path)
-    if files is None:
+    try:
+        files = [file for file in sorted(path.iterdir()) if not file.name.startswith(".")]
+    except PermissionError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): check source.path") from None
+    except (OSError, ValueError):  # no folder: to read it as a file says what is wrong, if anything
         return _read_json(path, choices)
     documents = [file for file in files if file.suffix.lower() == ".json"]
-    tables = [(p, read_csv(p)) for p in files if p.suffix.lower() == ".csv"]
-    known = [(table, file, cells) for file, cells in tables if (table := table_of(cells))]
-    if len(documents) == 1 and not known:
+    tables = {file: read_csv(file) for file in files if file.suffix.lower() == ".csv"}
+    kinds = {file: table for file, cells in tables.items() if (table := _table_of(cells))}
+    if len(documents) == 1 and not kinds:
         return _read_json(documents[0], choices)
-    if documents or sorted(table for table, _, _ in known) != ["guidelines", "ratings", "topics"]:
-        found = [f"{file.name} ({table_of(cells) or _columns(cells)})" for file, cells in tables]
+    if documents or sorted(kinds.values()) != sorted(CSV_COLUMNS):
+        found = [f"{file.name} ({kinds.get(file) or _header(tables[file])})" for file in tables]
         found = ", ".join([*(file.name for file in documents), *found]) or "no such file"
         raise InputError(f"{path}: is no platform export: found {found:.300}: {FORMS}")
-    return read_tables({table: (file, cells) for table, file, cells in known}, choices)
+    return _read_tables({kinds[file]: (file, tables[file]) for file in kinds}, choices)
 
 
 def _read_json(path: Path, choices: Choices) -> Dataset:
-    form = read_tree if _is_tree(path) else read_export
-    return form(path, choices, str(path))
-
-
-def _is_tree(path: Path) -> bool:
-    """Whether a topic comes before any list of an export. Reads no further than that."""
-    with open_json(path) as json:
-        for key in json.fields() if json.kind() == "{" else ():
-            if key in LISTS or key == "mu":
-                return False
-            if json.kind() != "{":
-                json.value()
-                continue
-            for field in json.fields():
-                if field in TOPIC:
-                    return True
-                json.value()
-    return False
-
-
-def _files(path: Path) -> list[Path] | None:
-    """What a folder holds, but for what systems hide in it; None where it is no folder."""
+    where = str(path)
     try:
-        return sorted(file for file in path.iterdir() if not file.name.startswith("."))
-    except PermissionError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}): check source.path") from None
-    except (OSError, ValueError):  # to read it as a file says what is wrong, if anything
-        return None
+        return dataset(validate_file(EXPORT, path), choices, where, REAL)
+    except ValidationError as error:
+        problem = bad_record(where, error)
+        first = error.errors(include_input=False)[0]
+    if (first["type"], first["loc"]) != ("missing", ("ratings",)):
+        raise problem
+    try:
+        tree = validate_file(TREE, path)
+    except ValidationError as error:
+        # an object of other things is neither
+        deep = len(error.errors(include_input=False)[0]["loc"]) > 2
+        raise bad_record(where, error) if deep else problem from None
+    tables: dict[str, list[Any]] = {"topics": [], "guidelines": [], "ratings": []}
+    _flatten(tree, None, tables)
+    return dataset(tables, choices, where, About(origin="platform export (JSON tree)"))
 
 
-def _columns(cells: pd.DataFrame) -> str:
+def _flatten(tree: Mapping[str, Any], parent: str | None, tables: dict[str, list[Any]]) -> None:
+    """Add the records of a tree to the lists, with the ids that say where they stood."""
+    for topic_id, topic in tree.items():
+        tables["topics"].append(topic and topic | {"topic_id": topic_id, "parent_id": parent})
+        for guideline_id, guideline in ((topic or {}).get("guidelines") or {}).items():
+            ids = {"guideline_id": guideline_id, "topic_id": topic_id}
+            tables["guidelines"].append(guideline and guideline | ids)
+            ratings = ((guideline or {}).get("ratings") or {}).values()
+            tables["ratings"] += [r and r | {"guideline_id": guideline_id} for r in ratings]
+        _flatten((topic or {}).get("children") or {}, topic_id, tables)
+
+
+def _table_of(cells: pd.DataFrame) -> str | None:
+    return next((table for table, known in CSV_COLUMNS.items() if known <= {*cells}), None)
+
+
+def _header(cells: pd.DataFrame) -> str:
     return "with " + ", ".join(f"{name:.40}" for name in cells.columns[:8])
+
+
+def _read_tables(files: Mapping[str, tuple[Path, pd.DataFrame]], choices: Choices) -> Dataset:
+    """The three files with their cells; a blank cell is a missing field."""
+    paths = {table: str(path) for table, (path, _) in files.items()}
+    records = {
+        table: [{name: cell for name, cell in row.items() if cell} for row in cells.to_dict("records")]
+        for table, (_, cells) in files.items()
+    }
+    try:
+        tables = EXPORT.validate_python(records)
+    except ValidationError as error:
+        table = error.errors(include_input=False)[0]["loc"][0]
+        raise bad_record(paths[str(table)], error) from None
+    where = str(files["ratings"][0].parent)
+    return dataset(tables, choices, where, About(origin="platform export (CSV files)"), paths)
