@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from aggregation.data.cards import many
-from aggregation.data.dataset import TABLES, About, Count, Dataset, clean_text, frame
+from aggregation.data.dataset import TABLES, About, Action, Count, Dataset, clean_text, frame
 from aggregation.data.topics import check_depth
 from aggregation.errors import InputError
 
@@ -28,13 +28,10 @@ class Choices:
 
 
 def build(
-    ratings: pd.DataFrame,
-    guidelines: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
     choices: Choices,
     *,
     where: str,
-    users: pd.DataFrame | None = None,
-    topics: pd.DataFrame | None = None,
     files: Mapping[str, str] | None = None,
     mu: float | None = None,
     about: About | None = None,
@@ -42,32 +39,35 @@ def build(
 ) -> Dataset:
     """A Dataset from raw tables.
 
-    `ratings` has the columns user_id, guideline_id, value (the source's own word; null or blank:
-    none given), rated_at, in the order of the source. The others have any of the columns in
-    `TABLES`. The index of each is the place of a row in its file, counted from 0. `counts` say what
-    the source read and what it has left out already. `where` names the source in messages, `files`
-    those tables that have a file of their own.
+    Of `tables`, `ratings` has the columns user_id, guideline_id, value (the source's own word; null
+    or blank: none given), rated_at, in the order of the source; the others have any of the columns
+    in `TABLES`, and may be missing. The index of each is the place of a row in its file, counted
+    from 0. `counts` say what the source read and what it has left out already. `where` names the
+    source in messages, `files` those tables that have a file of their own.
 
     Raises InputError, naming the file, the place and the remedy.
     """
-    book = _Book(list(counts), {name: (files or {}).get(name, where) for name in TABLES})
-    topics = _topics(pd.DataFrame() if topics is None else topics, book)
-    guidelines = _guidelines(guidelines, topics, book)
-    ratings = _known(ratings, guidelines, book)
+    raw = {name: tables.get(name, pd.DataFrame()) for name in TABLES}
+    book = _Book(list(counts), dict.fromkeys(TABLES, where) | dict(files or {}))
+    topics = _topics(raw["topics"], book)
+    guidelines = _guidelines(raw["guidelines"], topics, book)
+    ratings = _known(raw["ratings"], guidelines, book)
     ratings = _one_per_pair(ratings, choices.duplicates, book)
     ratings = _valued(ratings, choices.values, book)
     if choices.self_ratings == "drop":
         author = guidelines.set_index("guideline_id")["author_id"]
         own = ratings["guideline_id"].map(author).eq(ratings["user_id"])
-        ratings = book.drop("ratings", ratings, own, "the user wrote the guideline")
+        ratings = book.take("dropped", "ratings", ratings, own, "the user wrote the guideline")
     ratings = _active(ratings, choices, book)
     if ratings.empty:
-        raise InputError(f"{where}: no rating is left to learn from. What became of them:\n{book}")
+        told = [c for c in book.counts if c.table == "ratings"]
+        told = "\n".join(f"  {c.n} ratings {c.action}: {c.reason}".removesuffix(": ") for c in told)
+        raise InputError(f"{where}: no rating is left to learn from. What became of them:\n{told}")
     if ratings["helpful"].nunique() == 1:
         word = "every rating has the same value: nothing tells the users or guidelines apart"
-        book.note("ratings", word, len(ratings))
+        book.add("note", "ratings", word, len(ratings))
     ratings = ratings.sort_values(["user_id", "guideline_id"], ignore_index=True)
-    users = _users(pd.DataFrame() if users is None else users, ratings, book)
+    users = _users(raw["users"], ratings, book)
     kept = {"ratings": ratings, "guidelines": guidelines, "users": users, "topics": topics}
     book.counts += [Count(name, "kept", "", len(table)) for name, table in kept.items()]
     return Dataset(**kept, mu=mu, about=about or About(), counts=tuple(book.counts))
@@ -79,23 +79,16 @@ class _Book:
     def __init__(self, counts: list[Count], files: dict[str, str]) -> None:
         self.counts, self.files = counts, files
 
-    def drop(
-        self,
-        table: str,
-        rows: pd.DataFrame,
-        gone: pd.Series,
-        reason: str,
-        action: Literal["dropped", "merged"] = "dropped",
+    def add(self, action: Action, table: str, reason: str, n: int) -> None:
+        """Count rows, unless there are none."""
+        self.counts += [Count(table, action, reason, int(n))] if n else []
+
+    def take(
+        self, action: Action, table: str, rows: pd.DataFrame, gone: pd.Series, reason: str
     ) -> pd.DataFrame:
         """`rows` without the `gone` ones, counted."""
-        if gone.any():
-            self.counts.append(Count(table, action, reason, int(gone.sum())))
+        self.add(action, table, reason, gone.sum())
         return rows[~gone.to_numpy(dtype=bool)]
-
-    def note(self, table: str, reason: str, n: int) -> None:
-        """Count rows that stay, unless there are none."""
-        if n:
-            self.counts.append(Count(table, "note", reason, int(n)))
 
     def check_ids(self, table: str, ids: pd.Series) -> None:
         """Raise InputError where an id holds what nobody can see; note blanks around ids."""
@@ -108,15 +101,8 @@ class _Book:
                 "holds control characters: remove them"
             )
         around = ids.isin(different[different.ne(different.str.strip())])
-        word = f"{ids.name} with blanks around it: another one than without"
-        self.note(table, word, around.sum())
-
-    def __str__(self) -> str:
-        return "\n".join(
-            f"  {c.n} {c.table} {c.action}" + (f": {c.reason}" if c.reason else "")
-            for c in self.counts
-            if c.table == "ratings"
-        )
+        reason = f"{ids.name} with blanks around it: another one than without"
+        self.add("note", table, reason, around.sum())
 
 
 def _one_per_id(raw: pd.DataFrame, key: str, table: str, book: _Book) -> pd.DataFrame:
@@ -129,7 +115,7 @@ def _one_per_id(raw: pd.DataFrame, key: str, table: str, book: _Book) -> pd.Data
     book.check_ids(table, ids)
     rows = frame(table, raw)
     plain = rows.assign(embedding=rows["embedding"].map(str)) if "embedding" in rows else rows
-    rows = book.drop(table, rows, plain.duplicated(), "the same row again", "merged")
+    rows = book.take("merged", table, rows, plain.duplicated(), "the same row again")
     again = rows[key].duplicated()
     if again.any():
         raise InputError(
@@ -143,7 +129,7 @@ def _topics(raw: pd.DataFrame, book: _Book) -> pd.DataFrame:
     topics = _one_per_id(raw, "topic_id", "topics", book)
     parent = topics["parent_id"]
     lost = parent.notna() & ~parent.isin(topics["topic_id"])
-    book.note("topics", "parent_id unknown, set to none", lost.sum())
+    book.add("note", "topics", "parent_id unknown, set to none", lost.sum())
     topics = topics.assign(parent_id=parent.mask(lost))
     check_depth(topics, book.files["topics"])
     return topics
@@ -159,7 +145,7 @@ def _guidelines(raw: pd.DataFrame, topics: pd.DataFrame, book: _Book) -> pd.Data
         "texts longer than 2,000 characters, cut short in the report": text.str.len() > 2000,
         "topic_id unknown, set to none": lost,
     }.items():
-        book.note("guidelines", reason, rows.sum())
+        book.add("note", "guidelines", reason, rows.sum())
     return guidelines.assign(text=text, topic_id=topic.mask(lost))
 
 
@@ -168,36 +154,34 @@ def _known(raw: pd.DataFrame, guidelines: pd.DataFrame, book: _Book) -> pd.DataF
     for key in ("user_id", "guideline_id"):
         book.check_ids("ratings", ratings[key])
         blank = ratings[key].isna() | ratings[key].eq("")
-        ratings = book.drop("ratings", ratings, blank, f"no {key}")
+        ratings = book.take("dropped", "ratings", ratings, blank, f"no {key}")
     ratings = ratings.assign(value=ratings["value"].str.strip())
     blank = ratings["value"].isna() | ratings["value"].eq("")
-    ratings = book.drop("ratings", ratings, blank, "no value given")
+    ratings = book.take("dropped", "ratings", ratings, blank, "no value given")
     unknown = ~ratings["guideline_id"].isin(guidelines["guideline_id"])
-    return book.drop("ratings", ratings, unknown, "the guideline is not among the guidelines")
+    reason = "the guideline is not among the guidelines"
+    return book.take("dropped", "ratings", ratings, unknown, reason)
 
 
 def _one_per_pair(ratings: pd.DataFrame, duplicates: str, book: _Book) -> pd.DataFrame:
     pair = ["user_id", "guideline_id"]
     if duplicates == "error":
-        again = ratings.duplicated(pair, keep=False)
-        if again.any():
-            user, guideline = ratings.loc[again, pair].iloc[0]
-            n = int((ratings[pair] == [user, guideline]).all(axis=1).sum())
+        sizes = ratings.groupby(pair, sort=False).size()
+        if len(sizes) < len(ratings):
+            user, guideline = sizes.idxmax()
             raise InputError(
-                f"{book.files['ratings']}: guideline {guideline!r:.80} has {n} ratings by user "
-                f"{user!r:.80}: keep one with ratings.duplicates: last"
+                f"{book.files['ratings']}: guideline {guideline!r:.80} has {sizes.max()} ratings "
+                f"by user {user!r:.80}: keep one with ratings.duplicates: last"
             )
         return ratings
     # Stable, unknown times first: the source's own order decides among equal times.
     ratings = ratings.sort_values("rated_at", kind="stable", na_position="first")
     gone = ratings.duplicated(pair, keep="last" if duplicates == "last" else "first")
     reason = f"rated again: the {duplicates} rating of each pair counts"
-    return book.drop("ratings", ratings, gone, reason, "merged")
+    return book.take("merged", "ratings", ratings, gone, reason)
 
 
-def _valued(
-    ratings: pd.DataFrame, values: Mapping[str, float | None], book: _Book
-) -> pd.DataFrame:
+def _valued(ratings: pd.DataFrame, values: Mapping[str, float | None], book: _Book) -> pd.DataFrame:
     found = ratings["value"].value_counts()
     unknown = found[~found.index.isin(list(values))]
     if len(unknown):
@@ -211,7 +195,7 @@ def _valued(
         )
     for value in (word for word, number in values.items() if number is None):
         left_out = ratings["value"].eq(value)
-        ratings = book.drop("ratings", ratings, left_out, f"value {value!r} is left out")
+        ratings = book.take("dropped", "ratings", ratings, left_out, f"value {value!r} is left out")
     helpful = ratings["value"].map(values).astype("float64")
     return ratings.assign(helpful=helpful)[list(TABLES["ratings"])]
 
@@ -227,9 +211,7 @@ def _active(ratings: pd.DataFrame, choices: Choices, book: _Book) -> pd.DataFram
             gone[whose] += int(few.sum())
             ratings = ratings[~few]
     for whose, n in gone.items():
-        if n:
-            reason = f"the {whose} has fewer than {limits[whose]} ratings"
-            book.counts.append(Count("ratings", "dropped", reason, n))
+        book.add("dropped", "ratings", f"the {whose} has fewer than {limits[whose]} ratings", n)
     return ratings
 
 
@@ -238,6 +220,6 @@ def _users(raw: pd.DataFrame, ratings: pd.DataFrame, book: _Book) -> pd.DataFram
     raters = pd.Series(ratings["user_id"].unique())
     new = raters[~raters.isin(users["user_id"])]
     if len(new):
-        book.counts.append(Count("users", "added", "named only by their ratings", len(new)))
-        users = pd.concat([users, frame("users", pd.DataFrame({"user_id": new}))])
+        book.add("added", "users", "named only by their ratings", len(new))
+        users = pd.concat([users, frame("users", new.to_frame("user_id"))])
     return users.sort_values("user_id", ignore_index=True)

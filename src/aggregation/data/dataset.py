@@ -17,14 +17,8 @@ from aggregation.data.cards import Card, Shown, many
 
 TABLES = {
     "ratings": {"user_id": "str", "guideline_id": "str", "helpful": "float64", "rated_at": "time"},
-    "guidelines": {
-        "guideline_id": "str",
-        "text": "str",
-        "topic_id": "str",
-        "author_id": "str",
-        "intercept": "float64",
-        "embedding": "list",
-    },
+    "guidelines": dict.fromkeys(("guideline_id", "text", "topic_id", "author_id"), "str")
+    | {"intercept": "float64", "embedding": "list"},
     "users": {"user_id": "str", "intercept": "float64", "embedding": "list"},
     "topics": {"topic_id": "str", "title": "str", "description": "str", "parent_id": "str"},
 }
@@ -34,12 +28,16 @@ HELPFUL = {"helpful": 1.0, "not_helpful": 0.0}
 """The two words of the platform and their numbers."""
 
 
+Action = Literal["read", "added", "dropped", "merged", "kept", "note"]
+"""What became of rows: `note` counts rows that stay."""
+
+
 @dataclass(frozen=True)
 class Count:
     """How many rows of a table met one fate, and why."""
 
     table: str
-    action: Literal["read", "added", "dropped", "merged", "kept", "note"]
+    action: Action
     reason: str
     n: int
 
@@ -79,21 +77,19 @@ class Dataset(Shown):
     def _card(self) -> Card:
         ratings, about = self.ratings, self.about
         raters, rated = ratings["user_id"].nunique(), ratings["guideline_id"].nunique()
-        facts = [("title", about.title), ("source", about.origin)]
-        if len(ratings):
-            facts.append(("helpful", f"{ratings['helpful'].mean():.0%} of the ratings"))
-        for name, table, active in (
-            ("users", self.users, raters),
-            ("guidelines", self.guidelines, rated),
-        ):
-            idle = f"{len(table) - active:,} of them without ratings"
-            facts.append((name, f"{len(table):,}, {idle}"))
-        facts += [
+        helpful = f"{ratings['helpful'].mean():.0%} of the ratings" if len(ratings) else ""
+        idle = "{:,}, {:,} of them without ratings"
+        facts = (
+            ("title", about.title),
+            ("source", about.origin),
+            ("helpful", helpful),
+            ("users", idle.format(len(self.users), len(self.users) - raters)),
+            ("guidelines", idle.format(len(self.guidelines), len(self.guidelines) - rated)),
             ("topics", f"{len(self.topics):,}"),
             ("rated", _period(ratings["rated_at"])),
             ("earlier model", "" if self.mu is None else f"there is one, mu {self.mu:.3f}"),
             *self._fates(),
-        ]
+        )
         return Card(
             f"Dataset: {many(len(ratings), 'rating')} by {many(raters, 'user')} of "
             f"{many(rated, 'guideline')}",
@@ -130,9 +126,8 @@ def column(values: Iterable[object], kind: str) -> pd.Series:
         cells = [None if pd.isna(v) else clean_text(str(v)) for v in values]
         return pd.Series(cells, dtype="str")
     if kind == "time":
-        return pd.to_datetime(pd.Series(list(values), dtype=object), utc=True).astype(
-            "datetime64[ms, UTC]"
-        )
+        times = pd.to_datetime(pd.Series(list(values), dtype=object), utc=True)
+        return times.astype("datetime64[ms, UTC]")
     return pd.Series(list(values), dtype="float64")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,7 @@ DAYS = 21
 class Simulation:
     """The export, and what was planted."""
 
-    export: dict[str, list[dict[str, object]] | None]
+    export: dict[str, Any]
     """As `GET /exports` would answer: topics, guidelines, ratings, users, mu."""
     guidelines: pd.DataFrame
     """guideline_id, kind (shared, divisive, disliked), mark"""
@@ -100,15 +100,10 @@ def simulate(seed: int = 0, n_users: int = 600) -> Simulation:
         for t in planted("topics").itertuples()
     ]
     users = [{"id": user} | _untrained() for user in user_ids]
+    tables = {"topics": topics, "guidelines": guidelines, "ratings": ratings, "users": users}
     names = np.array(list(CAMPS))
     return Simulation(
-        {
-            "topics": topics,
-            "guidelines": guidelines,
-            "ratings": ratings,
-            "users": users,
-            "mu": None,
-        },
+        tables | {"mu": None},
         pd.DataFrame({"guideline_id": guideline_ids, "kind": kinds, "mark": texts["mark"]}),
         pd.DataFrame({"user_id": user_ids, "camp": names[camp]}),
     )

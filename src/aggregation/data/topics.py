@@ -14,19 +14,14 @@ def check_depth(topics: pd.DataFrame, where: str) -> None:
     """Raise InputError where a topic lies within itself or too deep."""
     above = _parents(topics)
     for topic in above:
-        path = [topic]  # from the topic upwards
-        while (parent := above[path[-1]]) is not None:
-            if parent in path:
-                raise InputError(
-                    f"{where}: topic {parent!r} lies within itself (parent_id {above[parent]!r}): "
-                    "mend its parent"
-                )
-            path.append(parent)
-            if len(path) > MAX_DEPTH:
-                raise InputError(
-                    f"{where}: topic {topic!r} lies more than {MAX_DEPTH} deep within others, "
-                    "which no page can show: mend its parent"
-                )
+        depth, at = 0, topic
+        while at is not None and depth <= MAX_DEPTH:
+            depth, at = depth + 1, above[at]
+        if depth > MAX_DEPTH:
+            raise InputError(
+                f"{where}: topic {topic!r:.80} lies within itself, or more than {MAX_DEPTH} deep "
+                "within others: mend its parent"
+            )
 
 
 def topic_paths(topics: pd.DataFrame) -> dict[str, str]:

@@ -11,7 +11,6 @@ from typing import Any, NotRequired
 
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
-from typing_extensions import TypedDict
 
 from aggregation.data.cleaning import Choices
 from aggregation.data.dataset import About, Dataset
@@ -20,12 +19,13 @@ from aggregation.params import PlatformFileSource
 from aggregation.sources.platform_export import (
     EXPORT,
     FORMS,
-    REAL,
     BareGuideline,
     BareRating,
     BareTopic,
+    NoExportError,
     bad_record,
     dataset,
+    read_export,
     validate_file,
 )
 from aggregation.sources.readers import read_csv
@@ -41,7 +41,7 @@ class TreeTopic(BareTopic):
     """A topic with its guidelines and the topics below it, by their ids."""
 
     guidelines: NotRequired[dict[str, TreeGuideline | None] | None]
-    children: NotRequired[dict[str, "TreeTopic | None"] | None]
+    children: NotRequired[dict[str, TreeTopic | None] | None]
 
 
 TREE = TypeAdapter(dict[str, TreeTopic | None])
@@ -66,35 +66,29 @@ def read(source: PlatformFileSource, choices: Choices) -> Dataset:
     except (OSError, ValueError):  # no folder: to read it as a file says what is wrong, if anything
         return _read_json(path, choices)
     documents = [file for file in files if file.suffix.lower() == ".json"]
-    tables = {file: read_csv(file) for file in files if file.suffix.lower() == ".csv"}
-    kinds = {file: table for file, cells in tables.items() if (table := _table_of(cells))}
-    if len(documents) == 1 and not kinds:
+    cells = {file: read_csv(file) for file in files if file.suffix.lower() == ".csv"}
+    tables = {file: table for file in cells if (table := _table_of(cells[file]))}
+    if len(documents) == 1 and not tables:
         return _read_json(documents[0], choices)
-    if documents or sorted(kinds.values()) != sorted(CSV_COLUMNS):
-        found = [f"{file.name} ({kinds.get(file) or _header(tables[file])})" for file in tables]
+    if documents or sorted(tables.values()) != sorted(CSV_COLUMNS):
+        found = [f"{file.name} ({tables.get(file, 'unknown columns')})" for file in cells]
         found = ", ".join([*(file.name for file in documents), *found]) or "no such file"
         raise InputError(f"{path}: is no platform export: found {found:.300}: {FORMS}")
-    return _read_tables({kinds[file]: (file, tables[file]) for file in kinds}, choices)
+    return _read_csvs(path, {tables[file]: (file, cells[file]) for file in tables}, choices)
 
 
 def _read_json(path: Path, choices: Choices) -> Dataset:
-    where = str(path)
     try:
-        return dataset(validate_file(EXPORT, path), choices, where, REAL)
-    except ValidationError as error:
-        problem = bad_record(where, error)
-        first = error.errors(include_input=False)[0]
-    if (first["type"], first["loc"]) != ("missing", ("ratings",)):
-        raise problem
-    try:
-        tree = validate_file(TREE, path)
-    except ValidationError as error:
-        # an object of other things is neither
-        deep = len(error.errors(include_input=False)[0]["loc"]) > 2
-        raise bad_record(where, error) if deep else problem from None
+        return read_export(path, choices, str(path))
+    except NoExportError as problem:
+        try:
+            tree = validate_file(TREE, path)
+        except ValidationError as error:
+            inside = len(error.errors(include_input=False)[0]["loc"]) > 2
+            raise bad_record(path, error) if inside else problem from None
     tables: dict[str, list[Any]] = {"topics": [], "guidelines": [], "ratings": []}
     _flatten(tree, None, tables)
-    return dataset(tables, choices, where, About(origin="platform export (JSON tree)"))
+    return dataset(tables, choices, str(path), About(origin="platform export (JSON tree)"))
 
 
 def _flatten(tree: Mapping[str, Any], parent: str | None, tables: dict[str, list[Any]]) -> None:
@@ -113,21 +107,19 @@ def _table_of(cells: pd.DataFrame) -> str | None:
     return next((table for table, known in CSV_COLUMNS.items() if known <= {*cells}), None)
 
 
-def _header(cells: pd.DataFrame) -> str:
-    return "with " + ", ".join(f"{name:.40}" for name in cells.columns[:8])
-
-
-def _read_tables(files: Mapping[str, tuple[Path, pd.DataFrame]], choices: Choices) -> Dataset:
+def _read_csvs(
+    folder: Path, files: Mapping[str, tuple[Path, pd.DataFrame]], choices: Choices
+) -> Dataset:
     """The three files with their cells; a blank cell is a missing field."""
     paths = {table: str(path) for table, (path, _) in files.items()}
     records = {
-        table: [{name: cell for name, cell in row.items() if cell} for row in cells.to_dict("records")]
+        table: [{k: cell for k, cell in row.items() if cell} for row in cells.to_dict("records")]
         for table, (_, cells) in files.items()
     }
     try:
         tables = EXPORT.validate_python(records)
     except ValidationError as error:
-        table = error.errors(include_input=False)[0]["loc"][0]
-        raise bad_record(paths[str(table)], error) from None
-    where = str(files["ratings"][0].parent)
-    return dataset(tables, choices, where, About(origin="platform export (CSV files)"), paths)
+        table = str(error.errors(include_input=False)[0]["loc"][0])
+        raise bad_record(paths[table], error) from None
+    about = About(origin="platform export (CSV files)")
+    return dataset(tables, choices, str(folder), about, paths)

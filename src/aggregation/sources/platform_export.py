@@ -173,15 +173,20 @@ ESCAPE = re.compile(
 """An escape of JSON. Group 1: half of a pair, which stands for no character."""
 
 
-def bad_record(where: str, error: ValidationError) -> InputError:
+class NoExportError(InputError):
+    """A document without the list of ratings that every export has."""
+
+
+def bad_record(where: str | Path, error: ValidationError) -> InputError:
     """The error of a record that lacks something, or holds what cannot be used."""
     first = error.errors(include_url=False)[0]
     place = ".".join(f"{part!s:.80}" for part in first["loc"])
     place = f"{place if place.isprintable() else ascii(place)}: " if place else ""
     found = "" if first["type"] == "missing" else f", found {reprlib.repr(first['input']):.80}"
-    whole = first["loc"] in ((), ("ratings",))
-    remedy = FORMS if whole else "mend the record, or download the export again"
-    return InputError(f"{where}: {place}{first['msg']}{found}: {remedy}")
+    problem = f"{where}: {place}{first['msg']}{found}"
+    if first["loc"] in ((), ("ratings",)):
+        return NoExportError(f"{problem}: {FORMS}")
+    return InputError(f"{problem}: mend the record, or download the export again")
 
 
 def dataset(
@@ -204,15 +209,8 @@ def dataset(
         counts += [Count(table, "dropped", "null", nulls)] if nulls else []
     ratings = raw["ratings"]
     ratings["rated_at"] = times(ratings["rated_at"], (files or {}).get("ratings", where))
-    return build(
-        **raw,
-        choices=choices,
-        where=where,
-        files=files,
-        mu=tables.get("mu"),
-        about=about,
-        counts=counts,
-    )
+    mu = tables.get("mu")
+    return build(raw, choices, where=where, files=files, mu=mu, about=about, counts=counts)
 
 
 def _columns(table: str, records: list[Any]) -> pd.DataFrame:

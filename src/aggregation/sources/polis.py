@@ -57,8 +57,7 @@ def read(source: PolisSource, choices: Choices) -> Dataset:
     for reason, n in outside.value_counts().sort_index().items():
         counts.append(Count("ratings", "dropped", f"the statement is left out: {reason}", int(n)))
     return build(
-        votes[outside.isna()],
-        comments[reasons.isna()],
+        {"ratings": votes[outside.isna()], "guidelines": comments[reasons.isna()]},
         choices,
         where=str(folder),
         files={"guidelines": str(folder / COMMENTS), "ratings": str(file)},
@@ -123,7 +122,11 @@ def _check(bad: pd.Series, cells: pd.Series, path: Path, what: str) -> None:
 def _agree(votes: pd.DataFrame, matrix: Path | None, folder: Path, file: Path) -> int:
     """Which of 1 and -1 means agree: the one whose totals are closer to the export's own."""
     if matrix is None:  # agrees counts every event
-        path, names, counted = folder / COMMENTS, {"id": "comment-id", "n": "agrees"}, "guideline_id"
+        path, names, counted = (
+            folder / COMMENTS,
+            {"id": "comment-id", "n": "agrees"},
+            "guideline_id",
+        )
     else:
         path, names, counted = matrix, {"id": "participant", "n": "n-agree"}, "user_id"
         votes = votes.sort_values("rated_at", kind="stable", na_position="first")

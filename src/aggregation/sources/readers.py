@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow
-import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
@@ -63,25 +63,30 @@ def read_text(path: Path) -> str:
 def read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
     """All cells as text, empty lines left out. Columns are the header's names.
 
-    Raises InputError with the row for a row of another length, for a quote that is not closed and
-    for a name that occurs twice.
+    Raises InputError with the place for a row of another length, a quote that is not closed and a
+    name that occurs twice.
     """
     text = read_text(path).lstrip("\r\n")
     if not text.strip():
         raise InputError(f"{path}: is empty: it needs a header and rows")
-    if text.count('"') % 2:  # pyarrow would read on to the end of the file
-        check_quotes(path, text, delimiter)
+    csv.field_size_limit(2**31 - 1)  # a text may be long; the default stops at 128 KiB
+    odd = text.count('"') % 2  # perhaps one is not closed: pyarrow would read on to the end
+    head = io.StringIO(text if odd else text[: 1 << 20], newline="")
+    lines = csv.reader(head, delimiter=delimiter, strict=True)
+    try:
+        width = len(next(lines))
+        deque(lines if odd else (), maxlen=0)
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {lines.line_num}: {error}: mend the quotes, or export the file again"
+        ) from None
     data = text.encode()
-    width = len(next(csv.reader(io.StringIO(text[: 1 << 20], newline=""), delimiter=delimiter)))
+    # One block, in one thread: a row may have any length, and errors name their row.
+    options = {"use_threads": False, "block_size": min(len(data) + 1, 2**31 - 1)}
     try:
         table = pyarrow.csv.read_csv(
             pyarrow.BufferReader(data),
-            # one block, in one thread: a row may have any length, and errors name their row
-            pyarrow.csv.ReadOptions(
-                use_threads=False,
-                autogenerate_column_names=True,
-                block_size=min(len(data) + 1, 2**31 - 1),
-            ),
+            pyarrow.csv.ReadOptions(autogenerate_column_names=True, **options),
             pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             pyarrow.csv.ConvertOptions(column_types={f"f{k}": TEXT for k in range(width)}),
         )
@@ -90,21 +95,8 @@ def read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
         raise InputError(
             f"{path}: {problem} (the header is row 1): mend the row (is a quote missing?)"
         ) from None
-    header = [str(column[0]).strip() for column in table.columns]
-    return _frame(table.slice(1), header, path)
-
-
-def check_quotes(path: Path, text: str, delimiter: str) -> None:
-    """Raise InputError with the line of a quote that is not closed."""
-    csv.field_size_limit(2**31 - 1)  # a text may be long; the default stops at 128 KiB
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        for _ in lines:
-            pass
-    except csv.Error as error:
-        raise InputError(
-            f"{path}, line {lines.line_num}: {error}: mend the quotes, or export the file again"
-        ) from None
+    names = [str(column[0]).strip() for column in table.columns]
+    return _frame(table.slice(1).columns, names, path)
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -123,27 +115,25 @@ def read_table(path: Path) -> pd.DataFrame:
     data = read_bytes(path)
     try:
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
-        rows = file.metadata.num_rows
-        table = file.read() if rows <= MAX_ROWS else None
+        if file.metadata.num_rows > MAX_ROWS:
+            raise InputError(
+                f"{path}: has {file.metadata.num_rows:,} rows, more than the {MAX_ROWS:,} that are "
+                "read: leave rows out"
+            )
+        table = file.read()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise InputError(
             f"{path}: is no whole Parquet file ({_first_line(error)}): write it again"
         ) from None
-    if table is None:
-        raise InputError(
-            f"{path}: has {rows:,} rows, more than the {MAX_ROWS:,} that are read: leave rows out"
-        )
     names = table.column_names
-    cells = [_as_text(table.column(k), name, path) for k, name in enumerate(names)]
-    return _frame(pyarrow.Table.from_arrays(cells, names), names, path)
+    cells = [_as_text(c, name, path) for c, name in zip(table.columns, names, strict=True)]
+    return _frame(cells, names, path)
 
 
 def _as_text(column: pyarrow.ChunkedArray, name: str, path: Path) -> pyarrow.ChunkedArray:
-    kind = column.type
     try:
-        if pyarrow.types.is_floating(kind) or pyarrow.types.is_decimal(kind):
-            column = column.cast(pyarrow.float64())
-            column = pyarrow.compute.if_else(pyarrow.compute.is_nan(column), None, column)
+        if pyarrow.types.is_floating(column.type) or pyarrow.types.is_decimal(column.type):
+            column = pyarrow.chunked_array([pyarrow.array(column.to_numpy(), from_pandas=True)])
             with suppress(pyarrow.ArrowInvalid):  # not all of them are whole numbers
                 column = column.cast(pyarrow.int64())
         column = column.cast(TEXT)
@@ -156,14 +146,11 @@ def _as_text(column: pyarrow.ChunkedArray, name: str, path: Path) -> pyarrow.Chu
     return column
 
 
-def _frame(table: pyarrow.Table, names: list[str], path: Path) -> pd.DataFrame:
+def _frame(cells: list[pyarrow.ChunkedArray], names: list[str], path: Path) -> pd.DataFrame:
     again = sorted({name for name in names if names.count(name) > 1})
     if again:
         raise InputError(f"{path}: the column {again[0]!r:.80} occurs twice: rename one")
-    text = pd.StringDtype(na_value=np.nan)
-    return pd.DataFrame(
-        {name: pd.Series(table.column(k), dtype=text) for k, name in enumerate(names)}
-    )
+    return pd.DataFrame({n: pd.Series(c, dtype="str") for n, c in zip(names, cells, strict=True)})
 
 
 def need(table: pd.DataFrame, columns: Mapping[str, str | None], path: Path) -> pd.DataFrame:
@@ -190,23 +177,22 @@ def times(values: pd.Series, where: str) -> pd.Series:
     InputError naming the row, which is the index of `values` counted from 1.
     """
     text = values.astype("str").str.strip().fillna("")
-    iso = text.str.match("[0-9]{4}-")  # spares most of them the slow attempt to read a number
-    number = pd.to_numeric(text.mask(iso), errors="coerce").to_numpy(dtype=float)
-    numeric = np.isfinite(number)
-    milliseconds = number * np.where(np.abs(number) > 1e11, 1, 1000)
+    digits = text.str.match("[0-9]{4}")
+    iso = digits & text.str.contains("-")  # spares most of them the slow attempt to read a number
+    number = pd.to_numeric(text.mask(iso), errors="coerce").astype(float)
     # 2024 and 20240531 are dates to people: as seconds they would silently lie in 1970.
-    date = ((number > 1900) & (number < 2100)) | ((number > 1.9e7) & (number < 2.1e7))
-    within = numeric & ~date & (milliseconds > EARLIEST) & (milliseconds < LATEST)
-    stamps = pd.Series(np.where(within, milliseconds, 0).astype("int64"), index=text.index)
-    out = pd.to_datetime(stamps, unit="ms", utc=True).astype("datetime64[ms, UTC]").where(within)
+    date = number.between(1900, 2100) | number.between(1.9e7, 2.1e7)
+    milliseconds = number.where(number.abs() > 1e11, number * 1000)
+    within = milliseconds.between(EARLIEST, LATEST) & ~date
+    stamps = np.trunc(milliseconds.where(within)).astype("Int64")
+    out = pd.to_datetime(stamps, unit="ms", utc=True).astype("datetime64[ms, UTC]")
     # Digits first: pandas would take `now` and `today` for the time of reading.
-    word = ~numeric & text.str.match("[0-9]{4}").to_numpy(dtype=bool)
-    if word.any():
-        parsed = pd.to_datetime(text[word], errors="coerce", utc=True, format="ISO8601")
-        parsed = parsed.astype("datetime64[ms, UTC]")
-        parsed = parsed.where(parsed.between(_utc(EARLIEST), _utc(LATEST)))
-        out = parsed if word.all() else out.fillna(parsed.reindex(text.index))
-    bad = out.isna().to_numpy() & text.ne("").to_numpy()
+    word = text.where(digits & number.isna())
+    parsed = pd.to_datetime(word, errors="coerce", utc=True, format="ISO8601")
+    limits = pd.to_datetime([EARLIEST, LATEST], unit="ms", utc=True)
+    parsed = parsed.astype("datetime64[ms, UTC]")
+    out = out.fillna(parsed.where(parsed.between(*limits)))
+    bad = out.isna() & text.ne("")
     if bad.any():
         at = int(np.argmax(bad))
         raise InputError(
@@ -214,10 +200,6 @@ def times(values: pd.Series, where: str) -> pd.Series:
             "(2024-05-31T12:00:00Z), or seconds or milliseconds since 1970"
         )
     return out
-
-
-def _utc(milliseconds: float) -> pd.Timestamp:
-    return pd.Timestamp(int(milliseconds), unit="ms", tz="UTC")
 
 
 def _first_line(error: Exception) -> str:

@@ -38,10 +38,8 @@ def read(source: TableSource, choices: Choices) -> Dataset:
         if len(topics):
             counts.append(Count("topics", "added", "named by the guidelines", len(topics)))
     return build(
-        ratings,
-        guidelines,
+        {"ratings": ratings, "guidelines": guidelines, "topics": topics},
         choices,
-        topics=topics,
         where=str(path),
         files={} if source.guidelines is None else {"guidelines": source.guidelines},
         about=About(origin=f"table {path.name}"),
