@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from aggregation import ALIGNED_2023, encode, fit, read, score, sections, select, simulate
-from aggregation.data.simulation import planted_rows
+from aggregation.data.simulation import planted
 
 
 def test_same_seed_same_bytes_other_seed_other_ratings():
@@ -29,34 +29,31 @@ def test_the_export_has_the_shape_of_the_platform():
 
 
 def test_the_deliberation_is_as_large_and_as_uneven_as_described():
-    planted = simulate(20231013)
-    per_user = pd.DataFrame(planted.export["ratings"])["authorId"].value_counts()
-    assert 115 <= len(planted.guidelines) <= 125
+    world = simulate(20231013)
+    per_user = pd.DataFrame(world.export["ratings"])["authorId"].value_counts()
+    assert 115 <= len(world.guidelines) <= 125
     assert 15 <= per_user.median() <= 25
     assert per_user.max() > 5 * per_user.median() / 2
-    shares = planted.users["camp"].value_counts(normalize=True)
+    shares = world.users["camp"].value_counts(normalize=True)
     np.testing.assert_allclose(shares[["large", "middle", "small"]], [0.55, 0.30, 0.15], atol=0.06)
-    topics = planted_rows("topics")
-    parents = [row["parent_id"] or None for row in topics]
+    topics = planted("topics")
     assert 8 <= len(topics) <= 10
-    assert None in parents
-    assert any(parents)
-    lines = [row["text"] for row in planted_rows("texts")]
-    assert len(set(lines)) == len(lines)
+    assert set(topics["parent_id"].eq("")) == {True, False}
+    assert planted("texts")["text"].is_unique
 
 
 @pytest.fixture(scope="module", params=[20231013, 1])
 def world(request):
     """What was planted, and what the package says of it."""
-    planted = simulate(request.param)
+    truth = simulate(request.param)
     s = sections(source={"kind": "simulated"}, ratings={})
     dataset = read(s.source, s.ratings, request.param)
     ratings, ids = encode(dataset.ratings)
     constitution = select(score(ratings, ids, fit(ratings).parameters), ALIGNED_2023)
     return (
-        constitution.scores.merge(planted.guidelines, on="guideline_id"),
+        constitution.scores.merge(truth.guidelines, on="guideline_id"),
         dataset,
-        planted,
+        truth,
         ids,
         ratings,
     )
@@ -93,9 +90,9 @@ def test_one_topic_has_nothing_that_is_accepted(world):
 
 
 def test_the_axis_tells_the_camps_apart(world):
-    _, _, planted, ids, ratings = world
+    _, _, truth, ids, ratings = world
     axis = pd.Series(fit(ratings).parameters.user_embedding[:, 0], index=ids.users)
-    camp = planted.users.set_index("user_id")["camp"]
+    camp = truth.users.set_index("user_id")["camp"]
     large, middle = axis[camp[ids.users] == "large"], axis[camp[ids.users] == "middle"]
     assert (large > 0).mean() > 0.9
     assert (middle < 0).mean() > 0.85

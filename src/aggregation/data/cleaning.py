@@ -49,6 +49,8 @@ def build(
     """
     raw = {name: tables.get(name, pd.DataFrame()) for name in TABLES}
     book = _Book(list(counts), dict.fromkeys(TABLES, where) | dict(files or {}))
+    for key in ("user_id", "guideline_id"):
+        book.check_ids("ratings", raw["ratings"][key])
     topics = _topics(raw["topics"], book)
     guidelines = _guidelines(raw["guidelines"], topics, book)
     ratings = _known(raw["ratings"], guidelines, book)
@@ -152,7 +154,6 @@ def _guidelines(raw: pd.DataFrame, topics: pd.DataFrame, book: _Book) -> pd.Data
 def _known(raw: pd.DataFrame, guidelines: pd.DataFrame, book: _Book) -> pd.DataFrame:
     ratings = raw.astype({"user_id": "str", "guideline_id": "str", "value": "str"})
     for key in ("user_id", "guideline_id"):
-        book.check_ids("ratings", ratings[key])
         blank = ratings[key].isna() | ratings[key].eq("")
         ratings = book.take("dropped", "ratings", ratings, blank, f"no {key}")
     ratings = ratings.assign(value=ratings["value"].str.strip())

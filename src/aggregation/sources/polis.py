@@ -98,7 +98,9 @@ def _matrix(path: Path) -> pd.DataFrame:
         raise InputError(
             f"{path}: has no column for any statement (named by its number): export the file again"
         )
-    votes = table.melt("participant", statements, "guideline_id", "vote", ignore_index=False)
+    votes = table[["participant", *statements]].melt(
+        "participant", statements, "guideline_id", "vote", ignore_index=False
+    )
     votes = votes[votes["vote"].str.strip() != ""].rename(columns={"participant": "user_id"})
     never = pd.Series(pd.NaT, index=votes.index, dtype="datetime64[ms, UTC]")
     return votes.assign(vote=_numbers(votes["vote"], path), rated_at=never)

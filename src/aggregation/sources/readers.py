@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -130,10 +131,11 @@ def read_table(path: Path) -> pd.DataFrame:
     return _frame(cells, names, path)
 
 
-def _as_text(column: pyarrow.ChunkedArray, name: str, path: Path) -> pyarrow.ChunkedArray:
+def _as_text(column: Any, name: str, path: Path) -> Any:
     try:
         if pyarrow.types.is_floating(column.type) or pyarrow.types.is_decimal(column.type):
-            column = pyarrow.chunked_array([pyarrow.array(column.to_numpy(), from_pandas=True)])
+            numbers = column.cast(pyarrow.float64()).to_numpy() + 0.0  # -0.0 is 0
+            column = pyarrow.array(numbers, from_pandas=True)
             with suppress(pyarrow.ArrowInvalid):  # not all of them are whole numbers
                 column = column.cast(pyarrow.int64())
         column = column.cast(TEXT)
@@ -146,7 +148,7 @@ def _as_text(column: pyarrow.ChunkedArray, name: str, path: Path) -> pyarrow.Chu
     return column
 
 
-def _frame(cells: list[pyarrow.ChunkedArray], names: list[str], path: Path) -> pd.DataFrame:
+def _frame(cells: list[Any], names: list[str], path: Path) -> pd.DataFrame:
     again = sorted({name for name in names if names.count(name) > 1})
     if again:
         raise InputError(f"{path}: the column {again[0]!r:.80} occurs twice: rename one")
