@@ -3,6 +3,8 @@
 import csv
 import datetime
 import io
+import os
+import signal
 from decimal import Decimal
 
 import numpy as np
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from worlds import assert_says, attempt, rows_to
 
 from aggregation import InputError
-from aggregation.sources.readers import need, read_csv, read_table, read_text, times
+from aggregation.sources.readers import MAX_ROWS, need, read_csv, read_table, read_text, times
 
 CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6)
 
@@ -76,6 +78,29 @@ def test_path_that_no_file_can_have_is_named(tmp_path, name):
     with pytest.raises(InputError) as error:
         read_table(tmp_path / name)
     assert_says(error, "cannot be read", "check source.path")
+
+
+@pytest.fixture
+def fail_rather_than_hang():
+    def late(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("fail_rather_than_hang")
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_pipe_or_device_is_refused_and_not_waited_for(tmp_path, suffix, kind):
+    path = tmp_path / f"a{suffix}"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/null")
+    with pytest.raises(InputError) as error:
+        read_table(path)
+    assert_says(error, path, "is a device or a pipe", "give a regular file")
 
 
 def test_other_kinds_of_file_are_refused(tmp_path):
@@ -215,6 +240,17 @@ def test_parquet_cells_that_are_no_text_name_the_column(tmp_path, column):
     with pytest.raises(InputError) as error:
         read_table(path)
     assert_says(error, path, "column 'odd'", "write the column as text")
+
+
+def test_parquet_file_with_too_many_rows_is_refused_before_it_is_read(tmp_path):
+    path, rows = tmp_path / "a.parquet", pa.table({"user_id": pa.nulls(10**6, pa.string())})
+    with pq.ParquetWriter(path, rows.schema) as file:
+        for _ in range(MAX_ROWS // 10**6 + 1):
+            file.write_table(rows)
+    assert path.stat().st_size < 10**5
+    with pytest.raises(InputError) as error:
+        read_table(path)
+    assert_says(error, path, "has 51,000,000 rows", "50,000,000", "leave rows out")
 
 
 def test_parquet_column_twice_is_named(tmp_path):

@@ -359,7 +359,10 @@ def test_long_id_makes_no_long_message(tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("user_id,guideline_id,rating\nu,g\n", ["Row #2: Expected 3 columns, got 2", "mend the row"]),
+        (
+            "user_id,guideline_id,rating\nu,g\n",
+            ["Row #2: Expected 3 columns, got 2", "mend the row"],
+        ),
         ('user_id,guideline_id,rating\nu,"g,helpful\n', ["line ", "mend the quotes"]),
         ("user_id,guideline_id,rating,rating\nu,g,1,1\n", ["'rating'", "rename one"]),
         ("user_id;guideline_id;rating\nu;g;1\n", ["no column 'user_id'", "separated by ';'"]),
@@ -469,7 +472,7 @@ def read_or_named(path, **source):
         assert_conserved(got)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(
     st.sampled_from([".csv", ".tsv", ".parquet"]),
     st.binary(max_size=60)
@@ -484,7 +487,7 @@ def test_any_bytes_are_read_or_named(file, suffix, content, header):
     read_or_named(path)
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(st.data())
 def test_damaged_csv_is_read_or_named(file, data):
     text = io.StringIO(newline="")
@@ -498,7 +501,7 @@ def test_damaged_csv_is_read_or_named(file, data):
     read_or_named(path, columns={"rated_at": "at"})
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4))
 def test_damaged_parquet_is_read_or_named(file, damage):
     path = file.with_name("damaged.parquet")
