@@ -322,10 +322,9 @@ def test_lone_surrogates_in_texts_are_replaced_and_counted(file):
 
 def test_half_of_a_pair_is_told_from_a_whole_pair_and_from_a_backslash(file):
     text = r"\\ud800 \ud83d\ude00 \ude00\ud83d \\\ud800 \u00e9"
-    guideline = '{"id": "g1", "value": "%s"}' % text
-    file.write_text('{"guidelines": [%s], "ratings": [%s]}' % (guideline, json.dumps(R1)))
+    file.write_text(export_to(file).read_text().replace("Be brief.", text))
     got = reading("platform-file", file)
-    assert list(got.guidelines["text"]) == ["\\ud800 \U0001f600 \ufffd\ufffd \\\ufffd \xe9"]
+    assert got.guidelines["text"][0] == "\\ud800 \U0001f600 \ufffd\ufffd \\\ufffd \xe9"
 
 
 @pytest.mark.parametrize(
@@ -360,9 +359,9 @@ WHOLE = json.dumps({"guidelines": [G1 | {"value": "größer"}], "ratings": [R1]}
         (b'{"mu": ' + b"9" * 5000 + b"}", ["is no JSON", "download the export again"]),
         (b"[" * 100_000 + b"]" * 100_000, ["is no JSON", "recursion limit"]),
         (b'{"a":' * 100_000, ["is no JSON", "recursion limit"]),
-        (WHOLE.encode("latin-1"), ["line 1", "not UTF-8", "save it as UTF-8"]),
-        (WHOLE.encode("utf-16"), ["UTF-16", "save it as UTF-8"]),
-        (b"\x1f\x8b\x08\x00\x00", ["no text file (byte 3 is zero)", "give the exported file"]),
+        (WHOLE.encode("latin-1"), ["line 1", "no UTF-8 text", "save it as UTF-8"]),
+        (WHOLE.encode("utf-16"), ["byte 3 is zero", "save it as UTF-8"]),
+        (b"\x1f\x8b\x08\x00\x00", ["byte 3 is zero", "unpack it"]),
         (b"[]", ["Input should be an object", "give the answer of GET /exports"]),
         (b"null", ["Input should be an object", "give the answer of GET /exports"]),
         (b'{"ratings": {"r1": {}}}', ["ratings: Input should be a valid array", "GET /exports"]),

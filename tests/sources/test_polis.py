@@ -345,7 +345,7 @@ def test_matrix_without_statement_columns_is_named(tmp_path):
     folder = polis_folder(tmp_path, None, TWO, {"a": (1, {}), "b": (2, {})})
     with pytest.raises(InputError) as error:
         reading("polis", folder)
-    assert_says(error, folder / "participants-votes.csv", "no column for any statement", "again")
+    assert_says(error, folder / "participants-votes.csv", "no column named by a statement", "again")
 
 
 def test_unknown_moderation_names_its_row(tmp_path):

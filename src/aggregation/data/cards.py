@@ -33,19 +33,18 @@ class Card:
         if len(self.facts) > MAX_FACTS:
             rows.append(f'<tr><td colspan="2">and {len(self.facts) - MAX_FACTS} more</td></tr>')
         parts = [f"<p><strong>{self._safe(self.headline)}</strong></p>"]
-        parts += [f"<p>{self._safe(_sentence(doubt))}</p>" for doubt in self.doubts[:MAX_FACTS]]
+        doubts = (doubt[:1].upper() + doubt[1:] + "." for doubt in self.doubts[:MAX_FACTS])
+        parts += [f"<p>{self._safe(doubt)}</p>" for doubt in doubts]
         parts += [f'<table style="overflow-wrap:anywhere">{"".join(rows)}</table>'] if rows else []
-        if self.more:
-            calls = ", ".join(f"<code>{self._safe(call)}</code>" for call in self.more)
-            parts.append(f"<p>More: {calls}</p>")
+        calls = ", ".join(f"<code>{self._safe(call)}</code>" for call in self.more)
+        parts += [f"<p>More: {calls}</p>"] if calls else []
         return f"<div>{''.join(parts)}</div>"
 
     def line(self) -> str:
         """Headline and doubts as one line of text; what cannot be shown is written as code."""
-        words = [short(word, self.longest) for word in (self.headline, *self.doubts[:MAX_FACTS])]
-        return (
-            "<" + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in "; ".join(words)) + ">"
-        )
+        words = (self.headline, *self.doubts[:MAX_FACTS])
+        text = "; ".join(short(word, self.longest) for word in words)
+        return f"<{''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)}>"
 
     def _safe(self, text: str) -> str:
         return escape(short(text, self.longest))
@@ -77,7 +76,3 @@ def short(text: str, longest: int = MAX_TEXT_LENGTH) -> str:
 def many(n: int, noun: str, nouns: str = "") -> str:
     """`1 rating`, `1,234 ratings`."""
     return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"
-
-
-def _sentence(words: str) -> str:
-    return words[:1].upper() + words[1:] + "."

@@ -81,7 +81,7 @@ class _Book:
     def __init__(self, counts: list[Count], files: dict[str, str]) -> None:
         self.counts, self.files = counts, files
 
-    def add(self, action: Action, table: str, reason: str, n: int) -> None:
+    def add(self, action: Action, table: str, reason: str, n: float) -> None:
         """Count rows, unless there are none."""
         self.counts += [Count(table, action, reason, int(n))] if n else []
 
@@ -98,10 +98,8 @@ class _Book:
         unseen = next((one for one in different if clean_text(one) != one), None)
         if unseen is not None:
             row = ids.index[int(np.argmax(ids.eq(unseen)))] + 1
-            raise InputError(
-                f"{self.files[table]}, row {row} of {table}: {ids.name} {unseen!r:.80} "
-                "holds control characters: remove them"
-            )
+            what = f"row {row} of {table}: {ids.name} {unseen!r:.80} holds control characters"
+            raise InputError(f"{self.files[table]}, {what}: remove them")
         around = ids.isin(different[different.ne(different.str.strip())])
         reason = f"{ids.name} with blanks around it: another one than without"
         self.add("note", table, reason, around.sum())
@@ -118,12 +116,9 @@ def _one_per_id(raw: pd.DataFrame, key: str, table: str, book: _Book) -> pd.Data
     rows = frame(table, raw)
     plain = rows.assign(embedding=rows["embedding"].map(str)) if "embedding" in rows else rows
     rows = book.take("merged", table, rows, plain.duplicated(), "the same row again")
-    again = rows[key].duplicated()
-    if again.any():
-        raise InputError(
-            f"{where}: {table} holds {key} {rows[key][again].iloc[0]!r:.80} more than once, with "
-            "different content: keep one of them"
-        )
+    for again in rows[key][rows[key].duplicated()]:
+        problem = f"holds {key} {again!r:.80} more than once, with different content"
+        raise InputError(f"{where}: {table} {problem}: keep one of them")
     return rows.sort_values(key, ignore_index=True)
 
 
@@ -153,12 +148,11 @@ def _guidelines(raw: pd.DataFrame, topics: pd.DataFrame, book: _Book) -> pd.Data
 
 def _known(raw: pd.DataFrame, guidelines: pd.DataFrame, book: _Book) -> pd.DataFrame:
     ratings = raw.astype({"user_id": "str", "guideline_id": "str", "value": "str"})
-    for key in ("user_id", "guideline_id"):
-        blank = ratings[key].isna() | ratings[key].eq("")
-        ratings = book.take("dropped", "ratings", ratings, blank, f"no {key}")
     ratings = ratings.assign(value=ratings["value"].str.strip())
-    blank = ratings["value"].isna() | ratings["value"].eq("")
-    ratings = book.take("dropped", "ratings", ratings, blank, "no value given")
+    for key in ("user_id", "guideline_id", "value"):
+        reason = "no value given" if key == "value" else f"no {key}"
+        blank = ratings[key].isna() | ratings[key].eq("")
+        ratings = book.take("dropped", "ratings", ratings, blank, reason)
     unknown = ~ratings["guideline_id"].isin(guidelines["guideline_id"])
     reason = "the guideline is not among the guidelines"
     return book.take("dropped", "ratings", ratings, unknown, reason)
@@ -169,11 +163,10 @@ def _one_per_pair(ratings: pd.DataFrame, duplicates: str, book: _Book) -> pd.Dat
     if duplicates == "error":
         sizes = ratings.groupby(pair, sort=False).size()
         if len(sizes) < len(ratings):
-            user, guideline = sizes.idxmax()
-            raise InputError(
-                f"{book.files['ratings']}: guideline {guideline!r:.80} has {sizes.max()} ratings "
-                f"by user {user!r:.80}: keep one with ratings.duplicates: last"
-            )
+            user, guideline = sizes.index[int(np.argmax(sizes))]
+            what = f"guideline {guideline!r:.80} has {sizes.max()} ratings by user {user!r:.80}"
+            remedy = "keep one with ratings.duplicates: last"
+            raise InputError(f"{book.files['ratings']}: {what}: {remedy}")
         return ratings
     # Stable, unknown times first: the source's own order decides among equal times.
     ratings = ratings.sort_values("rated_at", kind="stable", na_position="first")
@@ -190,9 +183,9 @@ def _valued(ratings: pd.DataFrame, values: Mapping[str, float | None], book: _Bo
         word = str(unknown.index[0])
         example = json.dumps(word, ensure_ascii=not word.isprintable())  # which YAML reads too
         raise InputError(
-            f"{book.files['ratings']}: the parameters do not say what these rating values mean:"
-            f"{listed}\nAdd each under ratings.values as helpful, not_helpful, a number from 0 to "
-            f"1, or null (leave out), such as\n  {example}: helpful"
+            f"{book.files['ratings']}: the parameters do not say what these values mean:{listed}\n"
+            "Add each under ratings.values as helpful, not_helpful, a number from 0 to 1, or null "
+            f"(leave out), such as\n  {example}: helpful"
         )
     for value in (word for word, number in values.items() if number is None):
         left_out = ratings["value"].eq(value)

@@ -7,7 +7,7 @@ read + added - dropped - merged = kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -108,27 +108,22 @@ class Dataset(Shown):
         return fates if lost else [("dropped", "nothing" if self.counts else "unknown"), *fates]
 
 
-def frame(table: str, rows: pd.DataFrame | Iterable[Mapping[str, object]]) -> pd.DataFrame:
+def frame(table: str, rows: pd.DataFrame | Sequence[Mapping[str, object]]) -> pd.DataFrame:
     """A frame with exactly the columns of `table`; missing cells are null. Texts are cleaned."""
-    raw = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows), dtype=object)
-    empty = [None] * len(raw)
-    return pd.DataFrame(
-        {name: column(raw.get(name, empty), kind) for name, kind in TABLES[table].items()}
-    )
+    raw = pd.DataFrame(rows, dtype=object).reindex(columns=list(TABLES[table]))
+    return pd.DataFrame({name: column(raw[name], kind) for name, kind in TABLES[table].items()})
 
 
 def column(values: Iterable[object], kind: str) -> pd.Series:
     """One column of the given kind of `TABLES`; None is null."""
-    if kind == "list":
-        cells = [None if isinstance(v, float) else v for v in values]  # pandas' missing is NaN
-        return pd.Series(cells, dtype=object)
+    raw = pd.Series(list(values), dtype=object)
     if kind == "str":
-        cells = [None if pd.isna(v) else clean_text(str(v)) for v in values]
-        return pd.Series(cells, dtype="str")
+        return raw.map(lambda value: clean_text(str(value)), na_action="ignore").astype("str")
+    if kind == "list":
+        return raw.where(raw.notna(), None)
     if kind == "time":
-        times = pd.to_datetime(pd.Series(list(values), dtype=object), utc=True)
-        return times.astype("datetime64[ms, UTC]")
-    return pd.Series(list(values), dtype="float64")
+        return pd.to_datetime(raw, utc=True).astype("datetime64[ms, UTC]")
+    return raw.astype("float64")
 
 
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")

@@ -53,8 +53,6 @@ def simulate(seed: int = 0, n_users: int = 600) -> Simulation:
     unequal size, leniency and exposure; numbers of ratings are log-normal with a median of
     `MEDIAN_RATINGS`. See CAMPS and MARKS for the numbers.
     """
-    if n_users < 1:
-        raise ValueError(f"n_users is {n_users}: a deliberation needs at least one user")
     random = np.random.default_rng(seed)
     texts = planted("texts")
     n_texts = len(texts)
@@ -101,11 +99,10 @@ def simulate(seed: int = 0, n_users: int = 600) -> Simulation:
     ]
     users = [{"id": user} | _untrained() for user in user_ids]
     tables = {"topics": topics, "guidelines": guidelines, "ratings": ratings, "users": users}
-    names = np.array(list(CAMPS))
     return Simulation(
         tables | {"mu": None},
         pd.DataFrame({"guideline_id": guideline_ids, "kind": kinds, "mark": texts["mark"]}),
-        pd.DataFrame({"user_id": user_ids, "camp": names[camp]}),
+        pd.DataFrame({"user_id": user_ids, "camp": np.array(list(CAMPS))[camp]}),
     )
 
 

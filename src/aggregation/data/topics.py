@@ -18,10 +18,8 @@ def check_depth(topics: pd.DataFrame, where: str) -> None:
         while at is not None and depth <= MAX_DEPTH:
             depth, at = depth + 1, above[at]
         if depth > MAX_DEPTH:
-            raise InputError(
-                f"{where}: topic {topic!r:.80} lies within itself, or more than {MAX_DEPTH} deep "
-                "within others: mend its parent"
-            )
+            problem = f"lies within itself, or more than {MAX_DEPTH} deep within others"
+            raise InputError(f"{where}: topic {topic!r:.80} {problem}: mend its parent")
 
 
 def topic_paths(topics: pd.DataFrame) -> dict[str, str]:

@@ -15,7 +15,8 @@ from aggregation.params import (
     Source,
     TableSource,
 )
-from aggregation.sources import platform_download, platform_export, polis, tabular
+from aggregation.sources import platform_download, polis, tabular
+from aggregation.sources.platform_export import SIMULATED, read_export
 
 
 def read(
@@ -37,6 +38,5 @@ def read(
         case TableSource():
             return tabular.read(source, choices)
         case SimulatedSource():
-            return platform_export.from_export(
-                simulate(seed, source.n_users).export, choices, "simulated export", simulated=True
-            )
+            export = simulate(seed, source.n_users).export
+            return read_export(export, choices, "simulated export", SIMULATED)

@@ -46,15 +46,15 @@ class TreeTopic(BareTopic):
 
 TREE = TypeAdapter(dict[str, TreeTopic | None])
 CSV_COLUMNS = {
-    "ratings": {"rating", "guidelineId"},
-    "guidelines": {"id", "value"},
     "topics": {"id", "title"},
+    "guidelines": {"id", "value"},
+    "ratings": {"rating", "guidelineId"},
 }
-"""Columns by which each of the three CSV files is known, tried in this order."""
+"""Columns by which each of the three CSV files is known; the last of them that fits counts."""
 
 
 def read(source: PlatformFileSource, choices: Choices) -> Dataset:
-    """Read an export, a JSON tree, or a folder of CSV files or of one JSON file.
+    """Read a JSON file, an export or a tree, or a folder with the three CSV files.
 
     Raises InputError naming the file and the record.
     """
@@ -65,14 +65,11 @@ def read(source: PlatformFileSource, choices: Choices) -> Dataset:
         raise InputError(f"{path}: cannot be read ({error.strerror}): check source.path") from None
     except (OSError, ValueError):  # no folder: to read it as a file says what is wrong, if anything
         return _read_json(path, choices)
-    documents = [file for file in files if file.suffix.lower() == ".json"]
     cells = {file: read_csv(file) for file in files if file.suffix.lower() == ".csv"}
-    tables = {file: table for file in cells if (table := _table_of(cells[file]))}
-    if len(documents) == 1 and not tables:
-        return _read_json(documents[0], choices)
-    if documents or sorted(tables.values()) != sorted(CSV_COLUMNS):
-        found = [f"{file.name} ({tables.get(file, 'unknown columns')})" for file in cells]
-        found = ", ".join([*(file.name for file in documents), *found]) or "no such file"
+    known = CSV_COLUMNS.items()
+    tables = {f: table for f in cells for table, names in known if names <= {*cells[f].columns}}
+    if sorted(tables.values()) != sorted(CSV_COLUMNS):
+        found = ", ".join(f"{f.name} ({tables.get(f, 'unknown columns')})" for f in cells) or "none"
         raise InputError(f"{path}: is no platform export: found {found:.300}: {FORMS}")
     return _read_csvs(path, {tables[file]: (file, cells[file]) for file in tables}, choices)
 
@@ -101,10 +98,6 @@ def _flatten(tree: Mapping[str, Any], parent: str | None, tables: dict[str, list
             ratings = ((guideline or {}).get("ratings") or {}).values()
             tables["ratings"] += [r and r | {"guideline_id": guideline_id} for r in ratings]
         _flatten((topic or {}).get("children") or {}, topic_id, tables)
-
-
-def _table_of(cells: pd.DataFrame) -> str | None:
-    return next((table for table, known in CSV_COLUMNS.items() if known <= {*cells}), None)
 
 
 def _read_csvs(

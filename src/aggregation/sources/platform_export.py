@@ -118,25 +118,21 @@ FORMS = (
 """The three forms, as the remedy of a message."""
 
 
-def from_export(export: Any, choices: Choices, where: str, *, simulated: bool = False) -> Dataset:
-    """A Dataset from the export as parsed JSON; nulls in its lists are dropped and counted.
+def read_export(
+    export: Path | dict[str, Any], choices: Choices, where: str, about: About = REAL
+) -> Dataset:
+    """A Dataset from the export, a file or parsed JSON; nulls in its lists are dropped and counted.
 
     Raises InputError naming the record, such as `ratings.12.guidelineId`.
     """
     try:
-        tables = EXPORT.validate_python(export)
+        if isinstance(export, Path):
+            tables = validate_file(EXPORT, export)
+        else:
+            tables = EXPORT.validate_python(export)
     except ValidationError as error:
         raise bad_record(where, error) from None
-    return dataset(tables, choices, where, SIMULATED if simulated else REAL)
-
-
-def read_export(path: Path, choices: Choices, where: str) -> Dataset:
-    """What `from_export` gives, from a file."""
-    try:
-        tables = validate_file(EXPORT, path)
-    except ValidationError as error:
-        raise bad_record(where, error) from None
-    return dataset(tables, choices, where, REAL)
+    return dataset(tables, choices, where, about)
 
 
 def validate_file(adapter: TypeAdapter[Any], path: Path) -> Any:
@@ -145,26 +141,18 @@ def validate_file(adapter: TypeAdapter[Any], path: Path) -> Any:
     Raises InputError where it is no JSON, ValidationError where it is JSON of another shape.
     """
     data = read_bytes(path).removeprefix(b"\xef\xbb\xbf")
+    # A text that was cut within a character may end in half of it, which the parser refuses.
+    if re.search(rb"\\u[dD][89a-fA-F]", data):
+        data = ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], data)
     try:
         return adapter.validate_json(data)
     except ValidationError as error:
-        if not _json_problem(error):
-            raise
-    # A text that was cut within a character may end in half of it, which stops the parser.
-    data = ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], data)
-    try:
-        return adapter.validate_json(data)
-    except ValidationError as error:
-        problem = _json_problem(error)
-        if not problem:
+        first = error.errors(include_input=False)[0]
+        if first["type"] != "json_invalid":
             raise
     read_text(path)  # says if it is no UTF-8
+    problem = first["msg"].removeprefix("Invalid JSON: ")
     raise InputError(f"{path}: is no JSON ({problem}): download the export again")
-
-
-def _json_problem(error: ValidationError) -> str:
-    first = error.errors(include_input=False)[0]
-    return first["msg"].removeprefix("Invalid JSON: ") if first["type"] == "json_invalid" else ""
 
 
 ESCAPE = re.compile(

@@ -29,22 +29,19 @@ def read(source: PolisSource, choices: Choices) -> Dataset:
     """
     folder = Path(source.path).expanduser()
     if not folder.is_dir():
-        problem = "is a file: give the folder that holds it"
-        missing = "there is no such folder: check source.path"
-        raise InputError(f"{folder}: {problem if folder.exists() else missing}")
+        raise InputError(f"{folder}: there is no such folder: check source.path")
     comments = _comments(folder / COMMENTS, source)
     reasons = comments["left_out"]
     counts = [Count("guidelines", "read", f"statements in {COMMENTS}", len(comments))]
     for reason, n in reasons.value_counts().sort_index().items():
         counts.append(Count("guidelines", "dropped", str(reason), int(n)))
 
+    log, file = folder / LOG, folder / LOG
     matrix = next((folder / name for name in MATRICES if (folder / name).exists()), None)
-    if source.votes == "log" or (source.votes == "auto" and (folder / LOG).exists()):
-        file = folder / LOG
-        votes = _log(file)
+    if source.votes == "log" or (source.votes == "auto" and log.exists()):
+        votes = _log(log)
     elif matrix is not None:
-        file = matrix
-        votes = _matrix(file)
+        file, votes = matrix, _matrix(matrix)
     else:
         raise InputError(f"{folder}: holds neither {LOG} nor {MATRICES[0]}: export it again")
     if votes.empty:
@@ -73,9 +70,8 @@ def _comments(path: Path, source: PolisSource) -> pd.DataFrame:
     comments = need(table, names | {"moderated": "moderated"}, path)
     state = comments["moderated"].map(MODERATION)
     _check(state.isna(), comments["moderated"], path, "moderated")
-    reason = (state + f" (moderation: {source.moderation})").where(
-        state.isin(LEFT_OUT[source.moderation])
-    )
+    refused = state.isin(LEFT_OUT[source.moderation])
+    reason = (state + f" (moderation: {source.moderation})").where(refused)
     if "is-meta" in table and source.meta == "drop":
         meta = table["is-meta"].str.lower().isin(["true", "t", "1"])
         reason = reason.mask(meta & reason.isna(), "about the conversation itself (meta: drop)")
@@ -85,9 +81,8 @@ def _comments(path: Path, source: PolisSource) -> pd.DataFrame:
 def _log(path: Path) -> pd.DataFrame:
     names = {"user_id": "voter-id", "guideline_id": "comment-id", "vote": "vote"}
     votes = need(read_csv(path), names | {"rated_at": "timestamp"}, path)
-    return votes.assign(
-        rated_at=times(votes["rated_at"], str(path)), vote=_numbers(votes["vote"], path)
-    )
+    at = times(votes["rated_at"], str(path))
+    return votes.assign(rated_at=at, vote=_numbers(votes["vote"], path))
 
 
 def _matrix(path: Path) -> pd.DataFrame:
@@ -95,13 +90,10 @@ def _matrix(path: Path) -> pd.DataFrame:
     need(table, {"user_id": "participant", "n_agree": "n-agree"}, path)
     statements = [name for name in table.columns if name.isdigit()]
     if not statements:
-        raise InputError(
-            f"{path}: has no column for any statement (named by its number): export the file again"
-        )
-    votes = table[["participant", *statements]].melt(
-        "participant", statements, "guideline_id", "vote", ignore_index=False
-    )
-    votes = votes[votes["vote"].str.strip() != ""].rename(columns={"participant": "user_id"})
+        raise InputError(f"{path}: has no column named by a statement's number: export it again")
+    table = table[["participant", *statements]].rename(columns={"participant": "user_id"})
+    votes = table.melt("user_id", statements, "guideline_id", "vote", ignore_index=False)
+    votes = votes[votes["vote"].str.strip() != ""]
     never = pd.Series(pd.NaT, index=votes.index, dtype="datetime64[ms, UTC]")
     return votes.assign(vote=_numbers(votes["vote"], path), rated_at=never)
 
@@ -124,25 +116,19 @@ def _check(bad: pd.Series, cells: pd.Series, path: Path, what: str) -> None:
 def _agree(votes: pd.DataFrame, matrix: Path | None, folder: Path, file: Path) -> int:
     """Which of 1 and -1 means agree: the one whose totals are closer to the export's own."""
     if matrix is None:  # agrees counts every event
-        path, names, counted = (
-            folder / COMMENTS,
-            {"id": "comment-id", "n": "agrees"},
-            "guideline_id",
-        )
+        path, counted, key, total = folder / COMMENTS, "guideline_id", "comment-id", "agrees"
     else:
-        path, names, counted = matrix, {"id": "participant", "n": "n-agree"}, "user_id"
+        path, counted, key, total = matrix, "user_id", "participant", "n-agree"
         votes = votes.sort_values("rated_at", kind="stable", na_position="first")
         votes = votes.drop_duplicates(["user_id", "guideline_id"], keep="last")
-    totals = need(read_csv(path), names, path)
+    totals = need(read_csv(path), {"id": key, "n": total}, path)
     told = pd.Series(pd.to_numeric(totals["n"], errors="coerce").to_numpy(), index=totals["id"])
     miss = {}
     for sign in (1, -1):
         ours = votes[votes["vote"] == sign].groupby(counted).size()
         miss[sign] = float((told - ours.reindex(told.index).fillna(0)).abs().sum())
     if miss[1] == miss[-1]:
-        raise InputError(
-            f"{file}: cannot tell whether 1 or -1 means agree: say source.agree: 1 or -1"
-        )
+        raise InputError(f"{file}: cannot tell whether 1 or -1 means agree: set source.agree")
     return min(miss, key=lambda sign: miss[sign])
 
 

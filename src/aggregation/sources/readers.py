@@ -45,20 +45,16 @@ def read_bytes(path: Path) -> bytes:
 def read_text(path: Path) -> str:
     """The file as text. UTF-8, with or without a byte-order mark, or an InputError."""
     data = read_bytes(path)
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise InputError(f"{path}: is UTF-16 text: save it as UTF-8")
-    if b"\0" in data:
+    zero = data.find(b"\0")
+    if zero >= 0:
         raise InputError(
-            f"{path}: is no text file (byte {data.index(0):,} is zero): "
-            "give the exported file itself"
+            f"{path}: is no UTF-8 text (byte {zero:,} is zero): unpack it, or save it as UTF-8"
         )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise InputError(
-            f"{path}, line {line}: is not UTF-8 (byte {data[error.start]:#04x}): save it as UTF-8"
-        ) from None
+        raise InputError(f"{path}, line {line}: is no UTF-8 text: save it as UTF-8") from None
 
 
 def read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
@@ -78,9 +74,7 @@ def read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
         width = len(next(lines))
         deque(lines if odd else (), maxlen=0)
     except csv.Error as error:
-        raise InputError(
-            f"{path}, line {lines.line_num}: {error}: mend the quotes, or export the file again"
-        ) from None
+        raise InputError(f"{path}, line {lines.line_num}: {error}: mend the quotes") from None
     data = text.encode()
     # One block, in one thread: a row may have any length, and errors name their row.
     options = {"use_threads": False, "block_size": min(len(data) + 1, 2**31 - 1)}
@@ -93,9 +87,7 @@ def read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
         )
     except pyarrow.ArrowInvalid as error:
         problem = _first_line(error).removeprefix("CSV parse error: ")
-        raise InputError(
-            f"{path}: {problem} (the header is row 1): mend the row (is a quote missing?)"
-        ) from None
+        raise InputError(f"{path}: {problem} (the header is row 1): mend the row") from None
     names = [str(column[0]).strip() for column in table.columns]
     return _frame(table.slice(1).columns, names, path)
 
@@ -109,23 +101,18 @@ def read_table(path: Path) -> pd.DataFrame:
     if kind in DELIMITERS:
         return read_csv(path, DELIMITERS[kind])
     if kind != ".parquet":
-        raise InputError(
-            f"{path}: is neither .csv, .tsv nor .parquet: save it as CSV from the program that "
-            "wrote it"
-        )
-    data = read_bytes(path)
+        raise InputError(f"{path}: is neither .csv, .tsv nor .parquet: save it as CSV")
     try:
-        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
-        if file.metadata.num_rows > MAX_ROWS:
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(read_bytes(path)))
+        n = file.metadata.num_rows
+        if n > MAX_ROWS:
             raise InputError(
-                f"{path}: has {file.metadata.num_rows:,} rows, more than the {MAX_ROWS:,} that are "
-                "read: leave rows out"
+                f"{path}: has {n:,} rows, at most {MAX_ROWS:,} are read: leave some out"
             )
         table = file.read()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: is no whole Parquet file ({_first_line(error)}): write it again"
-        ) from None
+        problem = _first_line(error)
+        raise InputError(f"{path}: is no whole Parquet file ({problem}): write it again") from None
     names = table.column_names
     cells = [_as_text(c, name, path) for c, name in zip(table.columns, names, strict=True)]
     return _frame(cells, names, path)
@@ -178,20 +165,20 @@ def times(values: pd.Series, where: str) -> pd.Series:
     Numbers above 1e11 are milliseconds (as seconds they would lie beyond the year 5138). Raises
     InputError naming the row, which is the index of `values` counted from 1.
     """
-    text = values.astype("str").str.strip().fillna("")
+    text: Any = values.astype("str").str.strip().fillna("")
     digits = text.str.match("[0-9]{4}")
     iso = digits & text.str.contains("-")  # spares most of them the slow attempt to read a number
-    number = pd.to_numeric(text.mask(iso), errors="coerce").astype(float)
+    number: Any = pd.to_numeric(text.mask(iso), errors="coerce").astype(float)
     # 2024 and 20240531 are dates to people: as seconds they would silently lie in 1970.
     date = number.between(1900, 2100) | number.between(1.9e7, 2.1e7)
     milliseconds = number.where(number.abs() > 1e11, number * 1000)
     within = milliseconds.between(EARLIEST, LATEST) & ~date
     stamps = np.trunc(milliseconds.where(within)).astype("Int64")
-    out = pd.to_datetime(stamps, unit="ms", utc=True).astype("datetime64[ms, UTC]")
+    out: Any = pd.to_datetime(stamps, unit="ms", utc=True).astype("datetime64[ms, UTC]")
     # Digits first: pandas would take `now` and `today` for the time of reading.
     word = text.where(digits & number.isna())
-    parsed = pd.to_datetime(word, errors="coerce", utc=True, format="ISO8601")
-    limits = pd.to_datetime([EARLIEST, LATEST], unit="ms", utc=True)
+    parsed: Any = pd.to_datetime(word, errors="coerce", utc=True, format="ISO8601")
+    limits: Any = pd.to_datetime([EARLIEST, LATEST], unit="ms", utc=True)
     parsed = parsed.astype("datetime64[ms, UTC]")
     out = out.fillna(parsed.where(parsed.between(*limits)))
     bad = out.isna() & text.ne("")

@@ -22,9 +22,8 @@ def read(source: TableSource, choices: Choices) -> Dataset:
     ratings["rated_at"] = times(ratings["rated_at"], str(path))
     counts = [Count("ratings", "read", path.name, len(ratings))]
     if source.guidelines is None:
-        ids = pd.Series(ratings["guideline_id"].dropna().unique())
-        guidelines = pd.DataFrame({"guideline_id": ids[ids.ne("")]})
-        guidelines["text"] = guidelines["guideline_id"]
+        ids = ratings["guideline_id"][ratings["guideline_id"].fillna("").ne("")].unique()
+        guidelines = pd.DataFrame({"guideline_id": ids, "text": ids})
         topics = pd.DataFrame()
         counts.append(Count("guidelines", "added", "named only by their ratings", len(guidelines)))
     else:
