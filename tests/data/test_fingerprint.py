@@ -75,7 +75,7 @@ def test_different_content_has_different_fingerprints(one, other):
         ({"text": "a", "intercept": 1.0}, {"text": "a", "intercept": np.nextafter(1, 2)}),
     ],
 )
-def test_neighbours_are_told_apart(one, other):
+def test_similar_tables_have_different_fingerprints(one, other):
     assert of([{"guideline_id": "g", **one}]) != of([{"guideline_id": "g", **other}])
 
 
@@ -104,7 +104,7 @@ def test_a_table_as_it_was_written_and_read_again_has_the_same_fingerprint(tmp_p
 
 
 @given(st.dictionaries(texts, numbers | texts | st.lists(numbers)), st.data())
-def test_a_seal_holds_until_something_changes(value, data):
+def test_a_checksum_holds_until_something_changes(value, data):
     whole = with_checksum(value)
     assert checksum_holds(whole)
     assert checksum_holds(dict(reversed(whole.items())))

@@ -1,4 +1,4 @@
-"""Card: what a value says of itself in a notebook, small, and safe whatever strangers write."""
+"""Cards: a short summary of a value, as HTML in a notebook and as text. All text is escaped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_FACTS = 20
 
 @dataclass(frozen=True)
 class Card:
-    """A headline, facts by name, what to doubt, and which calls tell more."""
+    """A headline, facts by name, doubts, and the calls that tell more."""
 
     headline: str
     facts: tuple[tuple[str, str], ...] = ()
@@ -51,7 +51,7 @@ class Card:
 
 
 LEFT = "text-align:left;vertical-align:top"
-"""JupyterLab would align cells to the right, and says so of each."""
+"""JupyterLab aligns cells to the right otherwise."""
 
 
 class Shown:

@@ -66,8 +66,7 @@ def build(
         told = "\n".join(f"  {c.n} ratings {c.action}: {c.reason}".removesuffix(": ") for c in told)
         raise InputError(f"{where}: no rating is left to learn from. What became of them:\n{told}")
     if ratings["helpful"].nunique() == 1:
-        word = "every rating has the same value: nothing tells the users or guidelines apart"
-        book.add("note", "ratings", word, len(ratings))
+        book.add("note", "ratings", "all have the same value: nothing can be learned", len(ratings))
     ratings = ratings.sort_values(["user_id", "guideline_id"], ignore_index=True)
     users = _users(raw["users"], ratings, book)
     kept = {"ratings": ratings, "guidelines": guidelines, "users": users, "topics": topics}

@@ -1,7 +1,6 @@
-"""Dataset: a deliberation's tables as read, and how raw tables become one.
+"""Dataset: the tables of a deliberation, and how many rows were left out or merged, and why.
 
-Every step that leaves something out or joins rows together is counted; for each table,
-read + added - dropped - merged = kept.
+For each table, read + added - dropped - merged = kept.
 """
 
 from __future__ import annotations
@@ -78,6 +77,7 @@ class Dataset(Shown):
         ratings, about = self.ratings, self.about
         raters, rated = ratings["user_id"].nunique(), ratings["guideline_id"].nunique()
         helpful = f"{ratings['helpful'].mean():.0%} of the ratings" if len(ratings) else ""
+        known = ratings["rated_at"].dropna()
         idle = "{:,}, {:,} of them without ratings"
         facts = (
             ("title", about.title),
@@ -86,7 +86,7 @@ class Dataset(Shown):
             ("users", idle.format(len(self.users), len(self.users) - raters)),
             ("guidelines", idle.format(len(self.guidelines), len(self.guidelines) - rated)),
             ("topics", f"{len(self.topics):,}"),
-            ("rated", _period(ratings["rated_at"])),
+            ("rated", f"{known.min():%Y-%m-%d} to {known.max():%Y-%m-%d}" if len(known) else ""),
             ("earlier model", "" if self.mu is None else f"there is one, mu {self.mu:.3f}"),
             *self._fates(),
         )
@@ -133,9 +133,3 @@ UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 def clean_text(text: str) -> str:
     """The text with characters that cannot be shown or stored replaced by U+FFFD."""
     return UNPRINTABLE.sub("\ufffd", text)
-
-
-def _period(rated_at: pd.Series) -> str:
-    """First and last day; empty where no time is known."""
-    known = rated_at.dropna()
-    return "" if known.empty else f"{known.min():%Y-%m-%d} to {known.max():%Y-%m-%d}"

@@ -85,7 +85,7 @@ def _read_json(path: Path, choices: Choices) -> Dataset:
             raise bad_record(path, error) if inside else problem from None
     tables: dict[str, list[Any]] = {"topics": [], "guidelines": [], "ratings": []}
     _flatten(tree, None, tables)
-    return dataset(tables, choices, str(path), About(origin="platform export (JSON tree)"))
+    return dataset(tables, choices, str(path), About(origin="platform export (JSON tree)"), {})
 
 
 def _flatten(tree: Mapping[str, Any], parent: str | None, tables: dict[str, list[Any]]) -> None:

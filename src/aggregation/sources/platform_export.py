@@ -132,7 +132,7 @@ def read_export(
             tables = EXPORT.validate_python(export)
     except ValidationError as error:
         raise bad_record(where, error) from None
-    return dataset(tables, choices, where, about)
+    return dataset(tables, choices, where, about, {})
 
 
 def validate_file(adapter: TypeAdapter[Any], path: Path) -> Any:
@@ -178,11 +178,7 @@ def bad_record(where: str | Path, error: ValidationError) -> InputError:
 
 
 def dataset(
-    tables: Mapping[str, Any],
-    choices: Choices,
-    where: str,
-    about: About,
-    files: Mapping[str, str] | None = None,
+    tables: Mapping[str, Any], choices: Choices, where: str, about: About, files: Mapping[str, str]
 ) -> Dataset:
     """A Dataset from lists of records, in which None stands for a null, and perhaps `mu`.
 
@@ -196,7 +192,7 @@ def dataset(
         counts.append(Count(table, "read", "", len(records)))
         counts += [Count(table, "dropped", "null", nulls)] if nulls else []
     ratings = raw["ratings"]
-    ratings["rated_at"] = times(ratings["rated_at"], (files or {}).get("ratings", where))
+    ratings["rated_at"] = times(ratings["rated_at"], files.get("ratings", where))
     mu = tables.get("mu")
     return build(raw, choices, where=where, files=files, mu=mu, about=about, counts=counts)
 
