@@ -11,7 +11,7 @@ from worlds import assert_conserved, assert_says, attempt, cells, counted
 from aggregation import InputError
 from aggregation.data.cleaning import Choices, build
 from aggregation.data.dataset import TABLES, Count, clean_text, column, frame
-from aggregation.data.topics import MAX_DEPTH
+from aggregation.data.topics import DEEPEST
 
 WORDS = {"yes": 1.0, "no": 0.0, "skip": None}
 GUIDELINES = [{"guideline_id": "g1", "text": "x", "author_id": "u1"}, {"guideline_id": "g2"}]
@@ -142,10 +142,10 @@ def test_topics_may_lie_fifty_deep_and_no_deeper():
         topics = [{"topic_id": f"{k}", "parent_id": f"{k + 1}"} for k in range(n - 1)]
         return [*topics, {"topic_id": f"{n - 1}"}]
 
-    got = built(topics=chain(MAX_DEPTH))
+    got = built(topics=chain(DEEPEST))
     assert got.topics["parent_id"].isna().sum() == 1
     with pytest.raises(InputError, match="topic '0' lies within itself, or more than 50 deep"):
-        built(topics=chain(MAX_DEPTH + 1))
+        built(topics=chain(DEEPEST + 1))
     with pytest.raises(InputError, match=r"topic '0' .*more than 50 deep .* mend its parent"):
         built(topics=chain(20_000))
 

@@ -16,7 +16,7 @@ from prolific_worlds import crowd
 
 from aggregation import RunFolder
 from aggregation.data.dataset import TABLES
-from aggregation.data.topics import MAX_DEPTH
+from aggregation.data.topics import DEEPEST
 from aggregation.decisions.table import overview
 from aggregation.report.comparison import difference_page
 from aggregation.report.index import PEOPLE, _doubts, index_page
@@ -172,18 +172,18 @@ def test_topics_as_deep_as_they_may_be_are_shown(simulated, tmp_path):
     topics = folder.dataset().topics
     chain = pd.DataFrame(
         {
-            "topic_id": [f"d{k}" for k in range(MAX_DEPTH - 1)],
-            "title": [f"level {k}" for k in range(MAX_DEPTH - 1)],
+            "topic_id": [f"d{k}" for k in range(DEEPEST - 1)],
+            "title": [f"level {k}" for k in range(DEEPEST - 1)],
             "description": None,
-            "parent_id": [None, *(f"d{k}" for k in range(MAX_DEPTH - 2))],
+            "parent_id": [None, *(f"d{k}" for k in range(DEEPEST - 2))],
         }
     )
-    topics = topics.assign(parent_id=f"d{MAX_DEPTH - 2}")
+    topics = topics.assign(parent_id=f"d{DEEPEST - 2}")
     folder.write_table("data/topics.parquet", pd.concat([chain, topics]), TABLES["topics"])
     page = index_page(folder)
-    assert f">level {MAX_DEPTH - 2}</h6>" in page
+    assert f">level {DEEPEST - 2}</h6>" in page
     paths = overview(folder.constitution(), folder.dataset())["topic"]
-    assert paths.str.count(" > ").max() == MAX_DEPTH - 1
+    assert paths.str.count(" > ").max() == DEEPEST - 1
 
 
 def test_ratings_that_are_all_the_same_are_the_first_doubt(hostile):

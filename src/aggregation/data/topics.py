@@ -6,7 +6,7 @@ import pandas as pd
 
 from aggregation.errors import InputError
 
-MAX_DEPTH = 50
+DEEPEST = 50
 """Topics within topics: a page shows no more, and no deliberation needs them."""
 
 
@@ -15,10 +15,10 @@ def check_depth(topics: pd.DataFrame, where: str) -> None:
     above = _parents(topics)
     for topic in above:
         depth, at = 0, topic
-        while at is not None and depth <= MAX_DEPTH:
+        while at is not None and depth <= DEEPEST:
             depth, at = depth + 1, above[at]
-        if depth > MAX_DEPTH:
-            problem = f"lies within itself, or more than {MAX_DEPTH} deep within others"
+        if depth > DEEPEST:
+            problem = f"lies within itself, or more than {DEEPEST} deep within others"
             raise InputError(f"{where}: topic {topic!r:.80} {problem}: mend its parent")
 
 
