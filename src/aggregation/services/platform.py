@@ -4,52 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from aggregation.errors import AnswerError, UnknownOutcomeError
-from aggregation.services import setting
-from aggregation.services.http import Answer, Client, Service
+from aggregation.errors import UnknownOutcomeError
+from aggregation.services.http import DEFAULT, Answer, Client, Policy
 
-URLS = {
+Environment = Literal["production", "development"]
+URLS: dict[Environment, str] = {
     "production": "https://api.energize.ai/api/openapi",
     "development": "https://dev.api.energize.ai/api/openapi",
 }
 
 
-def service(
-    environment: Literal["production", "development"] = "production", base_url: str | None = None
-) -> Service:
-    """The platform at `base_url`, else at AGGREGATION_PLATFORM_URL, else of that environment."""
-    return Service(
-        name="the platform",
-        url=(base_url or setting("AGGREGATION_PLATFORM_URL") or URLS[environment]).rstrip("/"),
-        scheme="Bearer",
-        variable="AGGREGATION_PLATFORM_KEY",
-        key=setting("AGGREGATION_PLATFORM_KEY"),
-        key_from="the platform's settings page (API keys)",
-    )
-
-
 class Platform(Client):
     """The platform's API. Raises ServiceError."""
 
-    def download_export(self, target: Path, flags: Mapping[str, bool]) -> str:
-        """`GET /exports` into the file `target`; returns its sha256."""
-        return self.download("exports", _query(flags), target)
+    name = "the platform"
+    url_variable = "AGGREGATION_PLATFORM_URL"
+    scheme = "Bearer"
+    key_variable = "AGGREGATION_PLATFORM_KEY"
+    key_from = "the platform's settings page (API keys)"
 
-    def export(self, flags: Mapping[str, bool]) -> dict[str, Any]:
-        """`GET /exports`, parsed."""
-        body = self.get("exports", _query(flags))
-        try:
-            export = json.loads(body, parse_constant=_no_number)
-        except (ValueError, RecursionError):
-            export = None
-        if not isinstance(export, dict):
-            raise AnswerError(
-                f"the platform ({self.url}/exports): answers with no whole JSON object"
-            )
-        return export
+    def __init__(self, environment: Environment = "production", policy: Policy = DEFAULT) -> None:
+        super().__init__(URLS[environment], policy)
+
+    def export(self, flags: Mapping[str, bool]) -> bytes:
+        """`GET /exports`: the JSON text. The flags are spelled as in the original notebook."""
+        return self.get("exports", {name: "True" for name, wanted in flags.items() if wanted})
 
     def post_constitution(self, body: bytes) -> Answer:
         """`POST /constitution`; the platform answers `{"success": true}`."""
@@ -61,7 +42,7 @@ class Platform(Client):
         if success is not True:
             raise UnknownOutcomeError(
                 f"the platform ({self.url}/constitution): status {answer.status}, but it does not "
-                "say that it succeeded.\nNobody knows whether it took the constitution: look "
+                "say that it succeeded.\nIt is unknown whether it took the constitution: look "
                 "before you send it again"
             )
         return answer
@@ -69,13 +50,3 @@ class Platform(Client):
     def post_demographics(self, body: bytes) -> Answer:
         """`POST /prolific/demographics`."""
         return self.post("prolific/demographics", body, accept="*/*")
-
-
-def _no_number(word: str) -> None:
-    raise ValueError(f"{word} is no JSON")
-
-
-def _query(flags: Mapping[str, bool]) -> dict[str, str]:
-    """All five flags, spelt out."""
-    names = ("topics", "guidelines", "ratings", "users", "mu")
-    return {name: "true" if flags.get(name, False) else "false" for name in names}
