@@ -46,7 +46,7 @@ class Loopback:
         self.export, self.key = copy.deepcopy(export or {}), key
         self.studies = studies or {}  # id -> {"name", "state", "csv": bytes}
         self.constitutions, self.demographics, self.requests = [], [], []
-        self.faults = []
+        self.faults, self.released = [], threading.Event()
         self._lock = threading.Lock()
         self._server = Server(("127.0.0.1", port), Handler)
         self._server.world = self
@@ -64,11 +64,13 @@ class Loopback:
         return self
 
     def __exit__(self, *_):
+        self.released.set()
         self._server.shutdown()
         self._server.server_close()
 
     def fail(self, path, fault, times=1, **details):
-        """The next `times` requests whose path ends so meet that fault."""
+        """The next `times` requests whose path ends so meet that fault; `stored=True`: only after
+        what was posted has been stored."""
         self.faults.append([path, fault, times, details])
 
     def fault_for(self, path):
@@ -121,27 +123,26 @@ class Handler(BaseHTTPRequestHandler):
         if fault is None and given != f"{scheme} {self.world.key}":
             self._json(401, {"error": "unauthorized"})
             return
-        status, kind, content = self._content(url.path, query, body, fault)
+        stored = fault in (None, "interim") or details.get("stored", False)
+        status, kind, content = self._content(url.path, query, body, stored)
         self._send(status, kind, content, fault, details)
 
-    def _content(self, path, query, body, fault):
-        """Status, content type and bytes; posts are kept here, unless the fault comes first."""
+    def _content(self, path, query, body, stored):
+        """Status, content type and bytes; posts are kept here, unless a fault comes first."""
         world = self.world
-        if fault == "reset before it is stored":
-            return 200, "application/json", b""
         if path == f"{BASE}/exports" and body is None:
-            flags = {name for name, value in query.items() if value == "true"}
+            flags = {name for name, value in query.items() if value.lower() == "true"}
             export = {name: world.export.get(name) for name in (*LISTS, "mu") if name in flags}
             return 200, "application/json", json.dumps(export).encode()
         if path == f"{BASE}/constitution" and body is not None:
             given = json.loads(body)
             if set(given) != KEYS:
                 return 400, "application/json", b'{"error": "exactly seven keys"}'
-            if fault is None or str(fault).startswith("reset after"):
+            if stored:
                 world.take(given)
             return 200, "application/json", b'{"success": true}'
         if path == f"{BASE}/prolific/demographics" and body is not None:
-            if fault is None:
+            if stored:
                 world.demographics.append(json.loads(body))
             return 200, "application/json", b"{}"
         if path.startswith(f"{PROLIFIC}/studies/"):
@@ -195,10 +196,13 @@ class Handler(BaseHTTPRequestHandler):
         elif isinstance(fault, int):
             said = {"error": f"status {fault}", "said": details.get("said", "")}
             self._json(fault, said, **details.get("headers", {}))
-        elif fault.startswith(("reset before", "reset after")):
+        elif fault == "interim":
+            self.wfile.write(b"HTTP/1.1 %d Wait\r\n\r\n" % details["status"])
+            self._whole(status, kind, content)
+        elif fault == "reset":
             self._reset()
         elif fault == "hang":
-            time.sleep(details.get("seconds", 3))
+            self.world.released.wait(30)
             self._reset()
         elif fault == "html":
             self._whole(200, "text/html; charset=utf-8", b"<html><b>Sign in</b></html>")

@@ -324,7 +324,8 @@ StudyState = Literal[
 
 class DemographicsSection(Section):
     """Who took part, as Prolific knows it. The token comes from the environment variable
-    `PROLIFIC_TOKEN` or from `.env`, as does another address, `PROLIFIC_URL`. Without this section the stage is left out.
+    `PROLIFIC_TOKEN` or from `.env`, as does another address, `PROLIFIC_URL`. Without this
+    section the stage is left out.
     """
 
     states: list[StudyState] = Field(default=["ACTIVE", "COMPLETED"], min_length=1)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from aggregation.errors import UnknownOutcomeError
-from aggregation.services.http import DEFAULT, Answer, Client, Policy
+from aggregation.services.http import DEFAULT, Client, Policy
 
 Environment = Literal["production", "development"]
 URLS: dict[Environment, str] = {
@@ -32,21 +32,19 @@ class Platform(Client):
         """`GET /exports`: the JSON text. The flags are spelled as in the original notebook."""
         return self.get("exports", {name: "True" for name, wanted in flags.items() if wanted})
 
-    def post_constitution(self, body: bytes) -> Answer:
+    def post_constitution(self, body: bytes) -> None:
         """`POST /constitution`; the platform answers `{"success": true}`."""
         answer = self.post("constitution", body)
         try:
-            success = json.loads(answer.body).get("success")
-        except (ValueError, AttributeError, RecursionError):
-            success = None
-        if success is not True:
+            success = json.loads(answer)["success"] is True
+        except (ValueError, TypeError, KeyError, RecursionError):
+            success = False
+        if not success:
             raise UnknownOutcomeError(
-                f"the platform ({self.url}/constitution): status {answer.status}, but it does not "
-                "say that it succeeded.\nIt is unknown whether it took the constitution: look "
-                "before you send it again"
+                f"the platform ({self.url}/constitution): it does not say that it succeeded.\n"
+                "It is unknown whether it took the constitution: look before you send it again"
             )
-        return answer
 
-    def post_demographics(self, body: bytes) -> Answer:
+    def post_demographics(self, body: bytes) -> None:
         """`POST /prolific/demographics`."""
-        return self.post("prolific/demographics", body, accept="*/*")
+        self.post("prolific/demographics", body)

@@ -28,9 +28,6 @@ class Study(BaseModel):
     id: str = Field(min_length=1)
     name: str = ""
 
-    def __str__(self) -> str:
-        return f"{self.name!r:.80} ({self.id:.80})"
-
 
 class _Page(BaseModel):
     results: list[Study]
@@ -41,28 +38,22 @@ class _Page(BaseModel):
 class Gathered:
     """What could be read of the studies, and what could not."""
 
-    studies: list[Study]
     rows: dict[str, list[Row]] = field(repr=False)
-    """study id -> its submissions."""
-    failures: dict[str, str]
-    """study id -> why its submissions are missing."""
-
-    def summary(self) -> pd.DataFrame:
-        """One row a study: its name, the submissions read, and why there are none."""
-        table = [
-            (s.id, s.name, len(self.rows.get(s.id, ())), self.failures.get(s.id, ""))
-            for s in self.studies
-        ]
-        return pd.DataFrame(table, columns=["study_id", "name", "submissions", "failure"])
+    """study id -> its submissions; none of a study that failed."""
+    studies: pd.DataFrame
+    """study_id, name, number of submissions, failure (why there are none)."""
 
     def check(self) -> None:
         """Raise RunError, with the names, if any study failed."""
-        if not self.failures:
+        failed = self.studies[self.studies["failure"] != ""]
+        if failed.empty:
             return
-        names = ", ".join(str(study) for study in self.studies if study.id in self.failures)
-        first = " ".join(next(iter(self.failures.values())).split())
+        names = ", ".join(
+            f"{s.name!r:.80} ({s.study_id:.80})" for s in failed.itertuples(index=False)
+        )
+        first = " ".join(failed["failure"].iloc[0].split())
         raise RunError(
-            f"{len(self.failures)} of {len(self.studies)} studies failed: {names:.900}.\n"
+            f"{len(failed)} of {len(self.studies)} studies failed: {names:.900}.\n"
             f"The first because: {first:.400}.\nThe others are done: mend these and run it again"
         )
 
@@ -91,7 +82,15 @@ class Prolific(Client):
         }
         found: dict[str, Study] = {}
         for number in range(1, MAX_PAGES + 1):
-            page, n_found = self._page(query | {"page": str(number)}), len(found)
+            answer, n_found = self.get("studies/", query | {"page": str(number)}), len(found)
+            try:
+                page = _Page.model_validate_json(answer)
+            except ValidationError as error:
+                place = ".".join(map(str, error.errors()[0]["loc"])) or "the whole"
+                raise AnswerError(
+                    f"Prolific ({self.url}/studies/): its answer is no list of studies ({place}): "
+                    "check the address"
+                ) from None
             found |= {study.id: study for study in page.results}
             if not page.following:
                 return list(found.values())
@@ -109,19 +108,7 @@ class Prolific(Client):
             return self.get(f"{study}/export/", accept="text/csv")
         # always the same filters: Prolific allows two sets of them a study
         path, filters = f"{study}/demographic-export/", b'{"filters": []}'
-        return self.post(path, filters, accept="text/csv", repeatable=True).body
-
-    def _page(self, query: dict[str, str]) -> _Page:
-        answer = self.get("studies/", query)
-        try:
-            return _Page.model_validate_json(answer)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(map(str, first["loc"])) or "the whole"
-        raise AnswerError(
-            f"Prolific ({self.url}/studies/): its answer is no list of studies ({place}): check "
-            "the address"
-        )
+        return self.post(path, filters, accept="text/csv", safe=True)
 
 
 def gather(prolific: Prolific, states: Sequence[str], endpoint: Endpoint = "successor") -> Gathered:
@@ -129,14 +116,18 @@ def gather(prolific: Prolific, states: Sequence[str], endpoint: Endpoint = "succ
 
     Raises ServiceError only where the studies themselves cannot be listed.
     """
-    gathered = Gathered(prolific.studies(states), {}, {})
-    for study in gathered.studies:
+    rows: dict[str, list[Row]] = {}
+    table = []
+    for study in prolific.studies(states):
+        failure = ""
         try:
             data = prolific.demographics(study.id, endpoint)
-            gathered.rows[study.id] = parse(data, f"study {study}")
+            rows[study.id] = parse(data, f"study {study.name!r:.80} ({study.id:.80})")
         except AggregationError as error:
-            gathered.failures[study.id] = str(error)
-    return gathered
+            failure = str(error)
+        table.append((study.id, study.name, len(rows.get(study.id, ())), failure))
+    columns = ["study_id", "name", "submissions", "failure"]
+    return Gathered(rows, pd.DataFrame(table, columns=columns))
 
 
 def deliver(cleaned: Cleaned, wanted: DemographicsSection) -> str:
@@ -155,5 +146,5 @@ def deliver(cleaned: Cleaned, wanted: DemographicsSection) -> str:
     if not wanted.confirm:
         told = f"Dry run: {what} are not sent to {to.url}. To send them, set"
         return f"{told} demographics.confirm: true"
-    status = to.post_demographics(body(cleaned)).status
-    return f"Sent {what} to {to.url}: status {status}."
+    to.post_demographics(body(cleaned))
+    return f"Sent {what} to {to.url}."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from aggregation.data.cleaning import Choices
@@ -26,27 +25,15 @@ def read(source: PlatformSource, choices: Choices, raw: Path) -> Dataset:
     """
     export, receipt = raw / EXPORT, raw / RECEIPT
     if source.offline:
-        return read_export(export, choices, f"{_came_from(export, receipt)} (exports)")
+        remedy = "run once without source.offline"
+        told = read_receipt(receipt, remedy)
+        if not told or sha256(export) != told["body_sha256"]:
+            raise InputError(f"{export}: is not what the platform sent, or is gone: {remedy}")
+        return read_export(export, choices, f"{told['url']} (exports)")
     platform = Platform(source.environment)
-    content = platform.export(source.flags())
-    told = {
-        "url": platform.url,
-        "asked": source.flags(),
-        "body_sha256": hashlib.sha256(content).hexdigest(),
-    }
+    content, told = platform.export(source.flags()), {"url": platform.url, "asked": source.flags()}
     with atomic_write(export) as partial:
         partial.write_bytes(content)
         dataset = read_export(partial, choices, f"{platform.url} (exports)")
-    write_json(receipt, with_checksum(told))
+    write_json(receipt, with_checksum(told | {"body_sha256": sha256(export)}))
     return dataset
-
-
-def _came_from(export: Path, receipt: Path) -> str:
-    """Address that the saved export came from. Raises InputError if it is not what came."""
-    remedy = "run once without source.offline"
-    if not (export.exists() and receipt.exists()):
-        raise InputError(f"{export}: there is no whole export of an earlier run: {remedy}")
-    told = read_receipt(receipt, remedy)
-    if sha256(export) != told["body_sha256"]:
-        raise InputError(f"{export}: is not what the platform sent (its hash differs): {remedy}")
-    return told["url"]
