@@ -1,4 +1,4 @@
-"""A platform and a Prolific on this machine: the contract over real HTTP, with faults on command.
+"""A platform and a Prolific on this machine, over real HTTP, with faults on command.
 
 Tests use `with Loopback(...) as server`. By hand (`make platform`): python tests/loopback.py
 """
@@ -81,6 +81,21 @@ class Loopback:
                     return entry[1], entry[3]
         return None, {}
 
+    def list_studies(self, query):
+        """A page of the list of studies, as JSON."""
+        states = query.get("state", "").strip("()").lower().split("|")
+        found = [
+            {"id": key, "name": s["name"], "status": s["state"]}
+            for key, s in sorted(self.studies.items())
+            if s["state"].lower() in states
+        ]
+        page, size = int(query.get("page", 1)), int(query.get("page_size", 20))
+        query_left = f"state={query.get('state', '')}&page={page + 1}&page_size={size}"
+        more = page * size < len(found)
+        following = f"{self.prolific_url}/studies/?{query_left}" if more else None
+        items = found[(page - 1) * size : page * size]
+        return json.dumps({"results": items, "_links": {"next": {"href": following}}}).encode()
+
     def take(self, constitution):
         """Keep what was posted, and give it out with the next export, as the platform does."""
         with self._lock:
@@ -152,19 +167,7 @@ class Handler(BaseHTTPRequestHandler):
     def _prolific(self, rest, query, body):
         studies = self.world.studies
         if not rest:
-            states = query.get("state", "").strip("()").lower().split("|")
-            found = [
-                {"id": key, "name": s["name"], "status": s["state"]}
-                for key, s in sorted(studies.items())
-                if s["state"].lower() in states
-            ]
-            page, size = int(query.get("page", 1)), int(query.get("page_size", 20))
-            query_left = f"state={query.get('state', '')}&page={page + 1}&page_size={size}"
-            more = page * size < len(found)
-            following = f"{self.world.prolific_url}/studies/?{query_left}" if more else None
-            items = found[(page - 1) * size : page * size]
-            answer = {"results": items, "_links": {"next": {"href": following}}}
-            return 200, "application/json", json.dumps(answer).encode()
+            return 200, "application/json", self.world.list_studies(query)
         study, _, what = rest.partition("/")
         wanted = "export/" if body is None else "demographic-export/"
         if study not in studies or what != wanted:

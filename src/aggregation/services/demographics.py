@@ -82,7 +82,7 @@ def parse(data: bytes, where: str) -> list[Row]:
     except csv.Error as error:
         wrong = f"{error}: export it again"
     if wrong:
-        raise InputError(f"{where}, line {max(reader.line_num, 1)}: {wrong}")
+        raise InputError(f"{where}, line {max(reader.reader.line_num, 1)}: {wrong}")
     return rows
 
 
