@@ -11,7 +11,6 @@ from aggregation.params import PolisSource, SimulatedSource, TrainSection, dump,
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "run: a\nsource: {kind: simulated}\n"
-SIMULATED = "source: {{kind: simulated}}\n"
 SECRET = "hunter2"
 
 SAMPLE = """\
@@ -262,15 +261,15 @@ def test_a_secret_given_by_set_is_refused_without_its_value(write, change):
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        ("source: {kind: platform, base_url: 'https://x.org'}\n", "source.base_url"),
-        (SIMULATED + "publish: {base_url: 'https://x.org'}\n", "publish.base_url"),
-        (SIMULATED + "demographics: {prolific_url: 'https://x.org'}\n", "prolific_url"),
-        (SIMULATED + "demographics: {base_url: 'https://x.org'}\n", "demographics.base_url"),
+        ("run: a\nsource: {kind: platform, base_url: 'https://x.org'}\n", "source.base_url"),
+        ("publish: {base_url: 'https://x.org'}\n", "publish.base_url"),
+        ("demographics: {prolific_url: 'https://x.org'}\n", "demographics.prolific_url"),
+        ("demographics: {base_url: 'https://x.org'}\n", "demographics.base_url"),
     ],
 )
 def test_a_parameter_file_cannot_say_which_host_gets_a_key(write, text, key):
     with pytest.raises(ParameterError) as error:
-        load_params(write("run: a\n" + text))
+        load_params(write(text if "source" in text else BASE + text))
     assert f"{key}: unknown key" in str(error.value)
 
 

@@ -40,6 +40,7 @@ REQUIRED = (PARTICIPANT, STATUS, COMPLETED, *CATEGORIES.values())
 REVOKED, EXPIRED = "CONSENT_REVOKED", "DATA_EXPIRED"
 """Prolific's marks: the person withdrew; the answer is no longer known."""
 
+LEFT_OUT = ("RETURNED", "TIMED-OUT", "REJECTED")
 MIN_CELL_SIZE = 10
 """Fewest people of whom a number is shown."""
 
@@ -86,7 +87,9 @@ def parse(data: bytes, where: str) -> list[Row]:
     return rows
 
 
-def clean(rows_by_study: Mapping[str, Sequence[Row]], left_out: Collection[str]) -> Cleaned:
+def clean(
+    rows_by_study: Mapping[str, Sequence[Row]], left_out: Collection[str] = LEFT_OUT
+) -> Cleaned:
     """Leave out who withdrew consent and these statuses; find the people behind the rest.
 
     Who withdrew in one study is left out of all. Of a participant's several submissions the one
