@@ -14,7 +14,7 @@ from aggregation.decisions.rules import ALIGNED_2023, Condition, Rule
 from aggregation.decisions.scores import score, with_unrated
 from aggregation.decisions.table import overview, table
 from aggregation.errors import AggregationError, InputError, ParameterError, RunError
-from aggregation.evidence.minima import basins
+from aggregation.evidence.minima import minima_table
 from aggregation.evidence.sides import by_side, perspectives
 from aggregation.model.fit import Fit, fit
 from aggregation.model.multistart import Settings
@@ -30,8 +30,7 @@ from aggregation.model.parameters import (
 from aggregation.model.ratings import Ids, Ratings, encode
 from aggregation.model.refit import Refits, refit
 from aggregation.params import Params, load_params, sections
-from aggregation.report.display import Table
-from aggregation.report.progress import progress
+from aggregation.report.display import Table, progress
 from aggregation.runs.folder import RunFolder, open_run
 from aggregation.services.delivery import deliver
 from aggregation.sources import read
@@ -59,7 +58,6 @@ __all__ = [
     "Settings",
     "Simulation",
     "Table",
-    "basins",
     "body",
     "by_side",
     "changes",
@@ -70,6 +68,7 @@ __all__ = [
     "guards",
     "load_params",
     "loss",
+    "minima_table",
     "open_run",
     "overview",
     "payload",

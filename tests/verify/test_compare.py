@@ -14,7 +14,7 @@ import pytest
 import aggregation as ag
 from aggregation.files import sha256, with_checksum
 from aggregation.params import RatingsSection, SimulatedSource, dump, load_params
-from aggregation.report.comparison import difference_page
+from aggregation.report.comparison import comparison_page as difference_page
 from aggregation.verify.compare import READ, compare
 
 MANIFEST = {
@@ -46,9 +46,9 @@ def finish(folder, dataset, rule, **changes):
     scores = ag.by_side(scores, ratings, ids, parameters)
     scores = ag.with_unrated(scores, dataset.guidelines["guideline_id"])
     constitution = ag.select(scores, rule)
-    intercepts = folder.read_table("model/basins.parquet")
-    ends = folder.read_json("model/fit.json")["basins"]
-    folder.save_evidence(constitution, ag.basins(scores, rule, intercepts, ends))
+    intercepts = folder.read_table("model/minima.parquet")
+    ends = folder.read_json("model/fit.json")["minima"]
+    folder.save_evidence(constitution, ag.minima_table(scores, rule, intercepts, ends))
     given = folder.path / "given.yaml"
     given.write_text("run: small\nsource: {kind: simulated, n_users: 40}\n")
     words = {"run": folder.path.name, **changes}

@@ -1,31 +1,35 @@
-"""Starts: where a search begins."""
+"""Initialization: the points where descents start."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aggregation.model.parameters import Parameters
+from aggregation.model.parameters import Parameters, filled
 from aggregation.model.ratings import Ratings
-
-if TYPE_CHECKING:
-    from aggregation.model.alternating import Held
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where to start from: its guideline side; the users' only where they are held."""
+    """A start. Descents use its mu and guidelines, and its users only where they are fixed."""
 
     kind: str
-    led_in: bool
+    """earlier model, uniform, or the k-th singular vectors of the ratings or of the residuals."""
+    continuation: bool
+    """Whether the embedding penalty grows to its full strength."""
     parameters: Parameters
 
 
-def plan(ratings: Ratings, dimensions: int, seed: int, prior: Parameters | None) -> Iterator[Point]:
-    """Endless starts. Uniform draws are the original's; singular vectors find what they miss."""
+def starting_points(
+    ratings: Ratings, dimensions: int, seed: int, warm_start: Parameters | None
+) -> Iterator[Point]:
+    """Starts without end: first the warm start, if there is one.
+
+    Then uniform draws, as the original's, and singular vectors, which find minima that the draws
+    miss.
+    """
     g, u, d = ratings.n_guidelines, ratings.n_users, dimensions
     random = np.random.default_rng(seed)
     if ratings.weight is None:
@@ -34,46 +38,26 @@ def plan(ratings: Ratings, dimensions: int, seed: int, prior: Parameters | None)
         mean = np.average(ratings.helpful.astype(np.float64), weights=ratings.weight)
     cold = Parameters(mean, np.zeros(u), np.zeros((u, d)), np.zeros(g), np.zeros((g, d)))
 
-    def uniform(*, led_in: bool) -> Point:
+    def uniform(*, continuation: bool) -> Point:
         draw = random.random((g, 1 + d))
         drawn = replace(cold, guideline_intercept=draw[:, 0], guideline_embedding=draw[:, 1:])
-        return Point("uniform", led_in, drawn)
+        return Point("uniform", continuation, drawn)
 
-    if prior is not None:
-        drawn = uniform(led_in=False).parameters
-        known = (
-            np.where(np.isnan(a), b, a) for a, b in zip(prior.arrays(), drawn.arrays(), strict=True)
-        )
-        yield Point("earlier model", False, Parameters(*known))
-    yield uniform(led_in=True)
+    if warm_start is not None:
+        drawn = uniform(continuation=False).parameters
+        yield Point("earlier model", False, filled(warm_start, drawn))
+    yield uniform(continuation=True)
     level, of_ratings, of_residuals = _singular_vectors(ratings, d + 1)
     raw = replace(cold, mu=np.float64(0.0), guideline_embedding=of_ratings[:, :d])
     yield Point("ratings 1", False, raw)
     centred = replace(cold, guideline_intercept=level, guideline_embedding=of_residuals[:, :d])
     yield Point("residuals 1", False, centred)
-    yield uniform(led_in=True)
-    yield Point(
-        "residuals 2", False, replace(centred, guideline_embedding=of_residuals[:, 1 : 1 + d])
-    )
+    yield uniform(continuation=True)
+    second = replace(centred, guideline_embedding=of_residuals[:, 1 : 1 + d])
+    yield Point("residuals 2", False, second)
     while True:
-        yield uniform(led_in=True)
-        yield uniform(led_in=False)
-
-
-def holding(point: Point, prior: Parameters, held: Held) -> Point:
-    """The point with the rows that are held, and mu, as the earlier model has them."""
-    p = point.parameters
-    users, guidelines = held.users, held.guidelines
-    return replace(
-        point,
-        parameters=Parameters(
-            prior.mu,
-            np.where(users, prior.user_intercept, p.user_intercept),
-            np.where(users[:, None], prior.user_embedding, p.user_embedding),
-            np.where(guidelines, prior.guideline_intercept, p.guideline_intercept),
-            np.where(guidelines[:, None], prior.guideline_embedding, p.guideline_embedding),
-        ),
-    )
+        yield uniform(continuation=True)
+        yield uniform(continuation=False)
 
 
 def _singular_vectors(ratings: Ratings, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -110,7 +94,7 @@ def _singular_vectors(ratings: Ratings, k: int) -> tuple[np.ndarray, np.ndarray,
 
 
 def _orthonormal(vectors: np.ndarray) -> np.ndarray:
-    """Gram and Schmidt's, with NumPy's own sums: those of BLAS may depend on threads."""
+    """Gram-Schmidt with NumPy's own sums: sums by BLAS may depend on the number of threads."""
     out = np.zeros_like(vectors)
     for k in range(vectors.shape[1]):
         v = vectors[:, k].copy()

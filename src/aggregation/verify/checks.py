@@ -216,7 +216,7 @@ def _lowest(world: World, x: Point, fit: dict[str, Any] | None = None) -> tuple[
     """Whether a search of its own comes down to this loss, and not lower."""
     p = world.problem
     claimed, lowest = recompute.loss(p, x), np.inf
-    listed = [end["objective"] for end in fit["basins"]] if fit else []
+    listed = [end["objective"] for end in fit["minima"]] if fit else []
     if min(listed, default=claimed) < claimed * (1 - LOWER):
         return False, f"model/fit.json itself has a lower one, {min(listed):.9f}"
     if len(p.rating) > LARGE:

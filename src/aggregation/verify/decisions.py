@@ -11,7 +11,7 @@ from aggregation.data.cards import many
 from aggregation.decisions.constitution import Constitution, select
 from aggregation.decisions.payload import Payload, body, payload
 from aggregation.decisions.table import table
-from aggregation.evidence.minima import basins
+from aggregation.evidence.minima import minima_table
 from aggregation.model.parameters import Parameters
 from aggregation.model.ratings import Ids
 from aggregation.params import load_params
@@ -28,7 +28,7 @@ the two implementations end at slightly different points of one minimum."""
 SAME_SCORE = 1e-12
 """Scores of a published constitution agree if they differ by less."""
 
-SAME_BASIN, AGREE, BATCH = 1e-7, 3, 8
+SAME_MINIMUM, AGREE, BATCH = 1e-7, 3, 8
 """Losses within this, relative, are one minimum; a search is settled if so many starts reach the
 lowest, and makes so many more until it is. docs/method.md, "Search"."""
 
@@ -143,7 +143,7 @@ def minima(
     folder: RunFolder,
 ) -> tuple[bool, str]:
     """Whether the other minima are what they claim, and would decide as evidence/ says."""
-    ends, replayed = fit["basins"], fit["method"] == "gradient-descent"
+    ends, replayed = fit["minima"], fit["method"] == "gradient-descent"
     same = ("objective", "kkt_residual", "converged", "mu")
     if any(ends[0][name] != fit[name] for name in same):
         return False, "the first minimum of model/fit.json is not the fit"
@@ -157,17 +157,17 @@ def minima(
         if not all(a <= SAME_LOSS for a in apart) or end["converged"] is not ended:
             return False, f"minimum {number} has loss {loss:.9f} and KKT residual {worst:.1e}"
     number = len(points)
-    told = folder.read_table("model/basins.parquet")
+    told = folder.read_table("model/minima.parquet")
     own = {
-        "basin": np.repeat(np.arange(1, number + 1), len(world.ids[1])).tolist(),
+        "minimum": np.repeat(np.arange(1, number + 1), len(world.ids[1])).tolist(),
         "guideline_id": world.ids[1] * number,
         "intercept": np.concatenate([x.intercepts[1] for x in points]).tolist(),
     }
     if {name: told[name].tolist() for name in told} != own:
-        return False, "model/basins.parquet has other intercepts than model/guidelines.parquet"
-    would = basins(found.scores, found.rule, told, ends).to_dict("records")
-    if folder.read_json("evidence/basins.json") != would:
-        return False, "evidence/basins.json says otherwise what they would accept"
+        return False, "model/minima.parquet has other intercepts than model/guidelines.parquet"
+    would = minima_table(found.scores, found.rule, told, ends).to_dict("records")
+    if folder.read_json("evidence/minima.json") != would:
+        return False, "evidence/minima.json says otherwise what they would accept"
     return True, f"{number}, with the losses that they claim, and what each would accept"
 
 
@@ -180,7 +180,7 @@ def searched(world: World, fit: dict[str, Any]) -> tuple[bool, str]:
     replayed = fit["method"] == "gradient-descent"
 
     def reached(loss: float, of: np.ndarray = losses) -> int:
-        return int((np.abs(of - loss) <= SAME_BASIN * loss).sum())
+        return int((np.abs(of - loss) <= SAME_MINIMUM * loss).sum())
 
     def agree(n: int) -> bool:
         return not replayed and reached(losses[:n].min(), losses[:n]) >= AGREE
@@ -191,11 +191,11 @@ def searched(world: World, fit: dict[str, Any]) -> tuple[bool, str]:
     settled = agree(len(losses))
     wrong = {
         "its starts": not losses.min() >= fit["objective"] * (1 - SAME_LOSS)
-        or not n == len(losses) == len(fit["start_kinds"]) == len(fit["start_led_in"]),
-        "n_basins": fit["n_basins"] != _distinct(losses),
+        or not n == len(losses) == len(fit["start_kinds"]) == len(fit["start_continuation"]),
+        "n_minima": fit["n_minima"] != _distinct(losses),
         "settled": fit["settled"] is not settled,
         "how many starts reached a minimum": any(
-            end["starts"] != reached(end["objective"]) for end in fit["basins"]
+            end["starts"] != reached(end["objective"]) for end in fit["minima"]
         ),
         "n_blocks": fit["n_blocks"] != recompute.blocks(world.problem),
         "warm_start": fit["warm_start"] is not (fit["start_kinds"][0] == "earlier model"),
@@ -210,19 +210,34 @@ def _distinct(losses: np.ndarray) -> int:
     """How many different minima these are the losses of."""
     lowest: list[float] = []
     for loss in sorted(losses.tolist()):
-        if not lowest or loss > lowest[-1] * (1 + SAME_BASIN):
+        if not lowest or loss > lowest[-1] * (1 + SAME_MINIMUM):
             lowest.append(loss)
     return len(lowest)
 
 
 def report(folder: RunFolder) -> tuple[bool | None, str]:
     """Whether this package writes the report again as it stands."""
+    from aggregation import __version__
     from aggregation.report.index import index_page
+    from aggregation.runs.pages import demographics_counts, stages_shown
 
     params = load_params(folder.path / "params.yaml")
     names = ("run", "title", "question", "participants", "attribution")
-    words = {name: getattr(params, name) for name in names}
-    page = index_page(folder, **words, near_misses=params.diagnostics.near_misses)
+    ratings, ids, _ = folder.model()
+    page = index_page(
+        folder.dataset(),
+        ratings,
+        ids,
+        folder.fit(),
+        folder.constitution(),
+        folder.read_json("evidence/minima.json"),
+        **{name: getattr(params, name) for name in names},
+        near_misses=params.diagnostics.near_misses,
+        penalty=params.train.weights(),
+        demographics=demographics_counts(folder),
+        stages=stages_shown(folder),
+        version=__version__,
+    )
     if page.encode("utf-8") == folder.read_bytes("report/index.html"):
         return True, "report/index.html is what data, model and evidence give"
     if read_manifest(folder).get("package", {}).get("sha256") != package():

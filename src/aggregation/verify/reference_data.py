@@ -81,7 +81,7 @@ def _earlier(table: pd.DataFrame, key: str, ids: list[str], axes: int) -> np.nda
 
 def read_points(world: World, folder: RunFolder, fit: dict[str, Any]) -> list[Point]:
     """The model of the run's tables, and the other minima that they hold."""
-    axes, others, sides = world.params.train.dimensions, len(fit["basins"]) - 1, []
+    axes, others, sides = world.params.train.dimensions, len(fit["minima"]) - 1, []
     for (name, key), ids in zip(KEYS, world.ids, strict=True):
         table = folder.read_table(f"model/{name}.parquet").set_index(key)
         if sorted(table.index) != ids:
@@ -91,7 +91,7 @@ def read_points(world: World, folder: RunFolder, fit: dict[str, Any]) -> list[Po
         f = [_matrix(rows["embedding"], axes), _matrix(rows["other_embeddings"], others * axes)]
         sides.append((i, np.column_stack(f).reshape(len(ids), others + 1, axes)))
     (i, f), (j, h) = sides
-    mus = [fit["mu"], *(end["mu"] for end in fit["basins"][1:])]
+    mus = [fit["mu"], *(end["mu"] for end in fit["minima"][1:])]
     return [
         _finite(Point(float(mu), (i[:, k], j[:, k]), (f[:, k], h[:, k])))
         for k, mu in enumerate(mus)
