@@ -61,18 +61,6 @@ def sha256(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write JSON for people: indented, in the order given, atomically. NaN is refused."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    with atomic_write(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """The value in a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
     """The value with `sha256`, the hash of everything else in it, in whatever order.
 
