@@ -160,10 +160,12 @@ def test_tables_hold_the_parameters_and_unknown_ids_come_back_as_nan():
     assert from_tables(users[:0], guidelines[:0], None, ids, 2) is None
 
 
-def test_a_prior_of_another_dimension_is_an_error_with_its_remedy():
+def test_an_earlier_model_of_another_dimension_is_an_error_with_its_remedy():
     ratings, p, _ = planted(5)
     rows = table([(f"u{u}", f"g{g}", 1.0) for u, g in zip(ratings.user, ratings.guideline)])
     _, ids = encode(rows)
     users, guidelines = to_tables(p, ids)
-    with pytest.raises(InputError, match=r"length 2, but train.dimensions is 1.*warm_start: false"):
+    with pytest.raises(
+        InputError, match="length 2, but dimensions is 1: set it to 2, or fit without a warm start"
+    ):
         from_tables(users, guidelines, 0.0, ids, 1)

@@ -20,7 +20,7 @@ from aggregation.model.ratings import Ratings, counts
 
 
 @dataclass(frozen=True, repr=False)
-class Fit(Found, Shown):
+class Fit(Shown, Found):
     """The lowest stationary point found, and how it was found.
 
     The first of `minima` is the fit; the axes of all of them point as in `parameters`.

@@ -84,22 +84,17 @@ def descend(
         [x.astype(np.float32) for x in penalty.shares(counts(row, rows, weight), d)]
         for row, rows in ratings.sides()
     ]
-    p = Parameters(*(np.asarray(x, np.float32) for x in start.arrays()))
     losses, stopped = [], False
     with np.errstate(over="ignore", invalid="ignore"):  # an overflow is an error of our own
+        p = Parameters(*(np.asarray(x, np.float32) for x in start.arrays()))
         while not stopped and len(losses) < MAX_STEPS:
             loss, slope = _loss_and_slope(p, ratings, weight.astype(np.float32), shares, penalty)
             check_finite(loss)
             losses.append(np.float32(loss))
-            p = Parameters(
-                *(
-                    x - np.float32(LEARNING_RATE) * dx
-                    for x, dx in zip(p.arrays(), slope, strict=True)
-                )
-            )
-            stopped = len(losses) >= MIN_STEPS and bool(
-                np.isclose(*losses[-1:-3:-1], atol=ABSOLUTE)
-            )
+            pairs = zip(p.arrays(), slope, strict=True)
+            p = Parameters(*(x - LEARNING_RATE * dx for x, dx in pairs))
+            still = len(losses) > 1 and np.isclose(loss, losses[-2], atol=ABSOLUTE)
+            stopped = bool(still and len(losses) >= MIN_STEPS)
             if callback is not None and (stopped or len(losses) % STEPS_PER_CALLBACK == 0):
                 callback(len(losses), float(loss))
     return Descent(p, np.array(losses), stopped)

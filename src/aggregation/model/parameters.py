@@ -52,11 +52,11 @@ class Parameters:
         `name`: the argument, for the message. `unknown`: whether NaN is allowed, for what an
         earlier model does not know. Infinite numbers never are.
         """
-        axes = np.shape(self.user_embedding)[1:]
-        users, guidelines = (ratings.n_users,), (ratings.n_guidelines,)
-        shapes = ((), users, users + axes, guidelines, guidelines + axes)
+        axes = max(int(np.prod(np.shape(self.user_embedding)[1:])), 1)
+        users, guidelines = ratings.n_users, ratings.n_guidelines
+        shapes = ((), (users,), (users, axes), (guidelines,), (guidelines, axes))
         for (field, x), shape in zip(vars(self).items(), shapes, strict=True):
-            if np.shape(x) != shape or len(axes) != 1 or axes[0] == 0:
+            if np.shape(x) != shape:
                 raise InputError(
                     f"{name}.{field} has shape {np.shape(x)}: these ratings are by "
                     f"{ratings.n_users} users of {ratings.n_guidelines} guidelines"

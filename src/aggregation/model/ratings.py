@@ -113,7 +113,7 @@ def check_weights(weight: np.ndarray) -> None:
     """Raise InputError unless these are weights: [n], or [n, R] for R replicates."""
     if not (np.isfinite(weight).all() and weight.min() >= 0):
         raise InputError("a weight is negative or not a number: weights are at least 0")
-    if not (weight.sum(axis=0) > 0).all():
+    if not (weight.max(axis=0) > 0).all():
         raise InputError("all weights are 0: at least one rating has to count")
 
 
