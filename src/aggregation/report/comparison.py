@@ -11,7 +11,6 @@ from aggregation.data.dataset import clean_text
 from aggregation.decisions.rules import Rule
 from aggregation.report.environment import TEMPLATES
 from aggregation.verify.compare import Comparison, Pair
-from aggregation.verify.verdict_changes import CHANGES
 
 LONGEST = 600
 """Characters of a text that the page shows where the verdict changed."""
@@ -22,7 +21,7 @@ def difference_page(comparison: Comparison) -> str:
     rows = [_row(row, comparison.rules) for row in comparison.guidelines.to_dict("records")]
     groups = [
         {"title": title, "change": change, "rows": [r for r in rows if r["change"] == change]}
-        for change, title in CHANGES.items()
+        for change, title in Comparison.HEADINGS.items()
         if change != "same"
     ]
     return TEMPLATES.get_template("difference.html").render(
@@ -55,7 +54,7 @@ def _row(row: dict[Any, Any], rules: tuple[Rule, Rule]) -> dict[str, Any]:
         "text": text[:LONGEST] or "(no text)",
         "text_before": clean_text(row["text_before"])[:LONGEST],
         "cut": len(text) if len(text) > LONGEST else 0,
-        "why": [sentence.replace("->", "→") for sentence in row["why"] if sentence not in CHANGES],
+        "why": [sentence.replace("->", "→") for sentence in row["why"] if sentence not in Comparison.HEADINGS],
     }
     for side, rule in zip(("before", "after"), rules, strict=True):
         for c in rule.conditions:
