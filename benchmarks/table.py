@@ -115,7 +115,11 @@ def scale(rows: dict) -> tuple:
         line += [f"{r['ns'] / r['one_ns']:.1f}, {r['ns'] / r['both_ns']:.1f}"]
         line += [within(r["peak_gb"], room, f"{r['peak_gb']:.2f}"), f"{room:.2f}"]
         lines.append(line)
-    return "One start, led in, to a KKT residual of 1e-4, on simulated ratings", columns, lines
+    return (
+        "One start by continuation, to a KKT residual of 1e-4, on simulated ratings",
+        columns,
+        lines,
+    )
 
 
 def refits(rows: dict) -> tuple:

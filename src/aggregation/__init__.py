@@ -14,7 +14,7 @@ from aggregation.decisions.rules import ALIGNED_2023, Condition, Rule
 from aggregation.decisions.scores import score, with_unrated
 from aggregation.decisions.table import overview, table
 from aggregation.errors import AggregationError, InputError, ParameterError, RunError
-from aggregation.evidence.minima import basins
+from aggregation.evidence.minima import minima_table
 from aggregation.evidence.sides import by_side, perspectives
 from aggregation.model.fit import Fit, fit
 from aggregation.model.multistart import Settings
@@ -59,7 +59,6 @@ __all__ = [
     "Settings",
     "Simulation",
     "Table",
-    "basins",
     "body",
     "by_side",
     "changes",
@@ -69,6 +68,7 @@ __all__ = [
     "guards",
     "load_params",
     "loss",
+    "minima_table",
     "open_run",
     "overview",
     "payload",

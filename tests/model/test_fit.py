@@ -168,7 +168,7 @@ def test_fit_gives_the_same_bits_for_any_number_of_threads(two_starts):
     found = {bits(two_starts)}
     for threads in ("1", "2"):
         done = subprocess.run(
-            [sys.executable, "-c", code, str(Path(__file__).parents[1])],
+            [sys.executable, "-c", code, str(Path(__file__).parent)],
             env={**os.environ, "PJRT_NPROC": threads, "JAX_ENABLE_COMPILATION_CACHE": "false"},
             capture_output=True,
             text=True,
@@ -219,15 +219,15 @@ def test_axes_are_sorted_by_what_the_users_carry_on_them(world):
         assert (np.diff(carried) < 0).all()
 
 
-def test_the_demo_is_one_basin(optimum):
+def test_the_demo_has_one_minimum(optimum):
     assert optimum.settled
-    assert optimum.basins[0].starts >= 3
+    assert optimum.minima[0].starts >= 3
 
 
 def test_a_warm_start_begins_at_the_earlier_optimum(world):
     ratings, _ = world
     cold = fit(ratings)
-    warm = fit(ratings, settings=one_descent(starts=2), prior=cold.parameters)
+    warm = fit(ratings, settings=one_descent(starts=2), warm_start=cold.parameters)
     assert warm.warm_start
     assert len(warm.starts) == 2
     assert warm.history[0, 0] == pytest.approx(cold.objective, rel=1e-6)
@@ -240,16 +240,18 @@ def test_a_warm_start_keeps_the_sign_of_the_axis(world):
     turned = replace(
         cold, user_embedding=-cold.user_embedding, guideline_embedding=-cold.guideline_embedding
     )
-    warm = fit(ratings, settings=one_descent(), prior=turned).parameters
+    warm = fit(ratings, settings=one_descent(), warm_start=turned).parameters
     np.testing.assert_allclose(warm.user_embedding, turned.user_embedding, atol=1e-3)
 
 
 def test_unknown_ids_of_a_prior_start_cold(world):
     ratings, _ = world
     cold = fit(ratings)
-    prior = replace(cold.parameters, guideline_intercept=cold.parameters.guideline_intercept.copy())
-    prior.guideline_intercept[::2] = np.nan
-    warm = fit(ratings, settings=one_descent(), prior=prior)
+    warm_start = replace(
+        cold.parameters, guideline_intercept=cold.parameters.guideline_intercept.copy()
+    )
+    warm_start.guideline_intercept[::2] = np.nan
+    warm = fit(ratings, settings=one_descent(), warm_start=warm_start)
     assert warm.converged
     assert np.isfinite(warm.parameters.guideline_intercept).all()
     assert warm.objective == pytest.approx(cold.objective, abs=1e-7)
@@ -291,7 +293,7 @@ def test_new_guidelines_are_scored_against_fixed_users(world):
     ratings, _ = world
     old = ratings.guideline < ratings.n_guidelines - 5
     earlier = fit(ratings).parameters
-    prior = replace(
+    warm_start = replace(
         earlier,
         guideline_intercept=np.where(np.arange(121) < 116, earlier.guideline_intercept, np.nan),
         guideline_embedding=np.where(
@@ -300,7 +302,7 @@ def test_new_guidelines_are_scored_against_fixed_users(world):
     )
     assert ratings.n_guidelines == 121
     assert not old.all()
-    found = fit(ratings, settings=one_descent(), prior=prior, hold="users")
+    found = fit(ratings, settings=one_descent(), warm_start=warm_start, hold="users")
     p = found.parameters
     assert found.converged
     assert found.balance is None
@@ -319,8 +321,10 @@ def test_guidelines_can_be_held_and_new_users_are_placed_among_the_known(world):
     ratings, _ = world
     earlier = fit(ratings).parameters
     known = np.arange(ratings.n_users) < 100
-    prior = replace(earlier, user_intercept=np.where(known, earlier.user_intercept, np.nan))
-    found = fit(ratings, settings=one_descent(), prior=prior, hold="guidelines").parameters
+    warm_start = replace(earlier, user_intercept=np.where(known, earlier.user_intercept, np.nan))
+    found = fit(
+        ratings, settings=one_descent(), warm_start=warm_start, hold="guidelines"
+    ).parameters
     for name in ("mu", "guideline_intercept", "guideline_embedding"):
         assert getattr(found, name).tobytes() == getattr(earlier, name).tobytes()
     np.testing.assert_allclose(found.user_embedding, earlier.user_embedding, atol=1e-5)
@@ -338,7 +342,7 @@ def test_ratings_that_weigh_double_are_ratings_given_twice(world, optimum):
         ratings.n_users,
         ratings.n_guidelines,
     )
-    near = {"settings": one_descent(), "prior": optimum.parameters}
+    near = {"settings": one_descent(), "warm_start": optimum.parameters}
     weighted = fit(replace(ratings, weight=times.astype(float)), **near)
     repeated = fit(twice, **near)
     assert abs(weighted.objective - optimum.objective) > 1e-4
@@ -369,7 +373,7 @@ def test_refits_are_fits_with_those_weights(world, optimum):
         p = Parameters(*(x[..., r] for x in found.parameters.arrays()))
         weighted = replace(ratings, weight=weights[:, r])
         assert float(loss(p, weighted, ALIGNED)) == pytest.approx(found.objective[r], rel=1e-12)
-        alone = fit(weighted, settings=one_descent(), prior=optimum.parameters)
+        alone = fit(weighted, settings=one_descent(), warm_start=optimum.parameters)
         assert alone.objective == pytest.approx(found.objective[r], rel=1e-9)
 
 
@@ -443,7 +447,7 @@ def test_every_deliberation_with_a_rating_has_a_finite_fit(ratings, penalty):
 def test_a_prior_with_constant_embeddings_is_a_start_like_any_other(world):
     ratings, _ = world
     flat = Parameters(*(np.full_like(x, 0.5) for x in fit(ratings).parameters.arrays()))
-    found = fit(ratings, settings=one_descent(), prior=flat)
+    found = fit(ratings, settings=one_descent(), warm_start=flat)
     assert found.converged
     assert np.isfinite(found.parameters.user_embedding).all()
 
@@ -473,9 +477,9 @@ def test_ratings_that_no_model_fits_are_refused(ratings, dimensions, says):
 
 def test_holding_needs_an_earlier_model_with_its_mu(world, optimum):
     without = replace(optimum.parameters, mu=np.float64(np.nan))
-    for prior in (None, without):
+    for warm_start in (None, without):
         with pytest.raises(InputError, match=r"train\.hold: users needs an earlier model with mu"):
-            fit(world[0], prior=prior, hold="users")
+            fit(world[0], warm_start=warm_start, hold="users")
 
 
 def test_blocks_that_share_no_rating_are_told_and_each_has_its_own_sign(world):

@@ -91,7 +91,7 @@ def test_it_never_stops_before_a_hundred_steps():
 def test_fit_replays_it_and_says_that_nothing_is_certified(ratings):
     told = []
     replay = fit(
-        ratings, settings=Settings(method="gradient-descent"), watch=lambda *x: told.append(x)
+        ratings, settings=Settings(method="gradient-descent"), callback=lambda *x: told.append(x)
     )
     exact = fit(ratings)
     assert replay.objective > 1.05 * exact.objective
@@ -102,7 +102,7 @@ def test_fit_replays_it_and_says_that_nothing_is_certified(ratings):
 
 def test_the_replay_starts_from_an_earlier_model(ratings):
     exact = fit(ratings)
-    prior = replace(exact.parameters)
-    replay = fit(ratings, settings=Settings(method="gradient-descent"), prior=prior)
+    warm_start = replace(exact.parameters)
+    replay = fit(ratings, settings=Settings(method="gradient-descent"), warm_start=warm_start)
     assert replay.warm_start
     assert replay.history[0, 0] == pytest.approx(exact.objective, rel=1e-5)

@@ -45,7 +45,7 @@ def test_zero_embeddings_are_a_minimum(trap):
         np.zeros(100),
         1e-3 * random.normal(size=(100, 1)),
     )
-    found = ag.fit(trap, settings=one, prior=near)
+    found = ag.fit(trap, settings=one, warm_start=near)
     assert not found.parameters.user_embedding.any()
     assert found.objective == pytest.approx(at_zero(trap), abs=1e-9)
     assert ag.fit(trap).objective < found.objective - 0.001
@@ -54,9 +54,9 @@ def test_zero_embeddings_are_a_minimum(trap):
 def test_most_starts_that_are_led_in_end_lowest_and_most_others_do_not(trap):
     found = ag.fit(trap, settings=ag.Settings(starts=24, max_starts=24, moves=False))
     low = found.objective * (1 + module.SAME)
-    plain = [s.objective <= low for s in found.starts if s.kind == "uniform" and not s.led_in]
-    led_in = [s.objective <= low for s in found.starts if s.led_in]
-    assert np.mean(led_in) > 0.7
+    plain = [s.objective <= low for s in found.starts if s.kind == "uniform" and not s.continuation]
+    continuation = [s.objective <= low for s in found.starts if s.continuation]
+    assert np.mean(continuation) > 0.7
     assert np.mean(plain) < 0.4
 
 
@@ -86,7 +86,7 @@ def test_two_starts_that_agree_are_too_few():
 
 def test_the_minima_that_are_kept_are_solved_far_below_the_tolerance(trap):
     found = ag.fit(trap, settings=ag.Settings(moves=False, tolerance=1e-4))
-    assert max(basin.kkt_residual for basin in found.basins) <= 1e-4 * module.POLISH
+    assert max(minimum.kkt_residual for minimum in found.minima) <= 1e-4 * module.POLISH
 
 
 def test_a_search_that_runs_out_of_starts_says_so(trap):
@@ -96,25 +96,25 @@ def test_a_search_that_runs_out_of_starts_says_so(trap):
     assert "a lower one may exist" in found.certificate()
 
 
-def test_basins_are_minima_of_their_own_lowest_first(trap):
+def test_minima_are_minima_of_their_own_lowest_first(trap):
     found = ag.fit(trap, settings=ag.Settings(starts=24, max_starts=24))
-    losses = [b.objective for b in found.basins]
+    losses = [b.objective for b in found.minima]
     assert losses == sorted(losses)
     assert len(losses) > 1
     assert losses[0] == found.objective
     assert np.diff(losses).min() > module.SAME * losses[0]
-    for basin in found.basins:
-        assert basin.kkt_residual <= 1e-6
-        assert float(ag.loss(basin.parameters, trap, ag.Penalty())) == pytest.approx(
-            basin.objective
+    for minimum in found.minima:
+        assert minimum.kkt_residual <= 1e-6
+        assert float(ag.loss(minimum.parameters, trap, ag.Penalty())) == pytest.approx(
+            minimum.objective
         )
     ends = np.array([s.objective for s in found.starts])
-    for basin in found.basins:
-        close = np.abs(ends - basin.objective) <= module.SAME * basin.objective
-        assert basin.starts == close.sum()
+    for minimum in found.minima:
+        close = np.abs(ends - minimum.objective) <= module.SAME * minimum.objective
+        assert minimum.starts == close.sum()
 
 
-def test_basins_say_what_they_would_accept():
+def test_minima_say_what_they_would_accept():
     scores = pd.DataFrame(
         {
             "guideline_id": ["a", "b", "c"],
@@ -126,13 +126,13 @@ def test_basins_say_what_they_would_accept():
     )
     intercepts = pd.DataFrame(
         {
-            "basin": [1, 1, 1, 2, 2, 2],
+            "minimum": [1, 1, 1, 2, 2, 2],
             "guideline_id": ["a", "b", "c"] * 2,
             "intercept": [0.5, 0.5, 0.1, 0.5, 0.1, 0.4],
         }
     )
     ends = [{"objective": 0.1, "starts": 3}, {"objective": 0.2, "starts": 1}]
-    table = ag.basins(scores, ag.Rule(), intercepts, ends).to_dict("records")
+    table = ag.minima_table(scores, ag.ALIGNED_2023, intercepts, ends).to_dict("records")
     assert [(r["accepted"], r["gained"], r["lost"]) for r in table] == [
         (2, [], []),
         (2, ["c"], ["b"]),
@@ -197,7 +197,7 @@ def test_singular_vectors_are_those_of_a_dense_decomposition(trap):
 
 def test_who_watches_hears_of_every_phase(trap):
     told = []
-    found = ag.fit(trap, watch=lambda *x: told.append(x))
+    found = ag.fit(trap, callback=lambda *x: told.append(x))
     phases = list(dict.fromkeys(what for what, *_ in told))
     assert phases[0] == "starts 1 to 8"
     assert phases[-1] == "polishing"
@@ -208,14 +208,14 @@ def test_who_watches_hears_of_every_phase(trap):
 
 
 def test_a_bar_shows_after_a_second_and_leaves_nothing(capfd, monkeypatch):
-    with ag.progress() as watch:
-        watch("starts 1 to 8", 10, 0.25, 0.1)
+    with ag.progress() as callback:
+        callback("starts 1 to 8", 10, 0.25, 0.1)
     assert capfd.readouterr().err == ""
     clock = iter(range(0, 1000, 2))
     monkeypatch.setattr("tqdm.std.time", lambda: float(next(clock)))
-    with ag.progress() as watch:
+    with ag.progress() as callback:
         for sweeps in (10, 20, 30):
-            watch("starts 1 to 8", sweeps, 0.25, 0.1)
+            callback("starts 1 to 8", sweeps, 0.25, 0.1)
     shown = capfd.readouterr().err
     assert "starts 1 to 8" in shown
     assert "loss 0.2500000, residual 1.0e-01" in shown

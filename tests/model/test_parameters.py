@@ -16,10 +16,10 @@ from aggregation import (
     Ratings,
     encode,
     from_tables,
-    layout,  # noqa: F401  # registers Parameters with JAX
     loss,
     predict,
 )
+from aggregation.model import sparse_layout  # noqa: F401  # registers Parameters with JAX
 from aggregation.model.parameters import to_tables
 
 

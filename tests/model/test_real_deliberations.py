@@ -56,7 +56,7 @@ def test_the_lowest_known_loss_is_reached_from_any_seed(data, name, lowest, seed
 def test_the_report_can_show_that_another_minimum_would_accept_others(data):
     """On this one the lowest minimum accepts nothing, and one a little higher accepts 21."""
     ratings, ids, found = fitted(data, "scoop-hivemind.ubi", 1)
-    others = [b for b in found.basins if abs(b.objective - 0.147175) < 1e-6]
+    others = [b for b in found.minima if abs(b.objective - 0.147175) < 1e-6]
     assert accepted(ratings, ids, found.parameters) == set()
     assert len(others) == 1
     assert others[0].starts > 0

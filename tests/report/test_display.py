@@ -40,7 +40,7 @@ def test_an_empty_table_says_so():
 
 
 def test_lists_are_shown_as_words():
-    frame = pd.DataFrame({"basin": [1, 2], "gained": [[], ["a", "<b>"]], "lost": [[], []]})
+    frame = pd.DataFrame({"minimum": [1, 2], "gained": [[], ["a", "<b>"]], "lost": [[], []]})
     shown = Table(frame)._repr_html_()
     assert ">a, &lt;b&gt;</td>" in shown
     assert "[" not in shown

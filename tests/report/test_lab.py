@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import aggregation as ag
 from aggregation.data import cards, dataset
 from aggregation.model import storage as stored_fit
-from aggregation.model.multistart import Basin, Start
+from aggregation.model.multistart import Minimum, Start
 from aggregation.params import RatingsSection, SimulatedSource, dump
 from aggregation.runs import summary as run_card
 
@@ -185,7 +185,7 @@ def test_a_card_is_bounded_escaped_and_one_line_of_text(headline, facts, doubts)
 def test_a_fit_says_whether_it_converged_and_settled(coded, fitted):
     assert fitted.settled
     assert f"loss {fitted.objective:.8f}, converged, settled" in shown(fitted)
-    reached = f"8 starts ended in {fitted.n_basins} minim"
+    reached = f"8 starts ended in {fitted.n_minima} minim"
     assert reached in shown(fitted)
     once = ag.Settings(starts=8, max_starts=8, moves=False, max_sweeps=1)
     alone = ag.fit(coded[0], settings=once)
@@ -205,10 +205,10 @@ def test_gradient_descent_certifies_nothing_and_says_so(replayed):
     assert "did not stop" in shown(dataclasses.replace(replayed, converged=False))
 
 
-def test_a_fit_with_held_users_says_so(coded, fitted):
-    held = ag.fit(coded[0], prior=fitted.parameters, hold="users")
-    assert "were held as an earlier model has them" in shown(held)
-    assert "held" not in shown(fitted)
+def test_a_fit_with_fixed_users_says_so(coded, fitted):
+    fixed = ag.fit(coded[0], warm_start=fitted.parameters, hold="users")
+    assert "are fixed as an earlier model has them" in shown(fixed)
+    assert "are fixed" not in shown(fitted)
 
 
 def test_blocks_that_nothing_relates_are_doubts():
@@ -266,16 +266,16 @@ def saved(coded, fitted, replayed):
     return {
         "search": fitted,
         "two axes": ag.fit(coded[0], settings=axes),
-        "held": ag.fit(coded[0], prior=fitted.parameters, hold="users"),
+        "fixed": ag.fit(coded[0], warm_start=fitted.parameters, hold="users"),
         "gradient descent": replayed,
     }
 
 
-@pytest.mark.parametrize("kind", ["search", "two axes", "held", "gradient descent"])
+@pytest.mark.parametrize("kind", ["search", "two axes", "fixed", "gradient descent"])
 def test_a_fit_is_read_back_bit_for_bit(tmp_path, coded, saved, kind):
     fit, folder = saved[kind], ag.RunFolder(tmp_path)
-    assert (len(fit.basins) > 1) == (kind == "two axes")
-    assert fit.warm_start == (kind == "held")
+    assert (len(fit.minima) > 1) == (kind == "two axes")
+    assert fit.warm_start == (kind == "fixed")
     folder.save_fit(fit, *coded, ag.Penalty())
     again = folder.fit()
     assert bits(again) == bits(fit)
@@ -291,27 +291,27 @@ IDS = ["z", "Z", "é", "a b", "台灣", "10", "9", "🎉", "\ue000"]
 @st.composite
 def fits(draw):
     """Any fit that could be saved, of 9 users and 2 guidelines."""
-    d, n_basins = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    d, n_minima = draw(st.integers(1, 3)), draw(st.integers(1, 4))
     n_starts, sweeps = draw(st.integers(1, 4)), draw(st.integers(1, 3))
 
     def array(*shape):
         size = int(np.prod(shape))
         return np.array(draw(st.lists(NUMBERS, min_size=size, max_size=size))).reshape(shape)
 
-    basins = tuple(
-        Basin(
+    minima = tuple(
+        Minimum(
             draw(NUMBERS),
             draw(NUMBERS),
             draw(st.booleans()),
             draw(st.integers(0, 256)),
             ag.Parameters(np.float64(draw(NUMBERS)), array(9), array(9, d), array(2), array(2, d)),
         )
-        for _ in range(n_basins)
+        for _ in range(n_minima)
     )
     starts = st.builds(Start, st.sampled_from(["uniform", "earlier model"]), st.booleans(), NUMBERS)
     return ag.Fit(
         method="alternating",
-        parameters=basins[0].parameters,
+        parameters=minima[0].parameters,
         objective=draw(NUMBERS),
         converged=True,
         kkt_residual=draw(NUMBERS),
@@ -319,8 +319,8 @@ def fits(draw):
         sweeps=draw(st.integers(0, 10**6)),
         starts=tuple(draw(starts) for _ in range(n_starts)),
         settled=draw(st.booleans()),
-        basins=basins,
-        n_basins=draw(st.integers(1, 300)),
+        minima=minima,
+        n_minima=draw(st.integers(1, 300)),
         moves=draw(st.integers(0, 10**5)),
         n_blocks=draw(st.integers(1, 9)),
         history=array(sweeps, n_starts),
@@ -355,9 +355,9 @@ def test_the_fit_read_back_has_the_rows_of_the_model(folder):
 
 def test_a_fit_of_an_earlier_version_is_refused_with_a_remedy(folder):
     values = folder.read_json("model/fit.json")
-    del values["start_led_in"]
+    del values["start_continuation"]
     folder.write_json("model/fit.json", values)
-    with pytest.raises(ag.RunError, match=r"start_led_in.*run the train notebook again"):
+    with pytest.raises(ag.RunError, match=r"start_continuation.*run the train notebook again"):
         folder.fit()
 
 

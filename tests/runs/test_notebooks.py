@@ -173,13 +173,13 @@ def declared_by(stage):
         (
             "train",
             {
-                *(f"model/{t}.parquet" for t in ("users", "guidelines", "history", "basins")),
+                *(f"model/{t}.parquet" for t in ("users", "guidelines", "history", "minima")),
                 "model/fit.json",
             },
         ),
         (
             "diagnostics",
-            {"evidence/guidelines.parquet", "evidence/basins.json", "evidence/summary.json"},
+            {"evidence/guidelines.parquet", "evidence/minima.json", "evidence/summary.json"},
         ),
         ("publish", {"constitution.json", "constitution.csv", "report/index.html"}),
     ],
@@ -275,8 +275,8 @@ def test_the_tutorial_writes_a_run_of_its_own_and_touches_no_other(tutorial):
         for file in (
             *("params.yaml", "data/ingest.json", "model/fit.json"),
             *(f"data/{t}.parquet" for t in ("ratings", "guidelines", "users", "topics")),
-            *(f"model/{t}.parquet" for t in ("users", "guidelines", "history", "basins")),
-            *("evidence/guidelines.parquet", "evidence/basins.json", "evidence/summary.json"),
+            *(f"model/{t}.parquet" for t in ("users", "guidelines", "history", "minima")),
+            *("evidence/guidelines.parquet", "evidence/minima.json", "evidence/summary.json"),
         )
     }
 

@@ -38,12 +38,12 @@ train: {starts: 2, max_starts: 2, moves: false}
 AFTER_TRAIN = {
     *("params.yaml", "manifest.json", "timing.json", "data/ingest.json", "model/fit.json"),
     *(f"data/{t}.parquet" for t in ("ratings", "guidelines", "users", "topics")),
-    *(f"model/{t}.parquet" for t in ("guidelines", "users", "history", "basins")),
+    *(f"model/{t}.parquet" for t in ("guidelines", "users", "history", "minima")),
     *("notebooks/ingest.ipynb", "notebooks/train.ipynb"),
     *("report/ingest.html", "report/train.html"),
 }
 AFTER_PUBLISH = AFTER_TRAIN | {
-    *("evidence/guidelines.parquet", "evidence/basins.json", "evidence/summary.json"),
+    *("evidence/guidelines.parquet", "evidence/minima.json", "evidence/summary.json"),
     *("constitution.json", "constitution.csv", "report/index.html"),
     *("notebooks/diagnostics.ipynb", "notebooks/publish.ipynb"),
     *("report/diagnostics.html", "report/publish.html"),
@@ -140,7 +140,7 @@ def test_the_fit_tells_how_it_ended(first):
     assert fit["method"] == "alternating"
     assert fit["settled"] is False
     assert fit["balance"] < 1e-6
-    assert fit["basins"][0]["objective"] == fit["objective"]
+    assert fit["minima"][0]["objective"] == fit["objective"]
     assert fit["n_blocks"] == 1
     assert fit["sweeps"] >= 1
     assert isinstance(fit["mu"], float)
@@ -558,9 +558,9 @@ def test_parameters_that_touch_no_stage_are_written_all_the_same(params, tmp_pat
 def test_what_is_written_by_hand_ends_that_a_run_is_finished(again):
     folder = RunFolder(again.folder)
     assert folder.finished
-    folder.write_json("evidence/basins.json", [])
+    folder.write_json("evidence/minima.json", [])
     assert not folder.finished
-    assert again() == {"diagnostics": "evidence/basins.json was changed"}
+    assert again() == {"diagnostics": "evidence/minima.json was changed"}
     assert folder.finished
 
 

@@ -137,14 +137,14 @@ def remodel(folder, x):
         table["intercept"], table["embedding"] = x.intercepts[side], list(x.embeddings[side])
         table["other_intercepts"] = table["other_embeddings"] = [np.empty(0)] * len(table)
         table.to_parquet(folder.path / f"model/{name}.parquet")
-    basins = {"basin": 1, "guideline_id": ids[1], "intercept": x.intercepts[1]}
-    pd.DataFrame(basins).to_parquet(folder.path / "model/basins.parquet")
+    minima = {"minimum": 1, "guideline_id": ids[1], "intercept": x.intercepts[1]}
+    pd.DataFrame(minima).to_parquet(folder.path / "model/minima.parquet")
     fit = folder.read_json("model/fit.json")
     fit |= {"mu": float(x.mu), "objective": loss(p, x), "kkt_residual": residual(p, x, world.held)}
     fit["balance"] = recompute.balance(p, x) if world.held is None else None
     fit["starts"] = [fit["objective"]] * len(fit["starts"])
     names = ("objective", "kkt_residual", "converged", "mu")
-    fit["basins"] = [{name: fit[name] for name in names} | {"starts": len(fit["starts"])}]
+    fit["minima"] = [{name: fit[name] for name in names} | {"starts": len(fit["starts"])}]
     folder.write_json("model/fit.json", fit)
     downstream(folder, x)
 
@@ -158,9 +158,9 @@ def downstream(folder, x):
     scores = ag.by_side(ag.score(ratings, ids, p), ratings, ids, p)
     scores = ag.with_unrated(scores, dataset.guidelines["guideline_id"])
     found = ag.select(scores, params.rule.rule())
-    ends = folder.read_json("model/fit.json")["basins"]
-    intercepts = folder.read_table("model/basins.parquet")
-    folder.save_evidence(found, ag.basins(found.scores, found.rule, intercepts, ends))
+    ends = folder.read_json("model/fit.json")["minima"]
+    intercepts = folder.read_table("model/minima.parquet")
+    folder.save_evidence(found, ag.minima_table(found.scores, found.rule, intercepts, ends))
     folder.write_text("constitution.json", ag.body(ag.payload(found, p, ids)))
     folder.write_text("constitution.csv", "\ufeff" + ag.table(found, dataset))
     write_report(folder)
@@ -360,7 +360,7 @@ def test_another_minimum_is_found_although_its_certificate_holds(copy):
 
 def test_a_lower_minimum_that_the_run_itself_lists_is_found(copy):
     fit = copy.read_json("model/fit.json")
-    fit["basins"] += [fit["basins"][0] | {"objective": fit["objective"] * 0.9}]
+    fit["minima"] += [fit["minima"][0] | {"objective": fit["objective"] * 0.9}]
     holds, told = verifying._lowest(read_world(copy), its_point(copy), fit)
     assert holds is False
     assert "itself has a lower one" in told
@@ -512,16 +512,16 @@ def given_other(cells):
 
 def more_starts(fit):
     """Twice the starts that there were, and what follows from that."""
-    for name in ("starts", "start_kinds", "start_led_in"):
+    for name in ("starts", "start_kinds", "start_continuation"):
         fit[name] = 2 * fit[name]
-    for end in fit["basins"]:
+    for end in fit["minima"]:
         end["starts"] *= 2
     losses = np.array(fit["starts"])
     fit["settled"] = bool((losses <= losses.min() * (1 + 1e-7)).sum() >= 3)
 
 
 def not_converged(fit):
-    fit["converged"] = fit["basins"][0]["converged"] = False
+    fit["converged"] = fit["minima"][0]["converged"] = False
 
 
 def with_column(folder):
@@ -535,7 +535,7 @@ def with_comment(folder):
 
 LIES = {
     "starts that were not made": ("search", edited("model/fit.json", more_starts)),
-    "how many minima": ("search", edited("model/fit.json", lambda f: f.update(n_basins=77))),
+    "how many minima": ("search", edited("model/fit.json", lambda f: f.update(n_minima=77))),
     "whether it is a minimum": ("other minima", edited("model/fit.json", not_converged)),
     "a key of the fit": ("numbers", edited("model/fit.json", lambda f: f.update(by="NIST"))),
     "a key of the data": ("input tables", edited("data/ingest.json", lambda i: i.update(by="us"))),
@@ -545,18 +545,18 @@ LIES = {
     "the order of guidelines": ("scores and verdicts", retold(lambda frame: frame.iloc[::-1])),
     "what minima would accept": (
         "other minima",
-        edited("evidence/basins.json", lambda b: b[0].update(accepted=99)),
+        edited("evidence/minima.json", lambda b: b[0].update(accepted=99)),
     ),
     "the first minimum": (
         "other minima",
-        edited("model/fit.json", lambda f: f["basins"][0].update(objective=0.01)),
+        edited("model/fit.json", lambda f: f["minima"][0].update(objective=0.01)),
     ),
     "settled": ("search", edited("model/fit.json", lambda f: f.update(settled=not f["settled"]))),
     "blocks": ("search", edited("model/fit.json", lambda f: f.update(n_blocks=5))),
     "starts": ("search", edited("model/fit.json", lambda f: f.update(starts=[0.01] * 4))),
     "how many reached it": (
         "search",
-        edited("model/fit.json", lambda f: f["basins"][0].update(starts=64)),
+        edited("model/fit.json", lambda f: f["minima"][0].update(starts=64)),
     ),
     "a cell that was given besides": (
         "notebooks' parameters",
@@ -839,7 +839,7 @@ def test_a_folders_name_cannot_cut_a_message(copy):
 
 
 JSONS = ["manifest.json", "timing.json", "model/fit.json", "data/ingest.json"]
-JSONS += ["evidence/summary.json", "evidence/basins.json", "notebooks/train.ipynb"]
+JSONS += ["evidence/summary.json", "evidence/minima.json", "notebooks/train.ipynb"]
 OTHERS = ["params.yaml", "constitution.csv", "constitution.json", "data/ratings.parquet"]
 HOSTILE = ["[]", "null", '"x"', "{}", "3", "", "[" * 100_000, "\ufeff{}", "1" * 5000, "NaN"]
 
@@ -872,7 +872,7 @@ def test_any_value_of_another_kind_fails_in_words(copy, name):
                 assert in_words(list(verify(copy))), (key, value)
 
 
-TABLES = ["data/ratings", "data/guidelines", "model/users", "model/basins", "evidence/guidelines"]
+TABLES = ["data/ratings", "data/guidelines", "model/users", "model/minima", "evidence/guidelines"]
 
 
 @pytest.mark.parametrize("name", TABLES)

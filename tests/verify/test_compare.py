@@ -46,9 +46,9 @@ def finish(folder, dataset, rule, **changes):
     scores = ag.by_side(scores, ratings, ids, parameters)
     scores = ag.with_unrated(scores, dataset.guidelines["guideline_id"])
     constitution = ag.select(scores, rule)
-    intercepts = folder.read_table("model/basins.parquet")
-    ends = folder.read_json("model/fit.json")["basins"]
-    folder.save_evidence(constitution, ag.basins(scores, rule, intercepts, ends))
+    intercepts = folder.read_table("model/minima.parquet")
+    ends = folder.read_json("model/fit.json")["minima"]
+    folder.save_evidence(constitution, ag.minima_table(scores, rule, intercepts, ends))
     given = folder.path / "given.yaml"
     given.write_text("run: small\nsource: {kind: simulated, n_users: 40}\n")
     words = {"run": folder.path.name, **changes}

@@ -29,12 +29,12 @@ RATINGS_PER_CALL = 2e8
 MEMORY = 6
 """Sweeps that the extrapolation looks back on. Measured on the six deliberations of the tests."""
 
-Watch = Callable[[int, np.ndarray, np.ndarray], None]
+Callback = Callable[[int, np.ndarray, np.ndarray], None]
 """Called now and then with the number of sweeps, and the losses and residuals [S]."""
 
 
 @dataclass(frozen=True)
-class Held:
+class Fixed:
     """Rows that keep the values they start from; with any, mu keeps its value too."""
 
     users: np.ndarray
@@ -88,15 +88,17 @@ class Sweeper:
         penalty: Penalty,
         *,
         weights: np.ndarray | None = None,
-        held: Held | None = None,
+        fixed: Fixed | None = None,
     ) -> None:
-        held = held or Held(np.zeros(ratings.n_users, bool), np.zeros(ratings.n_guidelines, bool))
+        fixed = fixed or Fixed(
+            np.zeros(ratings.n_users, bool), np.zeros(ratings.n_guidelines, bool)
+        )
         with jax.enable_x64(True):
             self.terms = Terms(
                 lay=jax.device_put(layout(ratings, weights)),  # takes the arrays over, no copy
-                hold_user=held.users[:, None],
-                hold_guideline=held.guidelines[:, None],
-                hold_mu=held.users.any() or held.guidelines.any(),
+                fixed_user=fixed.users[:, None],
+                fixed_guideline=fixed.guidelines[:, None],
+                fixed_mu=fixed.users.any() or fixed.guidelines.any(),
                 intercept=np.float64(penalty.intercept),
                 embedding=np.array([penalty.embedding]),
                 tolerance=np.float64(0.0),
@@ -111,7 +113,7 @@ class Sweeper:
         max_sweeps: int,
         *,
         strength: np.ndarray | float = 1.0,
-        watch: Watch | None = None,
+        callback: Callback | None = None,
     ) -> Ends:
         """Sweep from `start`, arrays ending in [S], until all residuals are at most `tolerance`.
 
@@ -135,8 +137,8 @@ class Sweeper:
                 history.append(np.asarray(state.history)[: int(state.sweeps)])
                 done += int(state.sweeps)
                 objective, residual = np.asarray(state.objective), np.asarray(state.residual)
-                if watch is not None:
-                    watch(done, objective, residual)
+                if callback is not None:
+                    callback(done, objective, residual)
                 if (residual <= tolerance).all() or done >= max_sweeps:
                     parameters = jax.tree.map(np.asarray, state.parameters)
                     return Ends(parameters, objective, residual, np.concatenate(history))
@@ -251,8 +253,8 @@ def _swept(terms: Terms, state: _State, guess: Guess) -> _State:
     intercept, embedding = solve(terms, lay.users, sums, p.user_embedding)
     p = Parameters(
         guess.mu,
-        jnp.where(terms.hold_user, p.user_intercept, intercept),
-        jnp.where(terms.hold_user[:, None], p.user_embedding, embedding),
+        jnp.where(terms.fixed_user, p.user_intercept, intercept),
+        jnp.where(terms.fixed_user[:, None], p.user_embedding, embedding),
         guess.intercept,
         guess.embedding,
     )

@@ -24,9 +24,9 @@ class Terms:
     """All that a sweep needs besides its state."""
 
     lay: Layout
-    hold_user: Array
-    hold_guideline: Array
-    hold_mu: Array
+    fixed_user: Array
+    fixed_guideline: Array
+    fixed_mu: Array
     intercept: Array
     """lambda_i"""
     embedding: Array
@@ -64,9 +64,9 @@ def measured(terms: Terms, p: Parameters, by_user: Sums | None) -> tuple[Array, 
     lay, users, guidelines = terms.lay, terms.lay.users, terms.lay.guidelines
     d = p.user_embedding.shape[1]
     sums = row_sums(lay, guidelines, p.mu, p.user_intercept, p.user_embedding)
-    i, f, held = p.guideline_intercept, p.guideline_embedding, terms.hold_guideline
+    i, f, fixed = p.guideline_intercept, p.guideline_embedding, terms.fixed_guideline
     new_i, new_f = solve(terms, guidelines, sums, f)
-    new_i, new_f = jnp.where(held, i, new_i), jnp.where(held[:, None], f, new_f)
+    new_i, new_f = jnp.where(fixed, i, new_i), jnp.where(fixed[:, None], f, new_f)
     a_u, b_u = terms.penalty.shares(users.count, d)
     a_g, b_g = terms.penalty.shares(guidelines.count, d)
     level = p.mu + p.user_intercept
@@ -102,14 +102,14 @@ def measured(terms: Terms, p: Parameters, by_user: Sums | None) -> tuple[Array, 
         + terms.intercept * (intercept_u + n * p.mu**2 + intercept_g)
         + terms.embedding * sum(carried_u + carried_g[:d])
     ) / n
-    at_mu = jnp.where(terms.hold_mu, 0, jnp.abs(2 * (error / n - terms.intercept * p.mu)))
-    residual = jnp.maximum(at_mu, _residual(terms, guidelines, sums, i, f, held))
+    at_mu = jnp.where(terms.fixed_mu, 0, jnp.abs(2 * (error / n - terms.intercept * p.mu)))
+    residual = jnp.maximum(at_mu, _residual(terms, guidelines, sums, i, f, fixed))
     if by_user is not None:
         at_users = _residual(
-            terms, users, by_user, p.user_intercept, p.user_embedding, terms.hold_user
+            terms, users, by_user, p.user_intercept, p.user_embedding, terms.fixed_user
         )
         residual = jnp.maximum(residual, at_users)
-    mu = jnp.where(terms.hold_mu, p.mu, (new_error + n * p.mu) / (n * (1 + terms.intercept)))
+    mu = jnp.where(terms.fixed_mu, p.mu, (new_error + n * p.mu) / (n * (1 + terms.intercept)))
     scale = _balance(terms, jnp.stack(carried_u), jnp.stack(carried_g[d:]))
     return objective, residual, Guess(mu, new_i, new_f * scale)
 
@@ -129,7 +129,7 @@ def _balance(terms: Terms, users: Array, guidelines: Array) -> Array:
     alive = (users > 0) & (guidelines > 0)
     power = 1 / 2 if terms.penalty.norm == "l1" else 1 / 4
     scale = (users / jnp.where(alive, guidelines, 1)) ** power
-    return jnp.where(terms.hold_mu, 1, jnp.where(alive, scale, 0))
+    return jnp.where(terms.fixed_mu, 1, jnp.where(alive, scale, 0))
 
 
 def solve(terms: Terms, side: Side, sums: Sums, near: Array) -> tuple[Array, Array]:
@@ -158,7 +158,7 @@ def solve(terms: Terms, side: Side, sums: Sums, near: Array) -> tuple[Array, Arr
     return (sums.r - (sums.h * f).sum(axis=1)) / m, f
 
 
-def _residual(terms: Terms, side: Side, sums: Sums, i: Array, f: Array, held: Array) -> Array:
+def _residual(terms: Terms, side: Side, sums: Sums, i: Array, f: Array, fixed: Array) -> Array:
     """[S]: largest subgradient distance over the rows, per rating of the row."""
     a_share, b_share = terms.penalty.shares(side.count, f.shape[1])
     rated = side.count > 0
@@ -173,7 +173,7 @@ def _residual(terms: Terms, side: Side, sums: Sums, i: Array, f: Array, held: Ar
     else:
         away = jnp.abs(slope_f + 2 * strength * f)
     worst = jnp.maximum(jnp.abs(slope_i), away.max(axis=1))
-    return jnp.where(rated & ~held, worst, 0).max(axis=0)
+    return jnp.where(rated & ~fixed, worst, 0).max(axis=0)
 
 
 def row_errors(side: Side, sums: Sums, i: Array, f: Array) -> Array:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from aggregation.data.cards import Card, Shown, many
 from aggregation.errors import InputError
-from aggregation.model.multistart import Basin, Found, Settings, Start, Watch, search
+from aggregation.model.multistart import Callback, Found, Minimum, Settings, Start, search
 from aggregation.model.parameters import Parameters, Penalty
 from aggregation.model.ratings import Ratings, counts
 
@@ -36,16 +36,16 @@ class Fit(Shown):
     divided by its row's share of the ratings: in units of rating error, 0 at a stationary point."""
     balance: float | None
     """Largest relative difference, over the axes, of the penalties that users and guidelines
-    carry: 0 at a stationary point, whatever path led there. None where rows were held."""
+    carry: 0 at a stationary point, whatever path led there. None where rows were fixed."""
     sweeps: int
     """Of all starts and moves together; for gradient descent, its steps."""
     starts: tuple[Start, ...]
-    """Every start and where it ended; with a prior, the first is the warm start."""
+    """Every start and where it ended; with a warm start, the first is the warm start."""
     settled: bool
     """Whether the lowest loss of the starts was reached from at least three."""
-    basins: tuple[Basin, ...]
+    minima: tuple[Minimum, ...]
     """The lowest minima found, the fit first; axes point as in `parameters`."""
-    n_basins: int
+    n_minima: int
     """How many different minima the starts ended in."""
     moves: int
     """How many single rows were moved to find a lower one."""
@@ -66,7 +66,9 @@ class Fit(Shown):
             {
                 "start": [k + 1 for k in range(len(self.starts))],
                 "from": [start.kind for start in self.starts],
-                "penalty": ["led in" if start.led_in else "full" for start in self.starts],
+                "penalty": [
+                    "continuation" if start.continuation else "full" for start in self.starts
+                ],
                 "loss": [f"{start.objective:.8f}" for start in self.starts],
                 "above the fit": [
                     f"{round(start.objective - self.objective, 8) + 0.0:.8f}"  # no -0.00000000
@@ -90,7 +92,7 @@ class Fit(Shown):
             return [("end", ended)]
         searched = (
             f"{many(len(self.starts), 'start')} ended in "
-            f"{many(self.n_basins, 'minimum', 'minima')}; {self.basins[0].starts:,} of them in "
+            f"{many(self.n_minima, 'minimum', 'minima')}; {self.minima[0].starts:,} of them in "
             f"this one; single rows moved: {self.moves:,}"
         )
         return [("end", ended), ("search", searched)]
@@ -106,7 +108,7 @@ class Fit(Shown):
             "fewer than three starts reached the lowest loss: a lower one may exist": not (
                 replayed or self.settled
             ),
-            "some users or guidelines were held as an earlier model has them": self.balance is None,
+            "some users or guidelines are fixed as an earlier model has them": self.balance is None,
             f"the ratings fall into {self.n_blocks} blocks of users and guidelines that share "
             "none: nothing relates the sides of one to those of another": self.n_blocks > 1,
         }
@@ -129,7 +131,7 @@ class Fit(Shown):
             f"Fit by {how}: loss {self.objective:.8f}, {standing}",
             (*self._found(), ("model", size)),
             self._doubts(),
-            (".summary()", ".certificate()", ".parameters", ".basins"),
+            (".summary()", ".certificate()", ".parameters", ".minima"),
         )
 
 
@@ -137,61 +139,64 @@ def fit(
     ratings: Ratings,
     penalty: Penalty | None = None,
     settings: Settings | None = None,
-    prior: Parameters | None = None,
+    warm_start: Parameters | None = None,
     hold: Literal["users", "guidelines"] | None = None,
-    watch: Watch | None = None,
+    callback: Callback | None = None,
 ) -> Fit:
     """Minimise the loss of `model.loss` over all parameters.
 
     Starts are drawn uniformly from [0, 1), as the original's, seeded, or are singular vectors; see
-    `search`. A `prior`, NaN where unknown, is the first start: its mu and the guidelines that it
-    knows, the others drawn. It also fixes sign and order of the axes; without one, an axis points
-    to the side with more users (in every block, see `Ratings.blocks`), and axes are sorted by the
-    penalty that the users carry on them.
+    `search`. A `warm_start`, NaN where unknown, is the first start: its mu and the guidelines
+    that it knows, the others drawn. It also fixes sign and order of the axes; without one, an axis
+    points to the side with more users (in every block, see `Ratings.blocks`), and axes are sorted
+    by the penalty that the users carry on them.
 
-    `hold` keeps mu and all users (or guidelines) that the prior knows as they are, and minimises
-    over the rest: new guidelines scored against fixed users.
+    `hold` keeps mu and all users (or guidelines) that the warm start knows as they are, and
+    minimises over the rest: new guidelines scored against fixed users.
 
-    A failure to converge is data: see `Fit.converged`. `watch` is told of the progress. Raises
-    InputError for ratings that no model fits, more axes than rows, or a `hold` without a prior.
+    A failure to converge is data: see `Fit.converged`. `callback` is told of the progress. Raises
+    InputError for ratings that no model fits, more axes than rows, or a `hold` without a
+    warm start.
     """
     penalty, settings = penalty or Penalty(), settings or Settings()
     ratings.check()
     _check_axes(ratings, settings.dimensions)
-    held = None
+    fixed = None
     if hold is not None:
-        from aggregation.model.alternating import Held
+        from aggregation.model.alternating import Fixed
 
-        known = _known(prior)
-        if prior is None or known is None:
+        known = _known(warm_start)
+        if warm_start is None or known is None:
             raise InputError(f"train.hold: {hold} needs an earlier model with mu; there is none")
         users, guidelines = known
-        held = Held(users & (hold == "users"), guidelines & (hold == "guidelines"))
+        fixed = Fixed(users & (hold == "users"), guidelines & (hold == "guidelines"))
     if settings.method == "gradient-descent":
-        found = _replay(ratings, penalty, settings, prior, watch)
+        found = _replay(ratings, penalty, settings, warm_start, callback)
     else:
-        found = search(ratings, penalty, settings, prior, held, watch)
+        found = search(ratings, penalty, settings, warm_start, fixed, callback)
     user_block, guideline_block = ratings.blocks()
     blocks = (user_block, guideline_block)
-    basins = tuple(
-        basin
-        if held is not None
-        else replace(basin, parameters=_oriented(basin.parameters, ratings, penalty, prior, blocks))
-        for basin in found.basins
+    minima = tuple(
+        minimum
+        if fixed is not None
+        else replace(
+            minimum, parameters=_oriented(minimum.parameters, ratings, penalty, warm_start, blocks)
+        )
+        for minimum in found.minima
     )
-    best = basins[0]
+    best = minima[0]
     return Fit(
         method=settings.method,
         parameters=best.parameters,
         objective=best.objective,
         converged=best.converged,
         kkt_residual=best.kkt_residual,
-        balance=None if held is not None else _balance(best.parameters, ratings, penalty),
+        balance=None if fixed is not None else _balance(best.parameters, ratings, penalty),
         sweeps=found.sweeps,
         starts=found.starts,
         settled=found.settled,
-        basins=basins,
-        n_basins=found.n_basins,
+        minima=minima,
+        n_minima=found.n_minima,
         moves=found.moves,
         n_blocks=int(user_block.max()) + 1,
         history=found.history,
@@ -202,8 +207,8 @@ def _replay(
     ratings: Ratings,
     penalty: Penalty,
     settings: Settings,
-    prior: Parameters | None,
-    watch: Watch | None,
+    warm_start: Parameters | None,
+    callback: Callback | None,
 ) -> Found:
     """The original's descent from its kind of start: the earlier model, else uniform draws."""
     from aggregation.model.alternating import Sweeper
@@ -213,21 +218,21 @@ def _replay(
     random = np.random.default_rng(settings.seed)
     drawn = [random.random(shape) for shape in ((u, d), (g, d), u, g)]
     start = Parameters(np.float64(0.0), drawn[2], drawn[0], drawn[3], drawn[1])
-    if prior is not None:
-        known = zip(prior.arrays(), start.arrays(), strict=True)
+    if warm_start is not None:
+        known = zip(warm_start.arrays(), start.arrays(), strict=True)
         start = Parameters(*(np.where(np.isnan(new), old, new) for new, old in known))
 
     def told(steps: int, objective: float) -> None:
-        if watch is not None:
-            watch("gradient descent", steps, objective, float("nan"))
+        if callback is not None:
+            callback("gradient descent", steps, objective, float("nan"))
 
     end = descend(ratings, start, penalty, told)
     objective, residual = Sweeper(ratings, penalty).measure(end.parameters)
     p = Parameters(*(np.asarray(x, np.float64) for x in end.parameters.arrays()))
-    kind = "uniform" if prior is None else "earlier model"
+    kind = "uniform" if warm_start is None else "earlier model"
     return Found(
-        basins=(Basin(objective, residual, end.stopped, 1, p),),
-        n_basins=1,
+        minima=(Minimum(objective, residual, end.stopped, 1, p),),
+        n_minima=1,
         starts=(Start(kind, False, objective),),
         settled=False,
         moves=0,
@@ -245,12 +250,12 @@ def _check_axes(ratings: Ratings, dimensions: int) -> None:
         )
 
 
-def _known(prior: Parameters | None) -> tuple[np.ndarray, np.ndarray] | None:
-    """Which users and which guidelines a prior knows; None if it has no mu."""
-    if prior is None or not np.isfinite(prior.mu):
+def _known(warm_start: Parameters | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """Which users and which guidelines a warm start knows; None if it has no mu."""
+    if warm_start is None or not np.isfinite(warm_start.mu):
         return None
-    users = np.column_stack([prior.user_intercept, prior.user_embedding])
-    guidelines = np.column_stack([prior.guideline_intercept, prior.guideline_embedding])
+    users = np.column_stack([warm_start.user_intercept, warm_start.user_embedding])
+    guidelines = np.column_stack([warm_start.guideline_intercept, warm_start.guideline_embedding])
     return np.isfinite(users.sum(axis=1)), np.isfinite(guidelines.sum(axis=1))
 
 
@@ -279,18 +284,18 @@ def _oriented(
     p: Parameters,
     ratings: Ratings,
     penalty: Penalty,
-    prior: Parameters | None,
+    warm_start: Parameters | None,
     blocks: tuple[np.ndarray, np.ndarray],
 ) -> Parameters:
     """Fix order and sign of the axes (see `fit`); the loss is blind to both."""
     users, guidelines = p.user_embedding, p.guideline_embedding
     leads = []  # the first that is not a tie decides
-    if prior is None:
+    if warm_start is None:
         order = np.argsort(-_carried(p, ratings, penalty)[0], kind="stable")
         users, guidelines = users[:, order], guidelines[:, order]
     else:
-        of_users = np.nan_to_num(prior.user_embedding)
-        of_guidelines = np.nan_to_num(prior.guideline_embedding)
+        of_users = np.nan_to_num(warm_start.user_embedding)
+        of_guidelines = np.nan_to_num(warm_start.guideline_embedding)
         order = _matched(of_users.T @ users + of_guidelines.T @ guidelines)
         users, guidelines = users[:, order], guidelines[:, order]
         same = _by_block(of_users * users, blocks[0]) + _by_block(

@@ -22,7 +22,7 @@ RATE, MOST_STEPS, LEAST_STEPS = 0.1, 10_000, 100  # original notebook, train_mod
 ABSOLUTE, RELATIVE = 1e-8, 1e-5  # its np.isclose(..., atol=10e-9), and numpy's own rtol
 STEPS_PER_CALL = 500
 
-Watch = Callable[[int, float], None]
+Callback = Callable[[int, float], None]
 """Called now and then with the number of steps and the loss."""
 
 
@@ -39,7 +39,7 @@ class Descent:
 
 
 def descend(
-    ratings: Ratings, start: Parameters, penalty: Penalty, watch: Watch | None = None
+    ratings: Ratings, start: Parameters, penalty: Penalty, callback: Callback | None = None
 ) -> Descent:
     """Full-batch gradient descent in float32: p <- p - 0.1 dL/dp, all parameters at once.
 
@@ -54,8 +54,8 @@ def descend(
         p, last, kept, steps, moving = _steps(lay, p, last, jnp.int32(done), penalty)
         losses.append(np.asarray(kept)[: int(steps)])
         done, going = done + int(steps), bool(moving)
-        if watch is not None:
-            watch(done, float(last))
+        if callback is not None:
+            callback(done, float(last))
     found = Parameters(*(np.asarray(x)[..., 0] for x in p.arrays()))
     return Descent(found, np.concatenate(losses), not going)
 

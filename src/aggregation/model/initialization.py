@@ -12,19 +12,21 @@ from aggregation.model.parameters import Parameters
 from aggregation.model.ratings import Ratings
 
 if TYPE_CHECKING:
-    from aggregation.model.alternating import Held
+    from aggregation.model.alternating import Fixed
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where to start from: its guideline side; the users' only where they are held."""
+    """Where to start from: its guideline side; the users' only where they are fixed."""
 
     kind: str
-    led_in: bool
+    continuation: bool
     parameters: Parameters
 
 
-def plan(ratings: Ratings, dimensions: int, seed: int, prior: Parameters | None) -> Iterator[Point]:
+def plan(
+    ratings: Ratings, dimensions: int, seed: int, warm_start: Parameters | None
+) -> Iterator[Point]:
     """Endless starts. Uniform draws are the original's; singular vectors find what they miss."""
     g, u, d = ratings.n_guidelines, ratings.n_users, dimensions
     random = np.random.default_rng(seed)
@@ -34,44 +36,45 @@ def plan(ratings: Ratings, dimensions: int, seed: int, prior: Parameters | None)
         mean = np.average(ratings.helpful.astype(np.float64), weights=ratings.weight)
     cold = Parameters(mean, np.zeros(u), np.zeros((u, d)), np.zeros(g), np.zeros((g, d)))
 
-    def uniform(*, led_in: bool) -> Point:
+    def uniform(*, continuation: bool) -> Point:
         draw = random.random((g, 1 + d))
         drawn = replace(cold, guideline_intercept=draw[:, 0], guideline_embedding=draw[:, 1:])
-        return Point("uniform", led_in, drawn)
+        return Point("uniform", continuation, drawn)
 
-    if prior is not None:
-        drawn = uniform(led_in=False).parameters
+    if warm_start is not None:
+        drawn = uniform(continuation=False).parameters
         known = (
-            np.where(np.isnan(a), b, a) for a, b in zip(prior.arrays(), drawn.arrays(), strict=True)
+            np.where(np.isnan(a), b, a)
+            for a, b in zip(warm_start.arrays(), drawn.arrays(), strict=True)
         )
         yield Point("earlier model", False, Parameters(*known))
-    yield uniform(led_in=True)
+    yield uniform(continuation=True)
     level, of_ratings, of_residuals = _singular_vectors(ratings, d + 1)
     raw = replace(cold, mu=np.float64(0.0), guideline_embedding=of_ratings[:, :d])
     yield Point("ratings 1", False, raw)
     centred = replace(cold, guideline_intercept=level, guideline_embedding=of_residuals[:, :d])
     yield Point("residuals 1", False, centred)
-    yield uniform(led_in=True)
+    yield uniform(continuation=True)
     yield Point(
         "residuals 2", False, replace(centred, guideline_embedding=of_residuals[:, 1 : 1 + d])
     )
     while True:
-        yield uniform(led_in=True)
-        yield uniform(led_in=False)
+        yield uniform(continuation=True)
+        yield uniform(continuation=False)
 
 
-def holding(point: Point, prior: Parameters, held: Held) -> Point:
-    """The point with the rows that are held, and mu, as the earlier model has them."""
+def holding(point: Point, warm_start: Parameters, fixed: Fixed) -> Point:
+    """The point with the rows that are fixed, and mu, as the earlier model has them."""
     p = point.parameters
-    users, guidelines = held.users, held.guidelines
+    users, guidelines = fixed.users, fixed.guidelines
     return replace(
         point,
         parameters=Parameters(
-            prior.mu,
-            np.where(users, prior.user_intercept, p.user_intercept),
-            np.where(users[:, None], prior.user_embedding, p.user_embedding),
-            np.where(guidelines, prior.guideline_intercept, p.guideline_intercept),
-            np.where(guidelines[:, None], prior.guideline_embedding, p.guideline_embedding),
+            warm_start.mu,
+            np.where(users, warm_start.user_intercept, p.user_intercept),
+            np.where(users[:, None], warm_start.user_embedding, p.user_embedding),
+            np.where(guidelines, warm_start.guideline_intercept, p.guideline_intercept),
+            np.where(guidelines[:, None], warm_start.guideline_embedding, p.guideline_embedding),
         ),
     )
 

@@ -1,9 +1,9 @@
 """Search: the loss has many local minima; find the lowest, and say how sure that is.
 
 f = 0 is always one of them, and where a start ends decides which constitution comes out. So: many
-starts, half of them led in by a penalty that grows to its full strength (graduated non-convexity,
-Blake and Zisserman 1987), until the lowest end has been reached several times; and where few rows
-carry an axis, single rows are moved. docs/method.md has the measurements behind each choice.
+starts, half of them by continuation: a penalty that grows to its full strength (graduated
+non-convexity, Blake and Zisserman 1987), until the lowest end has been reached several times; and
+where few rows carry an axis, single rows are moved. docs/method.md has the measurements.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aggregation.model.parameters import Parameters, Penalty
 from aggregation.model.ratings import Ratings
 
 if TYPE_CHECKING:  # sweeps loads JAX, a second that stages which do not fit need not wait
-    from aggregation.model.alternating import Ends, Held
+    from aggregation.model.alternating import Ends, Fixed
 
 BATCH = 8
 """Starts that are solved side by side."""
@@ -28,13 +28,13 @@ AGREE = 3
 """So many starts must reach the lowest loss before the search ends."""
 
 SAME = 1e-7
-"""Losses that differ by less than this, relative, are one basin."""
+"""Losses that differ by less than this, relative, are one minimum."""
 
-LEAD_IN = ((1 / 3, 15), (2 / 3, 15))
+CONTINUATION = ((1 / 3, 15), (2 / 3, 15))
 """Strength of the embedding penalty, and sweeps with it, before its full strength."""
 
 FEW = 24
-"""An axis that fewer rows of a side carry (participation ratio) has many basins close together."""
+"""An axis that fewer rows of a side carry (participation ratio) has many minima close together."""
 
 KEPT, ROUNDS = 4, 16
 """There, rows are moved in so many of the lowest ends, and at most so many ends in all."""
@@ -46,7 +46,7 @@ POLISH = 1e-3
 """The lowest ends are solved to this share of the tolerance, so that the path to them shows in no
 digit that anybody reads."""
 
-Watch = Callable[[str, int, float, float], None]
+Callback = Callable[[str, int, float, float], None]
 """Called now and then with what is done, sweeps so far, lowest loss of these, its residual."""
 
 
@@ -76,13 +76,13 @@ class Start:
 
     kind: str
     """earlier model, uniform, or the k-th singular vector of the ratings or of the residuals."""
-    led_in: bool
+    continuation: bool
     """Whether the penalty grew to its full strength."""
     objective: float
 
 
 @dataclass(frozen=True)
-class Basin:
+class Minimum:
     """One local minimum."""
 
     objective: float
@@ -97,9 +97,9 @@ class Basin:
 class Found:
     """What a search found."""
 
-    basins: tuple[Basin, ...]
+    minima: tuple[Minimum, ...]
     """The lowest ones, lowest first; at most `BATCH`."""
-    n_basins: int
+    n_minima: int
     """How many different ends there were."""
     starts: tuple[Start, ...]
     settled: bool
@@ -123,27 +123,27 @@ def search(
     ratings: Ratings,
     penalty: Penalty,
     settings: Settings,
-    prior: Parameters | None = None,
-    held: Held | None = None,
-    watch: Watch | None = None,
+    warm_start: Parameters | None = None,
+    fixed: Fixed | None = None,
+    callback: Callback | None = None,
 ) -> Found:
     """Find the lowest minimum of `model.loss`; `fit.fit` says what the arguments mean."""
-    work = _Work(ratings, penalty, settings, held, watch)
-    endless = plan(ratings, settings.dimensions, settings.seed, prior)
+    work = _Work(ratings, penalty, settings, fixed, callback)
+    endless = plan(ratings, settings.dimensions, settings.seed, warm_start)
     starts: list[Start] = []
     ends: list[_End] = []
     curves: list[np.ndarray] = []
     size, settled = settings.starts, False
     while True:
         points = [next(endless) for _ in range(size)]
-        if prior is not None and held is not None:
-            points = [holding(point, prior, held) for point in points]
+        if warm_start is not None and fixed is not None:
+            points = [holding(point, warm_start, fixed) for point in points]
         work.doing = f"starts {len(starts) + 1} to {len(starts) + size}"
         found, history = work.descend(points)
         ends += found
         curves += history
         starts += [
-            Start(point.kind, point.led_in, end.objective)
+            Start(point.kind, point.continuation, end.objective)
             for point, end in zip(points, found, strict=True)
         ]
         losses = np.array([start.objective for start in starts])
@@ -159,19 +159,19 @@ def search(
         lowest = [
             min(pair, key=lambda end: end.residual) for pair in zip(fine, lowest, strict=True)
         ]
-    basins = _distinct(lowest)
+    minima = _distinct(lowest)
     return Found(
-        basins=tuple(
-            Basin(
+        minima=tuple(
+            Minimum(
                 end.objective,
                 end.residual,
                 end.residual <= settings.tolerance,
                 _reached(losses, end.objective),
                 end.parameters,
             )
-            for end in basins
+            for end in minima
         ),
-        n_basins=len(distinct),
+        n_minima=len(distinct),
         starts=tuple(starts),
         settled=settled,
         moves=work.moves,
@@ -188,31 +188,31 @@ class _Work:
         ratings: Ratings,
         penalty: Penalty,
         settings: Settings,
-        held: Held | None,
-        watch: Watch | None,
+        fixed: Fixed | None,
+        callback: Callback | None,
     ) -> None:
         from aggregation.model.alternating import Sweeper
 
-        self.sweeper = Sweeper(ratings, penalty, held=held)
-        self.settings, self.watch = settings, watch
+        self.sweeper = Sweeper(ratings, penalty, fixed=fixed)
+        self.settings, self.callback = settings, callback
         self.fixed = {
-            "user_embedding": np.zeros(ratings.n_users, bool) if held is None else held.users,
+            "user_embedding": np.zeros(ratings.n_users, bool) if fixed is None else fixed.users,
             "guideline_embedding": (
-                np.zeros(ratings.n_guidelines, bool) if held is None else held.guidelines
+                np.zeros(ratings.n_guidelines, bool) if fixed is None else fixed.guidelines
             ),
         }
         self.lanes = min(BATCH, settings.starts)  # one shape, compiled once
         self.doing, self.sweeps, self.moves = "", 0, 0
 
     def descend(self, points: list[Point]) -> tuple[list[_End], list[np.ndarray]]:
-        """Sweep to the tolerance, with the penalty led in where that is asked for."""
+        """Sweep to the tolerance, by continuation where that is asked for."""
         where = [point.parameters for point in points]
-        if any(point.led_in for point in points):
-            for share, sweeps in LEAD_IN:
-                strength = [share if point.led_in else 1.0 for point in points]
+        if any(point.continuation for point in points):
+            for share, sweeps in CONTINUATION:
+                strength = [share if point.continuation else 1.0 for point in points]
                 ends, _ = self.sweep(where, 0.0, sweeps, strength)
                 where = [
-                    end.parameters if point.led_in else point.parameters
+                    end.parameters if point.continuation else point.parameters
                     for point, end in zip(points, ends, strict=True)
                 ]
         return self.sweep(where)
@@ -238,7 +238,7 @@ class _Work:
                 tolerance,
                 max_sweeps,
                 strength=np.array([strength[k] for k in padded]),
-                watch=self._told,
+                callback=self._told,
             )
             self.sweeps += len(found.history)
             ends += _split(found)[: len(batch)]
@@ -255,16 +255,16 @@ class _Work:
         return solved
 
     def _told(self, sweeps: int, objective: np.ndarray, residual: np.ndarray) -> None:
-        if self.watch is not None:
+        if self.callback is not None:
             k = int(np.argmin(objective))
-            self.watch(self.doing, self.sweeps + sweeps, float(objective[k]), float(residual[k]))
+            self.callback(self.doing, self.sweeps + sweeps, float(objective[k]), float(residual[k]))
 
 
 def _improved(work: _Work, ratings: Ratings, pool: list[_End]) -> list[_End]:
     """The pool, and what moving single rows leads to, lowest first.
 
     Single guidelines of the lowest end are moved. Where few rows carry an axis, one row can hold
-    up a basin: there users are moved too, again and again, and in the next lowest ends as well.
+    up a minimum: there users are moved too, again and again, and in the next lowest ends as well.
     """
     done: list[_End] = []
     while len(done) < ROUNDS:
@@ -273,8 +273,8 @@ def _improved(work: _Work, ratings: Ratings, pool: list[_End]) -> list[_End]:
             break
         done.append(end)
         work.doing = f"moving single rows, end {len(done)}"
-        held = _moved(work, ratings, end.parameters)
-        pool = _distinct(pool + work.sweep(held)[0])
+        moved = _moved(work, ratings, end.parameters)
+        pool = _distinct(pool + work.sweep(moved)[0])
     return pool
 
 
@@ -326,7 +326,7 @@ def _moved(work: _Work, ratings: Ratings, p: Parameters) -> list[Parameters]:
 
 
 def _distinct(ends: list[_End]) -> list[_End]:
-    """One end for each basin, lowest first."""
+    """One end for each minimum, lowest first."""
     out: list[_End] = []
     for end in sorted(ends, key=lambda end: end.objective):
         if not out or end.objective > out[-1].objective * (1 + SAME):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from aggregation.model.fit import Fit
-from aggregation.model.multistart import Basin, Start
+from aggregation.model.multistart import Minimum, Start
 from aggregation.model.parameters import Parameters, Penalty, to_tables
 from aggregation.model.ratings import Ids, Ratings
 
@@ -27,16 +27,16 @@ KINDS = {
 
 
 def tables(fit: Fit, ids: Ids) -> dict[str, pd.DataFrame]:
-    """users, guidelines, history and basins, each a frame.
+    """users, guidelines, history and minima, each a frame.
 
     users, guidelines: id, intercept, embedding, and those of the other minima one after the other:
     other_intercepts (list of B - 1 floats), other_embeddings (of (B - 1) D). history: sweep, start
-    (both from 1), loss. basins: basin (from 1), guideline_id, intercept.
+    (both from 1), loss. minima: minimum (from 1), guideline_id, intercept.
     """
     sides = dict(zip(SIDES, to_tables(fit.parameters, ids), strict=True))
     for name, side in sides.items():
         none = np.empty((len(side), 0))
-        others = [_side(basin.parameters, name) for basin in fit.basins[1:]]
+        others = [_side(minimum.parameters, name) for minimum in fit.minima[1:]]
         intercepts = np.concatenate([none, *(i[:, None] for i, _ in others)], axis=1)
         embeddings = np.concatenate([none, *(f for _, f in others)], axis=1)
         sides[name] = side.assign(
@@ -48,14 +48,14 @@ def tables(fit: Fit, ids: Ids) -> dict[str, pd.DataFrame]:
         "start": np.tile(np.arange(1, starts + 1), sweeps),
         "loss": fit.history.ravel(),
     }
-    basins = {
-        "basin": np.repeat(np.arange(1, len(fit.basins) + 1), len(ids.guidelines)),
-        "guideline_id": np.tile(ids.guidelines.to_numpy(), len(fit.basins)),
-        "intercept": np.concatenate([b.parameters.guideline_intercept for b in fit.basins]),
+    minima = {
+        "minimum": np.repeat(np.arange(1, len(fit.minima) + 1), len(ids.guidelines)),
+        "guideline_id": np.tile(ids.guidelines.to_numpy(), len(fit.minima)),
+        "intercept": np.concatenate([b.parameters.guideline_intercept for b in fit.minima]),
     }
     return sides | {
         "history": pd.DataFrame(history),
-        "basins": pd.DataFrame(basins).astype({"guideline_id": "str"}),
+        "minima": pd.DataFrame(minima).astype({"guideline_id": "str"}),
     }
 
 
@@ -76,14 +76,14 @@ def values(fit: Fit, ratings: Ratings, penalty: Penalty) -> dict[str, Any]:
         "method": fit.method,
         "starts": [start.objective for start in fit.starts],
         "start_kinds": [start.kind for start in fit.starts],
-        "start_led_in": [start.led_in for start in fit.starts],
+        "start_continuation": [start.continuation for start in fit.starts],
         "settled": fit.settled,
-        "basins": [
+        "minima": [
             {name: getattr(b, name) for name in ("objective", "kkt_residual", "starts")}
             | {"converged": b.converged, "mu": float(b.parameters.mu)}
-            for b in fit.basins
+            for b in fit.minima
         ],
-        "n_basins": fit.n_basins,
+        "n_minima": fit.n_minima,
         "moves": fit.moves,
         "n_blocks": fit.n_blocks,
         "warm_start": fit.warm_start,
@@ -91,14 +91,14 @@ def values(fit: Fit, ratings: Ratings, penalty: Penalty) -> dict[str, Any]:
 
 
 def restored(values: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> Fit:
-    """The fit of which these are `values` and `tables` (without basins).
+    """The fit of which these are `values` and `tables` (without minima).
 
     Its rows are sorted by id, as those of every fit. Raises KeyError where something is missing.
     """
     sides = [_sorted(tables[name], key) for name, key in SIDES.items()]
-    d, ends = values["dimensions"], values["basins"]
-    basins = tuple(
-        Basin(
+    d, ends = values["dimensions"], values["minima"]
+    minima = tuple(
+        Minimum(
             end["objective"],
             end["kkt_residual"],
             end["converged"],
@@ -107,13 +107,13 @@ def restored(values: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> F
         )
         for number, end in enumerate(ends)
     )
-    kinds, led_in = values["start_kinds"], values["start_led_in"]
+    kinds, continuation = values["start_kinds"], values["start_continuation"]
     names = ("method", "objective", "converged", "kkt_residual", "balance", "sweeps", "settled")
     return Fit(
-        **{name: values[name] for name in (*names, "n_basins", "moves", "n_blocks")},
-        parameters=basins[0].parameters,
-        starts=tuple(map(Start, kinds, led_in, values["starts"])),
-        basins=basins,
+        **{name: values[name] for name in (*names, "n_minima", "moves", "n_blocks")},
+        parameters=minima[0].parameters,
+        starts=tuple(map(Start, kinds, continuation, values["starts"])),
+        minima=minima,
         history=tables["history"]
         .sort_values(["sweep", "start"])["loss"]
         .to_numpy(np.float64)
@@ -134,17 +134,17 @@ def _side(p: Parameters, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _parameters(
-    mu: float, sides: list[pd.DataFrame], number: int, basins: int, dimensions: int
+    mu: float, sides: list[pd.DataFrame], number: int, minima: int, dimensions: int
 ) -> Parameters:
-    """Of the basin `number`, from 0: the fit itself."""
+    """Of the minimum `number`, from 0: the fit itself."""
     arrays = []
     for side in sides:
         if number == 0:
             intercept = side["intercept"].to_numpy(np.float64)
             embedding = _matrix(side["embedding"], (len(side), dimensions))
         else:
-            intercept = _matrix(side["other_intercepts"], (len(side), basins - 1))[:, number - 1]
-            shape = (len(side), basins - 1, dimensions)
+            intercept = _matrix(side["other_intercepts"], (len(side), minima - 1))[:, number - 1]
+            shape = (len(side), minima - 1, dimensions)
             embedding = _matrix(side["other_embeddings"], shape)[:, number - 1]
         arrays += [intercept, embedding]
     return Parameters(np.float64(mu), *arrays)

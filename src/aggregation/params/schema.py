@@ -247,7 +247,7 @@ class TrainSection(Section):
             self.penalty_per or base.per,
         )
 
-    def prior(self, dataset: Dataset, ids: Ids) -> Parameters | None:
+    def earlier_model(self, dataset: Dataset, ids: Ids) -> Parameters | None:
         """The earlier model that the source brought, unless there is none or it is not wanted."""
         if not self.warm_start and self.hold is None:
             return None

@@ -26,7 +26,7 @@ from aggregation.runs.stages import STAGES
 CONDITION = re.compile(r"\[([^\[\]\n]{1,200})\]:\s*")
 """`[condition]:` before a guideline, set off as on the platform's page."""
 
-PEOPLE, BASINS = "demographics/counts.json", "evidence/basins.json"
+PEOPLE, MINIMA = "demographics/counts.json", "evidence/minima.json"
 
 LONGEST = 2000
 """Characters of a text that the report shows; the table for download has all."""
@@ -100,7 +100,7 @@ def index_page(
         more_near=max(len(near) - near_misses, 0),
         cards=cards,
         majority=_majority(constitution),
-        doubts=_doubts(dataset, constitution, fit, folder.read_json(BASINS)),
+        doubts=_doubts(dataset, constitution, fit, folder.read_json(MINIMA)),
         counts=[c for c in dataset.counts if c.n],
         embedding=figures.embedding(constitution.scores, folder.read_table("model/users.parquet")),
         bridging=figures.bridging(constitution.scores, constitution.rule),
@@ -197,7 +197,7 @@ def _doubts(
     dataset: Dataset,
     constitution: Constitution,
     fit: dict[str, Any],
-    basins: list[dict[str, Any]],
+    minima: list[dict[str, Any]],
 ) -> list[str]:
     """What a reader should hold against these results, in sentences."""
     scores, rule, doubts = constitution.scores, constitution.rule, []
@@ -221,12 +221,12 @@ def _doubts(
             f"Fewer than three of {many(len(fit['starts']), 'start')} of the fit reached the "
             "lowest loss: a lower one, perhaps with another constitution, may exist."
         )
-    other = [b for b in basins if b["gained"] or b["lost"]]
+    other = [b for b in minima if b["gained"] or b["lost"]]
     if other:
         near, number = other[0], many(len(other), "other minimum", "other minima")
         doubts.append(
             f"The fit has {number} that would decide otherwise. The lowest of them, at a loss of "
-            f"{near['loss']:.6f} instead of {basins[0]['loss']:.6f}, would accept "
+            f"{near['loss']:.6f} instead of {minima[0]['loss']:.6f}, would accept "
             f"{many(near['accepted'], 'guideline')}: {len(near['gained'])} that are not accepted "
             f"here, without {len(near['lost'])} of those that are. The lowest minimum was taken."
         )

@@ -203,10 +203,10 @@ class RunFolder:
             )
         return ratings, ids, parameters
 
-    def save_evidence(self, constitution: Constitution, basins: pd.DataFrame) -> None:
+    def save_evidence(self, constitution: Constitution, minima: pd.DataFrame) -> None:
         """Write evidence/."""
         self.write_table("evidence/guidelines.parquet", constitution.scores)
-        self.write_json("evidence/basins.json", basins.to_dict("records"))
+        self.write_json("evidence/minima.json", minima.to_dict("records"))
         summary = {"rule": constitution.rule.as_json(), "verdicts": constitution.verdicts()}
         self.write_json("evidence/summary.json", summary)
 

@@ -21,10 +21,10 @@ STAGES = ("ingest", "train", "diagnostics", "demographics", "publish")
 MAKES = {
     "ingest": (*(f"data/{table}.parquet" for table in TABLES), "data/ingest.json"),
     "train": (
-        *(f"model/{table}.parquet" for table in ("guidelines", "users", "history", "basins")),
+        *(f"model/{table}.parquet" for table in ("guidelines", "users", "history", "minima")),
         "model/fit.json",
     ),
-    "diagnostics": ("evidence/guidelines.parquet", "evidence/summary.json", "evidence/basins.json"),
+    "diagnostics": ("evidence/guidelines.parquet", "evidence/summary.json", "evidence/minima.json"),
     "demographics": ("demographics/counts.json",),
     "publish": ("constitution.json", "constitution.csv", "report/index.html", LAST),
 }
