@@ -6,11 +6,10 @@ library raise fails the claims that need this file, never the whole verification
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,16 @@ from aggregation.data.dataset import Dataset
 from aggregation.data.fingerprint import fingerprints
 from aggregation.decisions.constitution import Constitution, select
 from aggregation.decisions.payload import Payload
+from aggregation.decisions.scores import with_unrated
 from aggregation.errors import AggregationError, InputError
 from aggregation.files import checksum_holds, sha256
+from aggregation.model.parameters import Parameters, from_tables
+from aggregation.model.ratings import Ids
 from aggregation.params import Params, load_params
 from aggregation.runs.folder import RunFolder
 from aggregation.runs.stages import RECEIPTS
 from aggregation.verify import reference_solver as solver
-from aggregation.verify.compare import cells, named_files, same
+from aggregation.verify.compare import named_files, read, same
 from aggregation.verify.reference_solver import Point, Problem
 
 LOSS_TOLERANCE = 1e-9
@@ -92,9 +94,7 @@ def claim(what: str, check: Callable[[], Told]) -> Claim:
 def failure(what: str, error: Exception) -> Claim:
     """The claim that fails because of `error`."""
     words = " ".join(str(error).split())
-    if isinstance(error, LookupError):
-        words = f"{words} is missing"
-    elif not isinstance(error, AggregationError):
+    if not isinstance(error, AggregationError):
         words = f"a file holds what no run writes ({words})"
     return Claim(what, holds=False, told=f"cannot be checked: {words}")
 
@@ -111,18 +111,6 @@ def plain_files(path: Path) -> Claim:
     return Claim("plain files", not odd, told if odd else "no pipes, devices or linked folders")
 
 
-def read(path: Path, name: str) -> Any:
-    """A JSON value or a table of a run. Raises InputError, which names the file."""
-    try:
-        if name.endswith(".parquet"):
-            return pd.read_parquet(path / name)
-        return json.loads((path / name).read_text("utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{name} is not there") from None
-    except Exception:  # whatever a damaged file makes any library raise
-        raise InputError(f"{name} cannot be read, it is damaged") from None
-
-
 def verify(
     folder: RunFolder, constitution: Path | None = None, *, strict: bool = False
 ) -> Iterator[Claim]:
@@ -136,7 +124,6 @@ def verify(
     yield plain
     if not plain.holds:
         return
-    yield claim("manifest", lambda: _manifest(path))
     yield claim("files", lambda: _files(path))
     yield claim("no others", lambda: _others(path))
     try:
@@ -162,23 +149,21 @@ def verify(
     )
     if constitution is not None:
         yield claim("published constitution", lambda: _payload(data, x, constitution))
-    if receipts := {r: b for r, b in RECEIPTS.items() if (path / r).exists()}:
-        yield claim("receipts", lambda: _receipts(path, receipts))
+    if receipts := [name for name in RECEIPTS if (path / name).exists()]:
+        told = f"what {', '.join(receipts)} say, and the address in them, nobody can check here"
+        yield Claim("receipts", holds=None, told=told)
     if data.params.demographics is not None:
-        told = "as Prolific answered then: nobody can ask the same again"
-        yield Claim("demographics", holds=None, told=told)
+        yield Claim("demographics", holds=None, told="as Prolific answered then, only once")
 
 
 # files
 
 
-def _manifest(path: Path) -> Told:
-    told = "manifest.json has the checksum that it holds"
-    return checksum_holds(read(path, "manifest.json")), told
-
-
 def _files(path: Path) -> Told:
-    named = named_files(read(path, "manifest.json"))
+    manifest = read(path, "manifest.json")
+    if not checksum_holds(manifest):
+        return False, "manifest.json was changed since it was written"
+    named = named_files(manifest)
     wrong = [n for n in named if not (path / n).is_file() or sha256(path / n) != named[n]]
     if wrong:
         return False, f"{len(wrong)} of {len(named)} changed or gone: {', '.join(wrong)}"
@@ -194,15 +179,6 @@ def _others(path: Path) -> Told:
     return True, "manifest.json names every file, but hidden ones"
 
 
-def _receipts(path: Path, receipts: dict[str, str]) -> Told:
-    """When and where something was sent is open; that it is what the receipt says is not."""
-    for receipt, body in receipts.items():
-        found = read(path, receipt)
-        if not checksum_holds(found) or found["body_sha256"] != sha256(path / body):
-            return False, f"{receipt} was changed since it was written, or {body} was"
-    return None, f"when and where, as {', '.join(receipts)} say: nobody can check that here"
-
-
 # data and model
 
 
@@ -215,9 +191,8 @@ class Data:
     ids: tuple[list[str], list[str]]
     """Users and guidelines with ratings."""
     problem: Problem
-    earlier: list[np.ndarray]
-    """With `train.hold`, float [rows, 1 + D] of each side: intercept and embedding in the earlier
-    model, NaN where it does not know the row."""
+    earlier: Parameters | None
+    """With `train.hold`, the earlier model in data/: NaN where it does not know a row."""
 
 
 def read_data(folder: RunFolder) -> Data:
@@ -230,36 +205,24 @@ def read_data(folder: RunFolder) -> Data:
     pairs = np.unique(user * len(rated) + guideline)
     if not 0 < len(pairs) == len(value) or not ((value >= 0) & (value <= 1)).all():
         raise InputError("there is no rating, one is there twice, or is not between 0 and 1")
-    ids, fixed, earlier = (list(users), list(rated)), None, []
+    p = Problem(user, guideline, value, size, w.intercept, w.embedding, w.norm, w.per)
+    ids, earlier = (list(users), list(rated)), None
     if train.hold is not None:
+        index = Ids(*(pd.Index(side, dtype="str") for side in ids))
         tables = (dataset.users, dataset.guidelines)
-        for table, (_, key), rows in zip(tables, SIDES, ids, strict=True):
-            earlier.append(_earlier(table.set_index(key), rows, train.dimensions))
-        known = [np.isfinite(rows.sum(axis=1)) for rows in earlier]
+        earlier = from_tables(*tables, dataset.mu, index, train.dimensions)
+        if earlier is None:
+            raise InputError("data/ holds no earlier model, so nothing can be fixed")
+        known = [np.isfinite(a) for a in (earlier.user_intercept, earlier.guideline_intercept)]
         fixed = (known[0] & (train.hold == "users"), known[1] & (train.hold == "guidelines"))
-    penalty = (w.intercept, w.embedding, w.norm, w.per)
-    return Data(
-        params, dataset, ids, Problem(user, guideline, value, size, *penalty, fixed), earlier
-    )
-
-
-def _earlier(table: pd.DataFrame, ids: list[str], axes: int) -> np.ndarray:
-    found = np.full((len(ids), 1 + axes), np.nan)
-    rows = table.reindex(ids)
-    for k in np.flatnonzero(rows["intercept"].notna() & rows["embedding"].notna()):
-        found[k] = [rows["intercept"].iloc[k], *rows["embedding"].iloc[k]]
-    return found
+        p = replace(p, fixed=fixed)
+    return Data(params, dataset, ids, p, earlier)
 
 
 def _model(data: Data, path: Path, mu: float) -> Point:
     """The model in model/."""
-    sides = []
-    for name, key in SIDES:
-        rows = read(path, f"model/{name}.parquet").set_index(key)
-        if not rows.index.is_unique:
-            raise InputError(f"model/{name}.parquet has a row twice")
-        sides.append((rows["intercept"].to_dict(), rows["embedding"].to_dict()))
-    return _point(data, mu, *sides)
+    tables = (read(path, f"model/{name}.parquet").set_index(key) for name, key in SIDES)
+    return _point(data, mu, *((t["intercept"].to_dict(), t["embedding"].to_dict()) for t in tables))
 
 
 def _point(data: Data, mu: float, *sides: tuple[dict[str, Any], dict[str, Any]]) -> Point:
@@ -280,19 +243,12 @@ def _point(data: Data, mu: float, *sides: tuple[dict[str, Any], dict[str, Any]])
 def _belong(data: Data, path: Path, fit: dict[str, Any]) -> Told:
     """Whether data/ is what the manifest says was read, and model/ was fitted to it as asked."""
     p, train = data.problem, data.params.train
-    own = fingerprints(data.dataset)
-    if read(path, "manifest.json")["tables"] != own:
+    if read(path, "manifest.json")["tables"] != fingerprints(data.dataset):
         return False, "data/ holds other content than manifest.json says"
-    asked = {
-        "n_ratings": len(p.rating),
-        "n_users": p.size[0],
-        "n_guidelines": p.size[1],
-        "dimensions": train.dimensions,
-        "penalty": asdict(train.weights()),
-        "method": train.method,
-        "converged": True,
-    }
-    if wrong := [name for name, value in asked.items() if not same(fit[name], value)]:
+    told = {"method": train.method, "dimensions": train.dimensions, "converged": True}
+    told |= {"penalty": asdict(train.weights()), "n_ratings": len(p.rating)}
+    told |= {"n_users": p.size[0], "n_guidelines": p.size[1]}
+    if wrong := [name for name, value in told.items() if not same(fit[name], value)]:
         return False, f"model/fit.json has another {', '.join(wrong)}"
     return True, f"{len(p.rating):,} ratings by {p.size[0]:,} users of {p.size[1]:,} guidelines"
 
@@ -305,13 +261,14 @@ def _loss(data: Data, x: Point, fit: dict[str, Any]) -> Told:
 
 def _fixed(data: Data, x: Point) -> Told:
     """Whether the rows that `train.hold` fixes are, bit for bit, those of the earlier model."""
-    name, masks = data.params.train.hold, data.problem.fixed or ()
-    for fixed, rows, i, f in zip(masks, data.earlier, x.intercepts, x.embeddings, strict=True):
-        if not np.array_equal(np.column_stack([i, f])[fixed], rows[fixed]):
-            return False, f"{name} are not all as the earlier model in data/ has them"
-    if x.mu != data.dataset.mu:
-        return False, f"mu is {x.mu}, in the earlier model {data.dataset.mu}"
-    n = sum(int(fixed.sum()) for fixed in masks)
+    earlier, fixed, name = data.earlier, data.problem.fixed, data.params.train.hold
+    assert earlier is not None and fixed is not None  # noqa: S101, PT018
+    side, (mu, *arrays) = int(name == "guidelines"), earlier.arrays()
+    rows, n = fixed[side], int(fixed[side].sum())
+    pairs = [(x.intercepts[side][rows], arrays[2 * side][rows])]
+    pairs += [(x.embeddings[side][rows], arrays[2 * side + 1][rows]), (x.mu, mu)]
+    if not all(np.array_equal(a, b) for a, b in pairs):
+        return False, f"mu or {name} are not all as the earlier model in data/ has them"
     return n > 0, f"mu and {n:,} {name} are those of the earlier model in data/"
 
 
@@ -359,10 +316,7 @@ def decide(data: Data, x: Point) -> Constitution:
         scores[f"n_ratings_{word}"] = n_side = np.bincount(p.guideline, here, p.size[1])
         helpful = np.bincount(p.guideline, here * p.rating, p.size[1])
         scores[f"helpful_rate_{word}"] = helpful / np.where(n_side > 0, n_side, np.nan)
-    every = pd.Series(data.dataset.guidelines["guideline_id"], dtype="str", name="guideline_id")
-    scores = scores.reindex(every).reset_index()
-    counts = [name for name in scores if str(name).startswith("n_ratings")]
-    scores[counts] = scores[counts].fillna(0).astype("int64")
+    scores = with_unrated(scores.reset_index(), data.dataset.guidelines["guideline_id"])
     return select(scores, data.params.rule.rule())
 
 
@@ -372,11 +326,10 @@ def _evidence(data: Data, x: Point, path: Path) -> Told:
     ids = found.scores["guideline_id"]
     if list(told["guideline_id"]) != list(ids):
         return False, "evidence/guidelines.parquet has other guidelines, or another order"
-    for name in found.scores:
-        if not (alike := cells(told[name], found.scores[name])).all():
-            k = int(np.argmin(alike))
-            values = f"{told[name].iloc[k]}, not {found.scores[name].iloc[k]}"
-            return False, f"{name} of guideline {ids.iloc[k]!r} is {values}"
+    for name, own in found.scores.items():
+        for guideline, one, other in zip(ids, told[name], own, strict=True):
+            if not same(one, other):
+                return False, f"{name} of guideline {guideline!r} is {one}, not {other}"
     verdicts = found.verdicts()
     summary = {"rule": found.rule.as_json(), "verdicts": verdicts}
     if not same(read(path, "evidence/summary.json"), summary):
@@ -395,8 +348,7 @@ def _payload(data: Data, x: Point, path: Path, *, own: bool = False) -> Told:
     users = (c.user_intercepts, c.user_embeddings)
     model = _point(data, c.mu, users, (c.guideline_intercepts, c.guideline_embeddings))
     if own or data.params.train.method == "gradient-descent":
-        arrays = zip(_arrays(model), _arrays(x), strict=True)
-        if not all(np.array_equal(a, b) for a, b in arrays):
+        if not all(np.array_equal(a, b) for a, b in zip(model.arrays(), x.arrays(), strict=True)):
             return False, "it holds another model than model/"
     else:
         if solver.loss(p, model) > solver.loss(p, x) * (1 + MINIMUM_TOLERANCE):
@@ -413,7 +365,3 @@ def _payload(data: Data, x: Point, path: Path, *, own: bool = False) -> Told:
     if not same(c.guideline_scores, scores):
         return False, "it has other scores of the accepted guidelines"
     return True, f"the rule accepts exactly these {len(scores)} guidelines"
-
-
-def _arrays(x: Point) -> tuple[Any, ...]:
-    return (x.mu, *x.intercepts, *x.embeddings)

@@ -11,17 +11,17 @@ import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
 from ruamel.yaml import YAML
 
 from aggregation.data.cards import many
 from aggregation.data.dataset import clean_text
 from aggregation.decisions.rules import ACCEPTED, COMPARISONS, Condition, Rule
-from aggregation.errors import RunError
+from aggregation.errors import InputError, RunError
 from aggregation.files import sha256
 from aggregation.runs.folder import RunFolder
 from aggregation.runs.provenance import read_manifest
@@ -49,13 +49,12 @@ VERSIONS = ("package", "commit", "dirty", "lock", "python", "processor", "librar
 """Keys of manifest.json that say what made the run."""
 
 JSONS = ("data/ingest.json", "model/fit.json", "evidence/summary.json")
-TABLES = (*(f"data/{table}.parquet" for table in KEYS), "evidence/guidelines.parquet")
+TABLES = ("evidence/guidelines.parquet", *(f"data/{table}.parquet" for table in KEYS))
 READ = ("params.yaml", *JSONS, *TABLES)
 """Files of a run that are compared."""
 
 NUMBERS = ("intercept", "helpful_rate", "n_ratings", "consensus_score")
-COLUMNS = ("guideline_id", "verdict", "failed", *NUMBERS)
-"""Numbers of each guideline that are compared, and all columns that are read."""
+"""Numbers of each guideline that are compared."""
 
 ALTERED = "is not as its run left it, and is no result of the run: see `aggregation verify`"
 
@@ -66,33 +65,39 @@ BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Characters that turn the direction of what follows, beyond the text that holds them."""
 
 
+SUFFIXES = ("_before", "_after")
+LISTS = (list, tuple, np.ndarray)
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two plain values are equal; numbers but for rounding, and null like null."""
+    if isinstance(one, LISTS) or isinstance(other, LISTS):
+        alike = isinstance(one, LISTS) and isinstance(other, LISTS) and len(one) == len(other)
+        return alike and all(map(same, one, other))
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
-    if isinstance(one, list | tuple | np.ndarray) and isinstance(other, list | tuple | np.ndarray):
-        return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, bool) or isinstance(other, bool):  # else 1 would be true
         return one is other
     if isinstance(one, int | float) and isinstance(other, int | float):
-        tolerances = {"rel_tol": RELATIVE_TOLERANCE, "abs_tol": ABSOLUTE_TOLERANCE}
-        return math.isclose(one, other, **tolerances) or (one != one and other != other)
-    return bool(one == other or (_is_null(one) and _is_null(other)))
+        close = math.isclose(one, other, rel_tol=RELATIVE_TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE)
+        return close or (one != one and other != other)
+    return bool(one == other) or all(v is None or v is pd.NaT or v != v for v in (one, other))
 
 
-def cells(one: pd.Series, other: pd.Series) -> np.ndarray:
-    """`same` of each cell, for columns of any length; bool."""
-    a, b = one.array, other.array
-    if is_numeric_dtype(a) and is_numeric_dtype(b):
-        x, y = (c.to_numpy(np.float64, na_value=np.nan) for c in (a, b))
-        return np.isclose(x, y, RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE, equal_nan=True)
-    if "object" in (a.dtype, b.dtype):
-        return np.fromiter(map(same, a, b), bool, len(a))
-    return ((one.array == other.array) | (one.isna() & other.isna())).to_numpy(bool)
+def read(path: Path, name: str) -> Any:
+    """A JSON value or a table of a run. Raises InputError, which names the file."""
+    try:
+        if name.endswith(".parquet"):
+            return pd.read_parquet(path / name)
+        return json.loads((path / name).read_text("utf-8"))
+    except Exception:  # whatever a damaged file makes any library raise
+        raise InputError(f"{name} is not there, or is damaged") from None
 
 
-def _is_null(value: Any) -> bool:
-    return value is None or value is pd.NA or value is pd.NaT or value != value
+def named_files(manifest: dict[str, Any]) -> dict[str, str]:
+    """Name and hash of every file that a run's manifest names."""
+    outputs = (record["outputs"].items() for record in manifest["stages"].values())
+    return {"params.yaml": manifest["parameters"]} | {n: h for out in outputs for n, h in out}
 
 
 @dataclass(frozen=True)
@@ -112,13 +117,15 @@ class Pair:
         """Both sides as texts. Numbers have six digits, or as many as tell them apart; counts
         (`n_...`) have thousands separators.
         """
-        one, other = (self.sides.get(side, ...) for side in ("before", "after"))
-        if isinstance(one, float) and isinstance(other, float):
-            texts = [(f"{one:.{n}g}", f"{other:.{n}g}") for n in range(6, 18)]
-            return next((pair for pair in texts if self.same or pair[0] != pair[1]), texts[-1])
-        if self.key.startswith("n_") and isinstance(one, int) and isinstance(other, int):
-            return f"{one:,}", f"{other:,}"
-        return _word(one), _word(other)
+        values = [self.sides.get(side, ...) for side in ("before", "after")]
+        if all(isinstance(value, float) for value in values):
+            texts = ([f"{value:.{n}g}" for value in values] for n in range(6, 18))
+            one, other = next(pair for pair in texts if self.same or pair[0] != pair[1])
+        elif self.key.startswith("n_") and all(isinstance(value, int) for value in values):
+            one, other = (f"{value:,}" for value in values)
+        else:
+            one, other = map(_word, values)
+        return one, other
 
 
 @dataclass(frozen=True)
@@ -227,92 +234,62 @@ def compare(before: RunFolder, after: RunFolder) -> Comparison:
     Parameters and verdicts are compared as they were written, so the runs may be of different
     versions.
 
-    Raises RunError, naming the folder and the remedy, for a folder that is no run, has no evidence
-    yet, or holds a file that cannot be read.
+    Raises RunError, naming the file and the remedy, where a folder is of no finished run or holds
+    a file that cannot be read.
     """
-    one, other = _read(before), _read(after)
-    paths = [folder.path.resolve() for folder in (before, after)]
-    parts = 1 if paths[0].name != paths[1].name else 2
-    names = [_clear("/".join(path.parts[-parts:])) for path in paths]
-    named = list(zip(names, (one, other), strict=True))
+    one, other = runs = _read(before), _read(after)
+    pairs = {key: _pairs(one[key], other[key]) for key in ("parameters", "versions", "fit", "rule")}
+    differ = {key: tuple(pair for pair in pairs[key] if not pair.same) for key in pairs}
     return Comparison(
-        before=names[0],
-        after=names[1],
-        parameters=_differing(one.parameters, other.parameters),
-        versions=_differing(one.versions, other.versions)
-        if one.versions and other.versions
-        else None,
-        data={name: _rows(one.data[name], other.data[name], keys) for name, keys in KEYS.items()},
-        fit=_pairs(one.fit, other.fit),
-        rule=_pairs(_bounds(one.rule), _bounds(other.rule)),
-        rules=(one.rule, other.rule),
+        before=one["name"],
+        after=other["name"],
+        parameters=differ["parameters"],
+        versions=differ["versions"] if one["versions"] and other["versions"] else None,
+        data={name: _rows(one[name], other[name], keys) for name, keys in KEYS.items()},
+        fit=pairs["fit"],
+        rule=pairs["rule"],
+        rules=(one["the rule"], other["the rule"]),
         guidelines=_guidelines(one, other),
-        simulated=tuple(dict.fromkeys(name for name, run in named if run.simulated)),
-        altered=tuple(f"{name}/{file}" for name, run in named for file in run.altered),
+        simulated=tuple(dict.fromkeys(run["name"] for run in runs if run["simulated"])),
+        altered=tuple(f"{run['name']}/{file}" for run in runs for file in run["altered"]),
     )
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What is compared of a run."""
-
-    parameters: dict[str, Any]
-    versions: dict[str, Any]
-    data: dict[str, pd.DataFrame]
-    fit: dict[str, Any]
-    rule: Rule
-    guidelines: pd.DataFrame
-    """`COLUMNS` and text."""
-    simulated: bool
-    altered: list[str]
-
-
-def _read(folder: RunFolder) -> _Run:
-    path, name, content = folder.path, "params.yaml", {}
-    manifest = read_manifest(folder)
+def _read(folder: RunFolder) -> dict[str, Any]:
+    """What is compared of a run, by name."""
+    path, file = folder.path, "params.yaml"
     try:
-        parameters = flat(YAML(typ="safe", pure=True).load(path / name) | {"run": ""})
+        parameters = flat(YAML(typ="safe", pure=True).load(path / file) | {"run": ""})
         json.dumps(parameters, default=str)  # an alias in YAML may stand for itself
-        for name in JSONS:
-            content[name] = dict(json.loads((path / name).read_text("utf-8")))
-        rule = Rule.from_json(content[name]["rule"])
-        _bounds(rule)
-        for name in TABLES:
-            content[name] = pd.read_parquet(path / name)
+        ingest, fit, summary = (read(path, file := name) for name in JSONS)
+        rule = Rule.from_json(summary["rule"])
+        tables = {name: read(path, file := f"data/{name}.parquet") for name in KEYS}
+        scores = read(path, file := "evidence/guidelines.parquet")
         kinds = {"guideline_id": "str", "verdict": "str", **dict.fromkeys(NUMBERS, "float64")}
-        guidelines = content[name][[*COLUMNS]].astype(kinds)
-        failed = [frozenset(f["name"] for f in conditions) for conditions in guidelines["failed"]]
+        scores = scores[[*kinds, "failed"]].astype(kinds)
+        scores["failed"] = [{c["name"] for c in failed} for failed in scores["failed"]]
     except Exception:  # whatever a damaged file makes any library raise
         here = path.absolute()
         words = [str(path / "params.yaml"), "--set", f"run={here.name}", "--out", str(here.parent)]
         raise RunError(
-            f"{path / name}: is not there, damaged or of an unknown version: run it to the end "
+            f"{path / file}: is not there, damaged or of an unknown version: run it to the end "
             f"first: aggregation run {shlex.join(words)}"
         ) from None
+    texts = tables["guidelines"].set_index("guideline_id")["text"].to_dict()
+    manifest = read_manifest(folder)
     hashes = named_files(manifest) if manifest else {}
-    data = {table: content[f"data/{table}.parquet"] for table in KEYS}
-    texts = data["guidelines"].set_index("guideline_id")["text"].to_dict()
-    fit = content["model/fit.json"]
-    return _Run(
-        parameters,
-        flat({key: manifest[key] for key in VERSIONS if key in manifest}),
-        data,
-        {name: fit[key] for name, key in FIT.items() if key in fit},
-        rule,
-        guidelines.assign(failed=failed, text=guidelines["guideline_id"].map(texts)),
-        bool(content["data/ingest.json"].get("about", {}).get("simulated")),
-        [name for name, digest in hashes.items() if name in READ and digest != sha256(path / name)],
-    )
-
-
-def _bounds(rule: Rule) -> dict[str, Any]:
-    return {"name": rule.name} | {c.name: float(c.bound) for c in rule.conditions}
-
-
-def named_files(manifest: dict[str, Any]) -> dict[str, str]:
-    """Name and hash of every file that a run's manifest names."""
-    outputs = (record["outputs"].items() for record in manifest["stages"].values())
-    return {"params.yaml": manifest["parameters"]} | {n: h for out in outputs for n, h in out}
+    return {
+        "name": _clear("/".join(path.resolve().parts[-2:])),
+        "parameters": parameters,
+        "versions": flat({key: manifest[key] for key in VERSIONS if key in manifest}),
+        "fit": {name: fit[key] for name, key in FIT.items() if key in fit},
+        "rule": {"name": rule.name, **{c.name: c.bound for c in rule.conditions}},
+        "the rule": rule,
+        "scores": scores.assign(text=scores["guideline_id"].map(texts)),
+        "simulated": ingest.get("about", {}).get("simulated"),
+        "altered": [n for n in READ if n in hashes and hashes[n] != sha256(path / n)],
+        **tables,
+    }
 
 
 def _pairs(one: dict[str, Any], other: dict[str, Any]) -> tuple[Pair, ...]:
@@ -323,50 +300,42 @@ def _pairs(one: dict[str, Any], other: dict[str, Any]) -> tuple[Pair, ...]:
     )
 
 
-def _differing(one: dict[str, Any], other: dict[str, Any]) -> tuple[Pair, ...]:
-    return tuple(pair for pair in _pairs(one, other) if not pair.same)
-
-
 def _rows(one: pd.DataFrame, other: pd.DataFrame, keys: list[str]) -> dict[str, int]:
     """Number of rows of two tables by what became of them."""
-    columns = list(dict.fromkeys([*keys, *one, *other]))
-    both = _merged(one.reindex(columns=columns), other.reindex(columns=columns), keys)
-    common = both[both["in"] == "both"]
-    alike = np.ones(len(common), dtype=bool)
-    for column in columns[len(keys) :]:
-        alike &= cells(common[f"{column}_before"], common[f"{column}_after"])
+    if "embedding" in one and "embedding" in other:  # a list cannot be merged on
+        one, other = (
+            table.assign(embedding=table["embedding"].map(tuple, na_action="ignore"))
+            for table in (one, other)
+        )
+    both, same_rows = len(one[keys].merge(other[keys])), len(one.merge(other))
     return {
-        "only_before": int(both["in"].eq("left_only").sum()),
-        "only_after": int(both["in"].eq("right_only").sum()),
-        "changed": int((~alike).sum()),
-        "same": int(alike.sum()),
+        "only_before": len(one) - both,
+        "only_after": len(other) - both,
+        "changed": both - same_rows,
+        "same": same_rows,
     }
 
 
-def _merged(one: pd.DataFrame, other: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    return one.merge(other, "outer", keys, suffixes=("_before", "_after"), indicator="in")
-
-
-def _guidelines(one: _Run, other: _Run) -> pd.DataFrame:
+def _guidelines(one: dict[str, Any], other: dict[str, Any]) -> pd.DataFrame:
     """See `Comparison.guidelines`."""
-    both = _merged(one.guidelines, other.guidelines, ["guideline_id"])
+    scores = one["scores"], other["scores"]
+    both = scores[0].merge(scores[1], "outer", "guideline_id", suffixes=SUFFIXES)
     words = ["verdict_before", "verdict_after", "text_before", "text_after"]
     both[words] = both[words].fillna("")
-    old, new = both["text_before"], both["text_after"]
-    changes = list(map(_change, both["verdict_before"], both["verdict_after"]))
-    records = both.to_dict("records")
-    why = [_why(one.rule, other.rule, r, c) for r, c in zip(records, changes, strict=True)]
-    alike = [cells(both[f"{name}_before"], both[f"{name}_after"]) for name in NUMBERS]
+    old, new, rows = both["text_before"], both["text_after"], both.to_dict("records")
+    changes = [_change(row["verdict_before"], row["verdict_after"]) for row in rows]
+    moved = [not all(same(*(row[n + end] for end in SUFFIXES)) for n in NUMBERS) for row in rows]
+    rules = one["the rule"], other["the rule"]
     both = both.astype({"n_ratings_before": "Int64", "n_ratings_after": "Int64"}).assign(
         text=new.where(new != "", old),
         text_before=old.where((old != new) & (new != ""), ""),
         change=changes,
-        moved=~np.all(alike, axis=0),
-        why=why,
+        moved=moved,
+        why=[_why(*rules, row, change) for row, change in zip(rows, changes, strict=True)],
         rank=[list(Comparison.HEADINGS).index(change) for change in changes],
     )
     both = both.sort_values(["rank", "text", "guideline_id"], kind="stable", ignore_index=True)
-    return both.drop(columns=["rank", "in", "failed_before", "failed_after", "text_after"])
+    return both.drop(columns=["rank", "failed_before", "failed_after", "text_after"])
 
 
 def _change(before: str, after: str) -> str:
@@ -423,9 +392,7 @@ def _guideline(row: dict[Any, Any]) -> list[str]:
 
 
 def _word(value: Any) -> str:
-    if value is ...:
-        return "not there"
-    return json.dumps(_plain(value), ensure_ascii=False)
+    return "not there" if value is ... else json.dumps(_plain(value), ensure_ascii=False)
 
 
 def _clear(text: str, longest: int = MAX_LINE_LENGTH) -> str:
@@ -436,10 +403,5 @@ def _clear(text: str, longest: int = MAX_LINE_LENGTH) -> str:
 
 def _plain(value: Any) -> Any:
     """The value as JSON can hold it; a number that is not known is None."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if _is_null(value) or value in (math.inf, -math.inf):
-        return None
-    return value if isinstance(value, str | bool | int | float) else str(value)
+    text = json.dumps(value, default=lambda other: None if other is pd.NA else str(other))
+    return json.loads(text, parse_constant=lambda _: None)

@@ -64,6 +64,10 @@ class Point:
     intercepts: tuple[np.ndarray, np.ndarray]
     embeddings: tuple[np.ndarray, np.ndarray]
 
+    def arrays(self) -> tuple[float | np.ndarray, ...]:
+        """All numbers."""
+        return (self.mu, *self.intercepts, *self.embeddings)
+
 
 def errors(p: Problem, x: Point) -> np.ndarray:
     """Rating less prediction, [n]."""

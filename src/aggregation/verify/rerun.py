@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from aggregation.files import sha256, with_checksum
 from aggregation.params import Params, load_params
@@ -15,8 +14,8 @@ from aggregation.runs.provenance import surroundings
 from aggregation.runs.runner import Execute, run
 from aggregation.runs.stages import own, source_files, wanted
 from aggregation.services.delivery import LAST
-from aggregation.verify.checks import Claim, Told, claim, failure, plain_files, read
-from aggregation.verify.compare import named_files
+from aggregation.verify.checks import Claim, Told, claim, failure, plain_files
+from aggregation.verify.compare import named_files, read
 
 ENVIRONMENT = {"package", "lock", "python", "processor", "libraries"}
 """Keys of manifest.json for what bytes may depend on."""
@@ -32,47 +31,46 @@ def rerun(folder: RunFolder, execute: Execute | None = None) -> Iterator[Claim]:
     compared. Where the source is not at hand, the rerun begins with data/ as it is. Both are open
     claims. `execute`: as of `runs.runner.run`.
     """
-    path = folder.path
-    if not plain_files(path).holds:  # `checks.verify` says why
+    if not plain_files(folder.path).holds:  # `checks.verify` says why
         return
     try:
-        params, manifest = load_params(path / "params.yaml"), read(path, "manifest.json")
-        source, noted = source_files(params, path), manifest["stages"]["ingest"]["input"]
-    except Exception as error:  # whatever a damaged file makes any library raise
+        yield from _rerun(folder.path, execute)
+    except Exception as error:  # of the rerun, or of a damaged file
         yield failure("same bytes", error)
-        return
-    if here := all(source.values()):
-        other = sorted(n for n in source.keys() | noted if source.get(n) != noted.get(n))
-        told = f"not what was read: {', '.join(other)}" if other else "what was read, by its hash"
-        yield Claim("source", not other, told)
-    else:
-        yield Claim("source", holds=None, told="not here: the rerun begins with data/ as it is")
+
+
+def _rerun(path: Path, execute: Execute | None) -> Iterator[Claim]:
+    params = load_params(path / "params.yaml")
+    here = all(source_files(params, path).values())
+    told = "at hand" if here else "not at hand: the rerun begins with data/ as it is"
+    yield Claim("source", here or None, told)
     changes, left_out = _offline(params, here=here)
-    if left_out:
+    if changes:
         told = f"rerun with {', '.join(changes)}; without {', '.join(sorted(left_out))}"
         yield Claim("not compared", holds=None, told=told)
     with tempfile.TemporaryDirectory(prefix="aggregation-") as out:
         again = Path(out) / params.run
-        try:
-            if (path / "source").is_dir():
-                shutil.copytree(path / "source", again / "source")
-            if not here:
-                _begin_with_data(params, path, again, manifest)
-            first = None if here else "train"
-            file, silent = path / "params.yaml", lambda _: None
-            run(file, changes=changes, first=first, out=out, say=silent, execute=execute)
-        except Exception as error:  # of this run or of its files
-            yield failure("same bytes", error)
-            return
+        if (path / "source").is_dir():
+            shutil.copytree(path / "source", again / "source")
+        if not here:
+            _begin_with_data(params, path, again)
+        run(
+            path / "params.yaml",
+            changes=changes,
+            first=None if here else "train",
+            out=out,
+            say=lambda _: None,
+            execute=execute,
+        )
         yield claim("same bytes", lambda: _same_bytes(path, again, left_out))
-        keys = ENVIRONMENT if changes else manifest.keys() - NOT_REPEATABLE
+        keys = None if here and not changes else ENVIRONMENT
         yield claim("same manifest", lambda: _same_manifest(path, again, keys))
 
 
 def _offline(params: Params, *, here: bool) -> tuple[list[str], set[str]]:
     """Changes after which a run asks nobody, and the files that differ for them."""
     changes: list[str] = []
-    left_out: set[str] = set()
+    left_out = {"params.yaml"}
     if params.source.kind == "platform" and not params.source.offline and here:
         changes.append("source.offline=true")
         left_out |= {"notebooks/ingest.ipynb", "report/ingest.html"}
@@ -83,42 +81,32 @@ def _offline(params: Params, *, here: bool) -> tuple[list[str], set[str]]:
         changes.append("demographics=null")  # every page links to that one
         left_out |= {"notebooks/demographics.ipynb", "demographics/counts.json"}
         left_out |= {f"report/{name}.html" for name in ("index", *wanted(params))}
-    return changes, left_out | ({"params.yaml"} if changes else set())
+    return changes, left_out if changes else set()
 
 
-def _begin_with_data(params: Params, path: Path, again: Path, manifest: dict[str, Any]) -> None:
-    """Make the folder of a run that has done its first stage and found the data of this one."""
-    record = manifest["stages"]["ingest"]
-    for name in ("params.yaml", *own("ingest")):  # not the manifest's names: they may lead anywhere
+def _begin_with_data(params: Params, path: Path, again: Path) -> None:
+    """Make the folder of a run that has finished its first stage with the data of this one."""
+    manifest = read(path, "manifest.json")
+    for name in ("params.yaml", *own("ingest")):  # the manifest's names may lead out of the folder
         (again / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path / name, again / name)
-    stages = {"ingest": record | {"input": source_files(params, again)}}
-    done = with_checksum(manifest | surroundings() | {"stages": stages})
-    RunFolder(again).write_json("manifest.json", done)
+    record = manifest["stages"]["ingest"] | {"input": source_files(params, again)}
+    begun = manifest | surroundings() | {"stages": {"ingest": record}}
+    RunFolder(again).write_json("manifest.json", with_checksum(begun))
 
 
 def _same_bytes(path: Path, again: Path, left_out: set[str]) -> Told:
     one, other = (named_files(read(at, "manifest.json")).keys() - left_out for at in (path, again))
     differ = one ^ other | {n for n in one & other if sha256(path / n) != sha256(again / n)}
-    return (
-        not differ,
-        f"not those of {', '.join(sorted(differ))}" if differ else f"all {len(one)} files",
-    )
+    told = f"not those of {', '.join(sorted(differ))}" if differ else f"all {len(one)} files"
+    return not differ, told
 
 
-def _same_manifest(path: Path, again: Path, keys: Set[str]) -> Told:
-    one, other = (_repeatable(read(at, "manifest.json")) for at in (path, again))
-    differ = {key for key in keys if one[key] != other.get(key)}
+def _same_manifest(path: Path, again: Path, keys: set[str] | None) -> Told:
+    one, other = (read(at, "manifest.json") for at in (path, again))
+    names = keys or (one.keys() | other.keys()) - NOT_REPEATABLE
+    differ = {key for key in names if one.get(key) != other.get(key)}
     told = (
-        f"another {', '.join(sorted(differ))} here"
-        if differ
-        else f"the same {', '.join(sorted(keys))}"
+        f"another {', '.join(sorted(differ))} than here" if differ else "but for commit and dirty"
     )
     return None if differ and differ <= ENVIRONMENT else not differ, told
-
-
-def _repeatable(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Of the stages only what is asked for: what they read and made is compared as files."""
-    asked = ("notebook", "parameters")
-    stages = {s: {key: r[key] for key in asked} for s, r in manifest["stages"].items()}
-    return manifest | {"stages": stages}
