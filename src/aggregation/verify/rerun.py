@@ -86,13 +86,15 @@ def _offline(params: Params, *, here: bool) -> tuple[list[str], set[str]]:
 
 def _begin_with_data(params: Params, path: Path, again: Path) -> None:
     """Make the folder of a run that has finished its first stage with the data of this one."""
-    manifest = read(path, "manifest.json")
-    for name in ("params.yaml", *own("ingest")):  # the manifest's names may lead out of the folder
+    names = own("ingest")  # not those of its manifest, which may lead out of the folder
+    for name in ("params.yaml", *names):
         (again / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path / name, again / name)
-    record = manifest["stages"]["ingest"] | {"input": source_files(params, again)}
-    begun = manifest | surroundings() | {"stages": {"ingest": record}}
-    RunFolder(again).write_json("manifest.json", with_checksum(begun))
+    manifest = read(path, "manifest.json")
+    made = {"input": source_files(params, again), "outputs": {n: sha256(again / n) for n in names}}
+    stages = {"ingest": manifest["stages"]["ingest"] | made}
+    done = with_checksum(manifest | surroundings() | {"stages": stages})
+    RunFolder(again).write_json("manifest.json", done)
 
 
 def _same_bytes(path: Path, again: Path, left_out: set[str]) -> Told:
