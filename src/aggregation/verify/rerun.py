@@ -62,8 +62,9 @@ def _rerun(path: Path, execute: Execute | None) -> Iterator[Claim]:
             say=lambda _: None,
             execute=execute,
         )
-        yield claim("same bytes", lambda: _same_bytes(path, again, left_out))
-        keys = None if here and not changes else ENVIRONMENT
+        same = claim("same bytes", lambda: _same_bytes(path, again, left_out))
+        yield same
+        keys = None if same.holds and here and not changes else ENVIRONMENT
         yield claim("same manifest", lambda: _same_manifest(path, again, keys))
 
 
