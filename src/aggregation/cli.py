@@ -16,7 +16,6 @@ import click
 
 from aggregation import __version__
 from aggregation.errors import AggregationError, ParameterError, RunError
-from aggregation.runs.folder import RunFolder
 from aggregation.runs.stages import STAGES
 
 
@@ -264,9 +263,10 @@ def diff(before: str, after: str, as_json: bool, page: str | None) -> None:
       aggregation diff outputs/demo outputs/more-starts --page diff.html
     """
     from aggregation.report.comparison import difference_page
+    from aggregation.runs.folder import open_run
     from aggregation.verify.compare import compare
 
-    found = compare(*(RunFolder(Path(name).expanduser()) for name in (before, after)))
+    found = compare(open_run(before), open_run(after))
     told = json.dumps(found.as_json(), indent=2, ensure_ascii=False) if as_json else found.text()
     click.echo(told)
     if page is not None:

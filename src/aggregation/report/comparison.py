@@ -54,7 +54,11 @@ def _row(row: dict[Any, Any], rules: tuple[Rule, Rule]) -> dict[str, Any]:
         "text": text[:LONGEST] or "(no text)",
         "text_before": clean_text(row["text_before"])[:LONGEST],
         "cut": len(text) if len(text) > LONGEST else 0,
-        "why": [sentence.replace("->", "→") for sentence in row["why"] if sentence not in Comparison.HEADINGS],
+        "why": [
+            sentence.replace("->", "→")
+            for sentence in row["why"]
+            if sentence not in Comparison.HEADINGS
+        ],
     }
     for side, rule in zip(("before", "after"), rules, strict=True):
         for c in rule.conditions:

@@ -237,22 +237,30 @@ def compare(before: RunFolder, after: RunFolder) -> Comparison:
     Raises RunError, naming the file and the remedy, where a folder is of no finished run or holds
     a file that cannot be read.
     """
-    one, other = runs = _read(before), _read(after)
+    one, other = _read(before), _read(after)
+    paths = [folder.path.resolve() for folder in (before, after)]
+    parts = 1 if paths[0].name != paths[1].name else 2
+    names = [_clear("/".join(path.parts[-parts:])) for path in paths]
+    named = list(zip(names, (one, other), strict=True))
     pairs = {key: _pairs(one[key], other[key]) for key in ("parameters", "versions", "fit", "rule")}
     differ = {key: tuple(pair for pair in pairs[key] if not pair.same) for key in pairs}
-    return Comparison(
-        before=one["name"],
-        after=other["name"],
-        parameters=differ["parameters"],
-        versions=differ["versions"] if one["versions"] and other["versions"] else None,
-        data={name: _rows(one[name], other[name], keys) for name, keys in KEYS.items()},
-        fit=pairs["fit"],
-        rule=pairs["rule"],
-        rules=(one["the rule"], other["the rule"]),
-        guidelines=_guidelines(one, other),
-        simulated=tuple(dict.fromkeys(run["name"] for run in runs if run["simulated"])),
-        altered=tuple(f"{run['name']}/{file}" for run in runs for file in run["altered"]),
-    )
+    try:
+        return Comparison(
+            before=names[0],
+            after=names[1],
+            parameters=differ["parameters"],
+            versions=differ["versions"] if one["versions"] and other["versions"] else None,
+            data={name: _rows(one[name], other[name], keys) for name, keys in KEYS.items()},
+            fit=pairs["fit"],
+            rule=pairs["rule"],
+            rules=(one["the rule"], other["the rule"]),
+            guidelines=_guidelines(one, other),
+            simulated=tuple(dict.fromkeys(name for name, run in named if run["simulated"])),
+            altered=tuple(f"{name}/{file}" for name, run in named for file in run["altered"]),
+        )
+    except Exception as error:  # whatever a damaged file makes any library raise
+        told = f"{names[0]} or {names[1]}: damaged, see `aggregation verify` ({error})"
+        raise RunError(told) from None
 
 
 def _read(folder: RunFolder) -> dict[str, Any]:
@@ -268,6 +276,20 @@ def _read(folder: RunFolder) -> dict[str, Any]:
         kinds = {"guideline_id": "str", "verdict": "str", **dict.fromkeys(NUMBERS, "float64")}
         scores = scores[[*kinds, "failed"]].astype(kinds)
         scores["failed"] = [{c["name"] for c in failed} for failed in scores["failed"]]
+        texts = tables["guidelines"].set_index("guideline_id")["text"].to_dict()
+        manifest = read_manifest(folder)
+        hashes = named_files(manifest) if manifest else {}
+        return {
+            "parameters": parameters,
+            "versions": flat({key: manifest[key] for key in VERSIONS if key in manifest}),
+            "fit": {name: fit.get(key) for name, key in FIT.items()},
+            "rule": {"name": rule.name, **{c.name: c.bound for c in rule.conditions}},
+            "the rule": rule,
+            "scores": scores.assign(text=scores["guideline_id"].map(texts)),
+            "simulated": ingest["about"]["simulated"],
+            "altered": [n for n in READ if n in hashes and hashes[n] != sha256(path / n)],
+            **tables,
+        }
     except Exception:  # whatever a damaged file makes any library raise
         here = path.absolute()
         words = [str(path / "params.yaml"), "--set", f"run={here.name}", "--out", str(here.parent)]
@@ -275,21 +297,6 @@ def _read(folder: RunFolder) -> dict[str, Any]:
             f"{path / file}: is not there, damaged or of an unknown version: run it to the end "
             f"first: aggregation run {shlex.join(words)}"
         ) from None
-    texts = tables["guidelines"].set_index("guideline_id")["text"].to_dict()
-    manifest = read_manifest(folder)
-    hashes = named_files(manifest) if manifest else {}
-    return {
-        "name": _clear("/".join(path.resolve().parts[-2:])),
-        "parameters": parameters,
-        "versions": flat({key: manifest[key] for key in VERSIONS if key in manifest}),
-        "fit": {name: fit[key] for name, key in FIT.items() if key in fit},
-        "rule": {"name": rule.name, **{c.name: c.bound for c in rule.conditions}},
-        "the rule": rule,
-        "scores": scores.assign(text=scores["guideline_id"].map(texts)),
-        "simulated": ingest.get("about", {}).get("simulated"),
-        "altered": [n for n in READ if n in hashes and hashes[n] != sha256(path / n)],
-        **tables,
-    }
 
 
 def _pairs(one: dict[str, Any], other: dict[str, Any]) -> tuple[Pair, ...]:
