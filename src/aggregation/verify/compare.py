@@ -269,7 +269,7 @@ def _read(folder: RunFolder) -> dict[str, Any]:
     try:
         parameters = flat(YAML(typ="safe", pure=True).load(path / file) | {"run": ""})
         json.dumps(parameters, default=str)  # an alias in YAML may stand for itself
-        ingest, fit, summary = (read(path, file := name) for name in JSONS)
+        ingest, fit, summary = (dict(read(path, file := name)) for name in JSONS)
         rule = Rule.from_json(summary["rule"])
         tables = {name: read(path, file := f"data/{name}.parquet") for name in KEYS}
         scores = read(path, file := "evidence/guidelines.parquet")
