@@ -30,8 +30,7 @@ from aggregation.model.parameters import (
 from aggregation.model.ratings import Ids, Ratings, encode
 from aggregation.model.refit import Refits, refit
 from aggregation.params import Params, load_params, sections
-from aggregation.report.display import Table
-from aggregation.report.progress import progress
+from aggregation.report.display import Table, progress
 from aggregation.runs.folder import RunFolder, open_run
 from aggregation.services.delivery import post
 from aggregation.sources import read

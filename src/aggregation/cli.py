@@ -219,16 +219,15 @@ def batch(
       aggregation batch params/demo.yaml --grid train.embedding_penalty=0.01,0.03,0.1
       aggregation batch params/demo.yaml --grid seed=1,2,3 --grid train.starts=8,16
     """
-    from aggregation.report.run_list import check_place, write_listing
-    from aggregation.runs.batch import Batch, plan, table
+    from aggregation.runs.batch import plan, run_all, table
+    from aggregation.runs.pages import check_place, write_run_list
 
     options = ["--until", until, "--timeout", str(timeout), *(["--force"] if force else [])]
     tasks = plan(params, grid, changes)
     check_place(Path(out).expanduser())
-    work = Batch(tasks, out, options, _say)
-    outcomes = work.go(jobs or os.cpu_count() or 1)
+    outcomes = run_all(tasks, jobs or os.cpu_count() or 1, out, options, _say)
     _say("\n" + table(outcomes))
-    _say(f"Runs: {write_listing(Path(out).expanduser())}")
+    _say(f"Runs: {write_run_list(Path(out).expanduser())}")
     states = {outcome.state for outcome in outcomes}
     ctx.exit(130 if "stopped" in states else 1 if "failed" in states else 0)
 
@@ -242,9 +241,9 @@ def index(out: str) -> None:
     Example:
       aggregation index outputs/
     """
-    from aggregation.report.run_list import write_listing
+    from aggregation.runs.pages import write_run_list
 
-    click.echo(f"Runs: {write_listing(Path(out).expanduser())}")
+    click.echo(f"Runs: {write_run_list(Path(out).expanduser())}")
 
 
 @main.command()
@@ -262,7 +261,7 @@ def diff(before: str, after: str, as_json: bool, page: str | None) -> None:
       aggregation diff outputs/demo outputs/more-starts
       aggregation diff outputs/demo outputs/more-starts --page diff.html
     """
-    from aggregation.report.comparison import difference_page
+    from aggregation.report.comparison import comparison_page
     from aggregation.runs.folder import open_run
     from aggregation.verify.compare import compare
 
@@ -270,7 +269,7 @@ def diff(before: str, after: str, as_json: bool, page: str | None) -> None:
     told = json.dumps(found.as_json(), indent=2, ensure_ascii=False) if as_json else found.text()
     click.echo(told)
     if page is not None:
-        _write(Path(page), difference_page(found))
+        _write(Path(page), comparison_page(found, __version__))
         click.echo(f"Page: {page}", err=as_json)
 
 

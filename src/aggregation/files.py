@@ -1,4 +1,4 @@
-"""Files: atomic writes, file hashes, and JSON that carries its own hash."""
+"""Files: atomic writes, file hashes, and JSON that carries its own checksum."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aggregation.errors import InputError
 
 @contextmanager
 def atomic_write(target: Path) -> Iterator[Path]:
-    """A temporary file beside `target`, which becomes it when the block ends without an error."""
+    """A temporary file beside `target`, which replaces it when the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(".partial", f".{target.name}.", target.parent)
     os.close(handle)
@@ -30,9 +30,21 @@ def atomic_write(target: Path) -> Iterator[Path]:
 
 
 def remove_partial(target: Path) -> None:
-    """Remove what a process left beside `target` that was killed while it wrote it."""
+    """Remove temporary files of `target` that a killed process left."""
     for left in target.parent.glob(f".{escape(target.name)}.????????.partial"):
         left.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON for people: indented, in the order given. NaN is a ValueError."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read UTF-8 JSON."""
+    return json.loads(path.read_text("utf-8"))
 
 
 def sha256(path: Path) -> str:
@@ -50,12 +62,15 @@ def sha256(path: Path) -> str:
 
 
 def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
-    """The value with `sha256`, the hash of all the rest of it, in whatever order."""
+    """The value with `sha256`, the hash of everything else in it, in whatever order.
+
+    It finds accidental changes. Whoever forges a value can compute it anew.
+    """
     rest = {key: v for key, v in value.items() if key != "sha256"}
     text = json.dumps(rest, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return rest | {"sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()}
 
 
 def checksum_holds(value: dict[str, Any]) -> bool:
-    """Whether the seal is there and true."""
+    """Whether the checksum is there and right."""
     return with_checksum(value)["sha256"] == value.get("sha256")

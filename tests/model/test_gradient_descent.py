@@ -9,7 +9,7 @@ import pytest
 from test_fit import coded
 
 from aggregation import COMMUNITY_NOTES, Parameters, Penalty, Ratings, Settings, fit, simulate
-from aggregation.model.gradient_descent import LEAST_STEPS, descend
+from aggregation.model.gradient_descent import MIN_STEPS, descend
 
 
 @pytest.fixture(scope="module")
@@ -78,14 +78,14 @@ def test_it_stops_where_the_original_does(ratings):
     still = np.isclose(found.losses[1:], found.losses[:-1], atol=1e-8)  # numpy's rtol 1e-5 decides
     steps = np.arange(2, len(found.losses) + 1)
     assert found.stopped
-    assert steps[still & (steps >= LEAST_STEPS)][0] == len(found.losses)
+    assert steps[still & (steps >= MIN_STEPS)][0] == len(found.losses)
 
 
 def test_it_never_stops_before_a_hundred_steps():
     one = np.zeros(1, np.int32)
     start = Parameters(0.0, np.zeros(1), np.zeros((1, 1)), np.zeros(1), np.zeros((1, 1)))
     found = descend(Ratings(one, one, np.zeros(1), 1, 1), start, Penalty())
-    assert len(found.losses) == LEAST_STEPS
+    assert len(found.losses) == MIN_STEPS
 
 
 def test_fit_replays_it_and_says_that_nothing_is_certified(ratings):

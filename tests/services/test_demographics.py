@@ -352,7 +352,7 @@ def test_the_section_shows_the_counts_and_says_what_it_keeps_back():
     assert "Nothing can be shown of nationality" in text
     assert '<th scope="row" dir="auto">Male</th><td class="num" colspan="2">–</td>' in text
     assert "N17" not in text
-    assert 'United Kingdom</th><td class="num">40</td><td class="num">100 %</td>' in text
+    assert 'United Kingdom</th><td class="num">40</td><td class="num">100 %</td>' in text
     assert "width:100.00%" in text
 
 

@@ -16,7 +16,7 @@ import aggregation as ag
 from aggregation.cli import main
 from aggregation.files import sha256, with_checksum
 from aggregation.params import RatingsSection, SimulatedSource, dump, load_params
-from aggregation.report.comparison import difference_page
+from aggregation.report.comparison import comparison_page as difference_page
 from aggregation.verify.compare import READ, compare
 
 MANIFEST = {

@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +22,11 @@ from aggregation.params import load_params, parse_values
 from aggregation.runs.folder import RunFolder
 from aggregation.runs.provenance import read_manifest
 from aggregation.runs.stages import wanted
+
+State = Literal["done", "unchanged", "failed", "stopped"]
+
+GRACE = 10.0
+"""Seconds that runs have to stop their kernels before they are killed."""
 
 BATCH = "AGGREGATION_BATCH"
 """Tells a run the process of its batch, so that it ends if that is killed."""
@@ -44,7 +48,7 @@ class Outcome:
     """What became of a task."""
 
     run: str
-    state: Literal["done", "unchanged", "failed", "stopped"]
+    state: State
     stage: str
     """The last one that is done; where the run failed, the one that is not."""
     seconds: float
@@ -109,113 +113,86 @@ def _word(key: str, text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", f"{key.rpartition('.')[2]}={'_'.join(names)}")
 
 
-class Batch:
-    """Tasks under way. `go` gives what became of each, in the order of the tasks."""
+def run_all(
+    tasks: Sequence[Task], jobs: int, out: str, options: Sequence[str], say: Callable[[str], None]
+) -> list[Outcome]:
+    """Run all tasks, `jobs` side by side; what became of each, in the order of the tasks.
 
-    def __init__(
-        self, tasks: Sequence[Task], out: str, options: Sequence[str], say: Callable[[str], None]
-    ) -> None:
-        self.tasks, self.out, self.options, self.say = tasks, out, options, say
-        self.running: set[subprocess.Popen[str]] = set()
-        self.lock = threading.Lock()
-        self.stopped = False
+    One that fails does not stop the others. KeyboardInterrupt ends them all, and the outcomes say
+    so. `options` are more words of the command `aggregation run`.
+    """
+    processes: set[subprocess.Popen[str]] = set()
+    stopped = threading.Event()
 
-    def go(self, jobs: int) -> list[Outcome]:
-        """Run all tasks, `jobs` side by side.
-
-        One that fails does not stop the others. KeyboardInterrupt stops them all: those under way
-        stop their kernels first, and the outcomes say so. A second one kills them.
-        """
-        with ThreadPoolExecutor(jobs) as pool:
-            futures = [pool.submit(self._one, task) for task in self.tasks]
-            waiting: Iterable[Future[Outcome]] = futures
-            while waiting:
-                try:
-                    _, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                except KeyboardInterrupt:
-                    self.say("stopping ...")
-                    self._stop()
-        return [future.result() for future in futures]
-
-    def _stop(self) -> None:
-        with self.lock:
-            again, self.stopped = self.stopped, True
-            for process in self.running:
-                process.send_signal(signal.SIGKILL if again else signal.SIGTERM)
-
-    def _one(self, task: Task) -> Outcome:
-        begin = time.monotonic()
-        folder = RunFolder.of(task.run, Path(self.out).expanduser())
-        before = _bytes(folder.path / "timing.json")
+    def one(task: Task) -> Outcome:
+        if stopped.is_set():
+            return _outcome(task, out, "stopped", 0.0)
+        begin, lines = time.monotonic(), []
         try:
-            process = self._start(task)
+            process = _start(task, out, options)
         except OSError as error:
             told = f"it could not be started ({error.strerror or error})"
-            return _outcome(task, folder, "failed", 0.0, told)
-        if process is None:
-            return _outcome(task, folder, "stopped", 0.0, "")
-        lines = []
+            return _outcome(task, out, "failed", 0.0, told)
+        processes.add(process)
         assert process.stdout is not None  # noqa: S101
         for line in process.stdout:
             lines.append(line.rstrip("\n"))
-            self.say(f"{task.run}: {lines[-1]}")
-        code = process.wait()
-        with self.lock:
-            self.running.discard(process)
-        seconds = time.monotonic() - begin
+            say(f"{task.run}: {lines[-1]}")
+        code, seconds = process.wait(), time.monotonic() - begin
         if code == 0:
-            same = before == _bytes(folder.path / "timing.json") != b""
-            return _outcome(task, folder, "unchanged" if same else "done", seconds, "")
-        told = next((k for k, line in enumerate(lines) if line.startswith("Error: ")), None)
-        error = f"it ended with {code}"
-        if told is not None:
-            error = "\n  ".join(lines[told:]).removeprefix("Error: ")
-        return _outcome(task, folder, "stopped" if self.stopped else "failed", seconds, error)
+            ran = any(" done in " in line for line in lines)
+            return _outcome(task, out, "done" if ran else "unchanged", seconds)
+        at = next((k for k, line in enumerate(lines) if line.startswith("Error: ")), None)
+        error = "\n  ".join(lines[at:]).removeprefix("Error: ") if at is not None else ""
+        state = "stopped" if stopped.is_set() else "failed"
+        return _outcome(task, out, state, seconds, error or f"it ended with {code}")
 
-    def _start(self, task: Task) -> subprocess.Popen[str] | None:
-        """Start the run, in a session of its own, so that Ctrl-C comes once and from here."""
-        words = [word for change in task.changes for word in ("--set", change)]
-        command = [sys.executable, "-P", "-m", "aggregation.cli"]
-        command += ["run", task.path, "--out", self.out]
-        with self.lock:
-            if self.stopped:
-                return None
-            process = subprocess.Popen(
-                [*command, *words, *self.options],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                env=os.environ
-                | {"PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1", BATCH: str(os.getpid())},
-                start_new_session=True,
-            )
-            self.running.add(process)
-        return process
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(one, task) for task in tasks]
+        try:
+            wait(futures)
+        except KeyboardInterrupt:
+            say("stopping ...")
+            stopped.set()
+            for process in processes:
+                process.terminate()  # the run stops its kernel
+            _, late = wait(futures, timeout=GRACE)
+            for process in processes if late else ():
+                process.kill()
+    return [future.result() for future in futures]
 
 
-def _outcome(task: Task, folder: RunFolder, state: str, seconds: float, error: str) -> Outcome:
-    done = list(read_manifest(folder).get("stages", {}))
-    left = [stage for stage in task.stages if stage not in done]
-    stage = (left or done)[0] if state == "failed" else (done or ["none"])[-1]
-    return Outcome(
-        task.run,
-        state,  # type: ignore[arg-type]
-        stage,
-        seconds,
-        folder.read_if_any("evidence/summary.json").get("verdicts", {}).get("accepted"),
-        folder.read_if_any("model/fit.json").get("objective"),
-        error,
+def _start(task: Task, out: str, options: Sequence[str]) -> subprocess.Popen[str]:
+    """Start the run, in a session of its own, so that Ctrl-C comes once and from here."""
+    words = [word for change in task.changes for word in ("--set", change)]
+    command = [sys.executable, "-P", "-m", "aggregation.cli", "run", task.path, "--out", out]
+    return subprocess.Popen(
+        [*command, *words, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        env=os.environ | {"PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1", BATCH: str(os.getpid())},
+        start_new_session=True,
     )
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
+def _outcome(task: Task, out: str, state: State, seconds: float, error: str = "") -> Outcome:
+    """With the numbers of this run; a failed one has none, whatever an earlier one left."""
+    path = Path(out).expanduser() / task.run
+    if state in ("failed", "stopped"):
+        path = path.with_name(f".{path.name}.partial") / task.run
+    done = list(read_manifest(path).get("stages", {}))
+    left = [stage for stage in task.stages if stage not in done]
+    stage = (left or done)[0] if state == "failed" else (done or ["none"])[-1]
+    if state in ("failed", "stopped"):
+        return Outcome(task.run, state, stage, seconds, None, None, error)
+    folder = RunFolder(path)
+    accepted = folder.read_if_any("evidence/summary.json").get("verdicts", {}).get("accepted")
+    loss = folder.read_if_any("model/fit.json").get("objective")
+    return Outcome(task.run, state, stage, seconds, accepted, loss)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

@@ -1,11 +1,10 @@
-"""Folder: a run's files, written whole or not at all, and read back as values."""
+"""Folder: a run's files, written atomically and read back as values."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,21 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
+from aggregation.data.cards import Card
 from aggregation.data.dataset import TABLES, About, Count, Dataset
 from aggregation.data.fingerprint import fingerprints
 from aggregation.decisions.constitution import Constitution, select
 from aggregation.decisions.rules import Rule
 from aggregation.errors import AggregationError, RunError
-from aggregation.files import atomic_write
+from aggregation.files import atomic_write, read_json
 from aggregation.model import storage
 from aggregation.model.fit import Fit
-from aggregation.model.parameters import Parameters, Penalty, from_tables, loss
+from aggregation.model.parameters import Penalty, loss
 from aggregation.model.ratings import Ids, Ratings, encode
 from aggregation.runs import summary
+from aggregation.runs.provenance import MANIFEST, PARTIAL
 
-KINDS = {
+PARQUET_TYPES = {
     "str": pyarrow.string(),
     "float64": pyarrow.float64(),
     "time": pyarrow.timestamp("ms", tz="UTC"),
@@ -33,12 +34,23 @@ KINDS = {
 }
 """Parquet types of the kinds of `dataset.TABLES`."""
 
-
-MANIFEST, PARTIAL = "manifest.json", "manifest.partial.json"
-"""Of a run that is whole, and of one that is under way, has stopped, or was changed by hand."""
-
 RUNS_NAMED = 8
 """Runs that an error names, so that one of them can be opened instead."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run's folder holds, read once."""
+
+    dataset: Dataset
+    ratings: Ratings
+    ids: Ids
+    fit: Fit
+    penalty: Penalty
+    constitution: Constitution | None
+    """None before diagnostics."""
+    minima: pd.DataFrame
+    """What each local minimum would accept, see `evidence.minima`; no rows before diagnostics."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -56,44 +68,30 @@ class RunFolder:
         return summary.card(self.path).html()
 
     def __repr__(self) -> str:
-        return summary.brief(self.path).line()
+        return Card(summary.headline(self.path), doubts=(f"in {self.path}",)).line()
 
     @classmethod
     def of(cls, run: str, out: str | Path = "outputs") -> RunFolder:
         """The folder of the run called `run`."""
         return cls(Path(out) / run)
 
-    # whole files
+    # files; to write into a finished run by hand ends that it is finished
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file as it is."""
+        if (self.path / MANIFEST).exists():
+            (self.path / MANIFEST).replace(self.path / PARTIAL)
+        with atomic_write(self.path / name) as path:
+            path.write_bytes(content)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a UTF-8 file."""
         self.write_bytes(name, text.encode("utf-8"))
 
-    def write_bytes(self, name: str, content: bytes) -> None:
-        """Write a file as it is."""
-        with self._writing(name) as path:
-            path.write_bytes(content)
-
-    def read_bytes(self, name: str) -> bytes:
-        """A file as it is."""
-        return self._there(name).read_bytes()
-
     def write_json(self, name: str, value: object) -> None:
-        """Write JSON for people: indented, in the order given. NaN is refused."""
+        """Write JSON for people: indented, in the order given. NaN is a ValueError."""
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
         self.write_text(name, text + "\n")
-
-    def read_json(self, name: str) -> Any:
-        """Read JSON that an earlier stage wrote."""
-        return json.loads(self._there(name).read_text("utf-8"))
-
-    def read_if_any(self, name: str) -> dict[str, Any]:
-        """A JSON object, for who can do without: empty where it is not there or is damaged."""
-        try:
-            found = self.read_json(name)
-        except (AggregationError, *summary.UNREADABLE):
-            return {}
-        return found if isinstance(found, dict) else {}
 
     def write_table(
         self, name: str, table: pd.DataFrame, kinds: dict[str, str] | None = None
@@ -101,16 +99,27 @@ class RunFolder:
         """Write Parquet; `kinds` fixes the types of the columns."""
         schema = None
         if kinds is not None:
-            schema = pyarrow.schema([(c, KINDS[kinds[c]]) for c in table.columns])
+            schema = pyarrow.schema([(c, PARQUET_TYPES[kinds[c]]) for c in table.columns])
         data = pyarrow.Table.from_pandas(table, schema=schema, preserve_index=False)
-        with self._writing(name) as path:
-            pyarrow.parquet.write_table(data.replace_schema_metadata(None), path)
+        buffer = pyarrow.BufferOutputStream()
+        pyarrow.parquet.write_table(data.replace_schema_metadata(None), buffer)
+        self.write_bytes(name, buffer.getvalue().to_pybytes())
 
-    def _writing(self, name: str) -> AbstractContextManager[Path]:
-        """Who writes into the folder of a finished run makes it one that is not finished."""
-        if name not in (MANIFEST, PARTIAL) and (self.path / MANIFEST).exists():
-            (self.path / MANIFEST).replace(self.path / PARTIAL)
-        return atomic_write(self.path / name)
+    def read_bytes(self, name: str) -> bytes:
+        """A file as it is."""
+        return self._there(name).read_bytes()
+
+    def read_json(self, name: str) -> Any:
+        """Read JSON that an earlier stage wrote."""
+        return read_json(self._there(name))
+
+    def read_if_any(self, name: str) -> dict[str, Any]:
+        """A JSON object; empty where it is not there or is damaged."""
+        try:
+            found = self.read_json(name)
+        except (AggregationError, *summary.UNREADABLE):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def read_table(self, name: str) -> pd.DataFrame:
         """Read Parquet that an earlier stage wrote; texts are `str`."""
@@ -126,7 +135,7 @@ class RunFolder:
             raise RunError(f"{path} is not there: run the {needed} notebook of this run first")
         return path
 
-    # what stages hand on
+    # values that stages hand on
 
     def save_dataset(self, dataset: Dataset) -> None:
         """Write data/."""
@@ -168,53 +177,65 @@ class RunFolder:
         self.write_json("model/fit.json", storage.values(fit, ratings, penalty))
 
     def fit(self) -> Fit:
-        """The fit as it was saved, every bit; its rows are those of `model()`.
+        """The fit as it was saved, every bit; its rows are in the order of `encode`.
 
-        Raises RunError if there is none, or an earlier version of this package saved it.
+        Raises RunError if there is none, or another version of this package saved it.
         """
-        values = self.read_json("model/fit.json")
         names = (*storage.SIDES, "history")
         tables = {name: self.read_table(f"model/{name}.parquet") for name in names}
         try:
-            return storage.restored(values, tables)
+            return storage.restored(self.read_json("model/fit.json"), tables)
         except KeyError as error:
             raise RunError(
-                f"{self.path}: model/ holds no {error}, since an earlier version of this package "
+                f"{self.path}: model/ holds no {error}, since another version of this package "
                 "wrote it: run the train notebook again"
             ) from None
-
-    def model(self) -> tuple[Ratings, Ids, Parameters]:
-        """The ratings as they were fitted, their ids, and the parameters found."""
-        ratings, ids = encode(self.read_table("data/ratings.parquet"))
-        fit = self.read_json("model/fit.json")
-        users = self.read_table("model/users.parquet")
-        guidelines = self.read_table("model/guidelines.parquet")
-        parameters = from_tables(users, guidelines, fit["mu"], ids, fit["dimensions"])
-        same = (
-            parameters is not None
-            and set(users["user_id"]) == set(ids.users)
-            and set(guidelines["guideline_id"]) == set(ids.guidelines)
-            and fit["n_ratings"] == len(ratings)
-        )
-        if parameters is None or not same or not _explains(parameters, ratings, fit):
-            raise RunError(
-                f"{self.path}: model/ was trained on other data than data/ holds: "
-                "run the train notebook again"
-            )
-        return ratings, ids, parameters
 
     def save_evidence(self, constitution: Constitution, minima: pd.DataFrame) -> None:
         """Write evidence/."""
         self.write_table("evidence/guidelines.parquet", constitution.scores)
         self.write_json("evidence/minima.json", minima.to_dict("records"))
-        summary = {"rule": constitution.rule.as_json(), "verdicts": constitution.verdicts()}
-        self.write_json("evidence/summary.json", summary)
+        found = {"rule": constitution.rule.as_json(), "verdicts": constitution.verdicts()}
+        self.write_json("evidence/summary.json", found)
 
     def constitution(self) -> Constitution:
         """The constitution that diagnostics found."""
         rule = Rule.from_json(self.read_json("evidence/summary.json")["rule"])
         scores = self.read_table("evidence/guidelines.parquet")
         return select(scores.drop(columns=["verdict", "failed"]), rule)
+
+    def load(self) -> Run:
+        """All that the run holds, each file read once.
+
+        Raises RunError if there is no model, or it was trained on other data than data/ holds.
+        """
+        dataset, fit, values = self.dataset(), self.fit(), self.read_json("model/fit.json")
+        ratings, ids = encode(dataset.ratings)
+        known = [
+            self.read_table(f"model/{name}.parquet")[key] for name, key in storage.SIDES.items()
+        ]
+        penalty = Penalty(**values["penalty"])
+        same = [
+            sorted(ids_of) == list(rows)
+            for ids_of, rows in zip(known, vars(ids).values(), strict=True)
+        ]
+        if not all(same) or not math.isclose(
+            float(loss(fit.parameters, ratings, penalty)), fit.objective, rel_tol=1e-9
+        ):
+            raise RunError(
+                f"{self.path}: model/ was trained on other data than data/ holds: "
+                "run the train notebook again"
+            )
+        judged = (self.path / "evidence" / "summary.json").is_file()
+        return Run(
+            dataset,
+            ratings,
+            ids,
+            fit,
+            penalty,
+            self.constitution() if judged else None,
+            pd.DataFrame(self.read_json("evidence/minima.json") if judged else []),
+        )
 
 
 def open_run(path: str | Path) -> RunFolder:
@@ -239,9 +260,3 @@ def open_run(path: str | Path) -> RunFolder:
     known = ", ".join(runs[:RUNS_NAMED]) + (", ..." if len(runs) > RUNS_NAMED else "")
     remedy = f"open one of {known}" if runs else "make one with: aggregation run params/demo.yaml"
     raise RunError(f"{path}: {problem}; {remedy} (seen from {Path.cwd()})")
-
-
-def _explains(parameters: Parameters, ratings: Ratings, fit: dict[str, Any]) -> bool:
-    """Whether the loss at these ratings is the objective that the fit ended at."""
-    found = float(loss(parameters, ratings, Penalty(**fit["penalty"])))
-    return math.isclose(found, fit["objective"], rel_tol=1e-9)

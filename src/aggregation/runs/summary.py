@@ -1,8 +1,7 @@
-"""Run card: what a run's folder says of itself, from its small files, whatever state it is in."""
+"""Summary: what a run's folder says of itself, from its small files, whatever state it is in."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from aggregation.data.cards import Card, many
+from aggregation.files import read_json
+from aggregation.runs.provenance import MANIFEST
 
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""What a file raises that is damaged, or that is of another version."""
+"""What a file raises that is damaged, or that another version wrote."""
 
 Told = tuple[list[tuple[str, str]], list[str]]
 """Facts and doubts."""
@@ -22,7 +23,7 @@ Told = tuple[list[tuple[str, str]], list[str]]
 def state(path: Path) -> str:
     """How far the run came: it writes manifest.json last."""
     try:
-        stages = list(json.loads((path / "manifest.json").read_text("utf-8"))["stages"])
+        stages = list(read_json(path / MANIFEST)["stages"])
     except UNREADABLE:
         return "not finished"
     return "finished" if stages[-1:] == ["publish"] else f"done up to {(stages or ['nothing'])[-1]}"
@@ -33,45 +34,33 @@ def headline(path: Path) -> str:
     return f"Run {path.name or path.resolve().name}: {state(path)}"
 
 
-def brief(path: Path) -> Card:
-    """In one line."""
-    return Card(headline(path), doubts=(f"in {path}",))
-
-
 def card(path: Path) -> Card:
-    """With title, numbers and verdicts, of as many stages as are there. Raises nothing."""
+    """Title, numbers and verdicts, of as many stages as are there. Raises nothing."""
     facts, doubts = [("title", title(path)), ("folder", str(path))], []
     if state(path) == "not finished":
         doubts.append(
-            "there is no manifest.json, which a run writes last: it stopped, is still at work, or "
-            "was done or changed by hand"
+            f"there is no {MANIFEST}, which a run writes last: it was made or changed by hand"
         )
     for name, (tell, stage) in PARTS.items():
-        file = path / name
         try:
-            found, against = tell(json.loads(file.read_text("utf-8")))
+            found, against = tell(read_json(path / name))
         except FileNotFoundError:
             found, against = [(stage, "not done")], []
         except UNREADABLE:
             found, against = [], [f"{name} cannot be read: run the {stage} notebook again"]
         facts += found
         doubts += against
-    return Card(
-        headline(path),
-        tuple((name, value) for name, value in facts if value),
-        tuple(doubts),
-        (".dataset()", ".fit()", ".constitution()"),
-    )
+    shown = tuple((name, value) for name, value in facts if value)
+    calls = (".dataset()", ".fit()", ".constitution()", ".load()")
+    return Card(headline(path), shown, tuple(doubts), calls)
 
 
 def title(path: Path) -> str:
     """As in the parameters; else the source's own."""
     try:
         given = YAML(typ="safe", pure=True).load((path / "params.yaml").read_text("utf-8"))
-        if given.get("title"):
-            return str(given["title"])
-        own = json.loads((path / "data" / "ingest.json").read_text("utf-8"))
-        return str(own["about"]["title"])
+        own = read_json(path / "data" / "ingest.json")["about"]["title"]
+        return str(given.get("title") or own)
     except (YAMLError, *UNREADABLE):
         return ""
 
@@ -95,8 +84,7 @@ def _model(values: dict[str, Any]) -> Told:
 
 
 def _evidence(values: dict[str, Any]) -> Told:
-    verdicts = ("accepted", "undecided", "rejected")
-    return [("verdicts", ", ".join(f"{values['verdicts'][v]:,} {v}" for v in verdicts))], []
+    return [("verdicts", ", ".join(f"{n:,} {v}" for v, n in values["verdicts"].items()))], []
 
 
 PARTS: dict[str, tuple[Callable[[Any], Told], str]] = {
@@ -104,4 +92,4 @@ PARTS: dict[str, tuple[Callable[[Any], Told], str]] = {
     "model/fit.json": (_model, "train"),
     "evidence/summary.json": (_evidence, "diagnostics"),
 }
-"""The small file of each stage, who reads it, and the stage."""
+"""The small file of each stage, what it says, and the stage."""
