@@ -6,7 +6,6 @@ library raise fails the claims that need this file, never the whole verification
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +26,7 @@ from aggregation.model.parameters import Parameters, from_tables
 from aggregation.model.ratings import Ids
 from aggregation.params import Params, load_params
 from aggregation.runs.folder import RunFolder
-from aggregation.runs.stages import RECEIPTS
+from aggregation.runs.stages import OUTLIVE
 from aggregation.verify import reference_solver as solver
 from aggregation.verify.compare import named_files, read, same
 from aggregation.verify.reference_solver import Point, Problem
@@ -47,8 +46,8 @@ MAX_SEARCHED_RATINGS = 2_000_000
 SIDES = (("users", "user_id"), ("guidelines", "guideline_id"))
 """Tables of the two sides and their ids."""
 
-NOT_OF_RUNS = re.compile(r"^(source|published)/|(^|/)\.")
-"""Names of files that manifest.json does not name: folders that outlive runs, and hidden files."""
+RECEIPTS = ("source/receipt.json", "published/receipt.json", "published/known.json")
+"""What says when something was asked of the platform or sent to it, and under which address."""
 
 NOTE = (
     "note   Nobody can recompute the commit and its dirty flag, timing.json, receipts and the "
@@ -149,7 +148,7 @@ def verify(
     )
     if constitution is not None:
         yield claim("published constitution", lambda: _payload(data, x, constitution))
-    if receipts := [name for name in RECEIPTS if (path / name).exists()]:
+    if receipts := [n for n in RECEIPTS if (path / n).exists()]:
         told = f"what {', '.join(receipts)} say, and the address in them, nobody can check here"
         yield Claim("receipts", holds=None, told=told)
     if data.params.demographics is not None:
@@ -172,8 +171,11 @@ def _files(path: Path) -> Told:
 
 def _others(path: Path) -> Told:
     known = {"manifest.json", "timing.json", *named_files(read(path, "manifest.json"))}
-    names = [p.relative_to(path).as_posix() for p in contents(path)]
-    others = [n for n in names if n not in known and not NOT_OF_RUNS.search(n)]
+    others = []
+    for name in (p.relative_to(path) for p in contents(path)):
+        hidden = any(part.startswith(".") for part in name.parts)
+        if not hidden and name.parts[0] not in OUTLIVE and name.as_posix() not in known:
+            others.append(name.as_posix())
     if others:
         return False, f"not the run's, manifest.json does not name them: {', '.join(others)}"
     return True, "manifest.json names every file, but hidden ones"

@@ -22,7 +22,7 @@ from aggregation.data.cards import many
 from aggregation.data.dataset import clean_text
 from aggregation.decisions.rules import ACCEPTED, COMPARISONS, Condition, Rule
 from aggregation.errors import InputError, RunError
-from aggregation.files import sha256
+from aggregation.files import read_json, sha256
 from aggregation.runs.folder import RunFolder
 from aggregation.runs.provenance import read_manifest
 from aggregation.runs.stages import flat
@@ -89,7 +89,7 @@ def read(path: Path, name: str) -> Any:
     try:
         if name.endswith(".parquet"):
             return pd.read_parquet(path / name)
-        return json.loads((path / name).read_text("utf-8"))
+        return read_json(path / name)
     except Exception:  # whatever a damaged file makes any library raise
         raise InputError(f"{name} is not there, or is damaged") from None
 
@@ -277,7 +277,7 @@ def _read(folder: RunFolder) -> dict[str, Any]:
         scores = scores[[*kinds, "failed"]].astype(kinds)
         scores["failed"] = [{c["name"] for c in failed} for failed in scores["failed"]]
         texts = tables["guidelines"].set_index("guideline_id")["text"].to_dict()
-        manifest = read_manifest(folder)
+        manifest = read_manifest(path)
         hashes = named_files(manifest) if manifest else {}
         return {
             "parameters": parameters,

@@ -7,10 +7,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from aggregation.files import sha256, with_checksum
+from aggregation.files import sha256
 from aggregation.params import Params, load_params
 from aggregation.runs.folder import RunFolder
-from aggregation.runs.provenance import surroundings
+from aggregation.runs.provenance import surroundings, write_manifest
 from aggregation.runs.runner import Execute, run
 from aggregation.runs.stages import own, source_files, wanted
 from aggregation.services.delivery import LAST
@@ -41,7 +41,7 @@ def rerun(folder: RunFolder, execute: Execute | None = None) -> Iterator[Claim]:
 
 def _rerun(path: Path, execute: Execute | None) -> Iterator[Claim]:
     params = load_params(path / "params.yaml")
-    here = all(source_files(params, path).values())
+    here = all(source_files(params, path / "source").values())
     told = "at hand" if here else "not at hand: the rerun begins with data/ as it is"
     yield Claim("source", here or None, told)
     changes, left_out = _offline(params, here=here)
@@ -92,10 +92,12 @@ def _begin_with_data(params: Params, path: Path, again: Path) -> None:
         (again / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path / name, again / name)
     manifest = read(path, "manifest.json")
-    made = {"input": source_files(params, again), "outputs": {n: sha256(again / n) for n in names}}
+    made = {
+        "input": source_files(params, again / "source"),
+        "outputs": {n: sha256(again / n) for n in names},
+    }
     stages = {"ingest": manifest["stages"]["ingest"] | made}
-    done = with_checksum(manifest | surroundings() | {"stages": stages})
-    RunFolder(again).write_json("manifest.json", done)
+    write_manifest(again, "manifest.json", manifest | surroundings() | {"stages": stages})
 
 
 def _same_bytes(path: Path, again: Path, left_out: set[str]) -> Told:
