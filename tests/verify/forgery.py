@@ -85,7 +85,12 @@ def remodel(folder, x):
         )
         body |= {f"{name[:-1]}_intercepts": intercepts, f"{name[:-1]}_embeddings": embeddings}
     measured = {"objective": loss(data.problem, x), "kkt_residual": residual(data.problem, x)}
-    edit_json(folder, "model/fit.json", lambda fit: fit.update(measured, mu=float(x.mu)))
+    measured["mu"] = float(x.mu)
+    edit_json(
+        folder,
+        "model/fit.json",
+        lambda fit: fit.update(measured, minima=[fit["minima"][0] | measured]),
+    )
     found = decide(data, x)
     found.scores.to_parquet(folder.path / "evidence/guidelines.parquet")
     summary = {"rule": found.rule.as_json(), "verdicts": found.verdicts()}

@@ -16,7 +16,7 @@ import aggregation as ag
 from aggregation.cli import main
 from aggregation.files import sha256, with_checksum
 from aggregation.params import RatingsSection, SimulatedSource, dump, load_params
-from aggregation.report.comparison import comparison_page as difference_page
+from aggregation.report.comparison import comparison_page
 from aggregation.verify.compare import READ, compare
 
 MANIFEST = {
@@ -42,14 +42,12 @@ def dataset():
 
 def finish(folder, dataset, rule, **changes):
     """evidence/ and params.yaml, as diagnostics and the runner write them."""
-    ratings, ids, parameters = folder.model()
-    scores = ag.score(ratings, ids, parameters)
-    scores = ag.by_side(scores, ratings, ids, parameters)
+    run = folder.load()
+    scores = ag.score(run.ratings, run.ids, run.fit.parameters)
+    scores = ag.by_side(scores, run.ratings, run.ids, run.fit.parameters)
     scores = ag.with_unrated(scores, dataset.guidelines["guideline_id"])
     constitution = ag.select(scores, rule)
-    intercepts = folder.read_table("model/minima.parquet")
-    ends = folder.read_json("model/fit.json")["minima"]
-    folder.save_evidence(constitution, ag.minima_table(scores, rule, intercepts, ends))
+    folder.save_evidence(constitution, ag.minima_table(scores, rule, run.ids, run.fit))
     given = folder.path / "given.yaml"
     given.write_text("run: small\nsource: {kind: simulated, n_users: 40}\n")
     words = {"run": folder.path.name, **changes}
@@ -150,7 +148,7 @@ def test_a_run_and_itself_elsewhere_under_another_name_differ_in_nothing(first, 
     comparison = compare(first, other)
     assert comparison.same
     assert comparison.text() == "Nothing differs between one and other."
-    assert "Nothing differs between one and other." in difference_page(comparison)
+    assert "Nothing differs between one and other." in comparison_page(comparison)
     assert compare(other, first).same
     namesake = compare(first, copy(first, tmp_path / "one"))
     assert (namesake.before, namesake.after) == (
@@ -312,7 +310,7 @@ def test_guidelines_that_come_and_go_and_users_with_them(first, tmp_path, datase
     assert data["ratings"]["only_before"] == by_gone + by_renamed
     assert data["ratings"]["only_after"] == len(new) + by_renamed
     assert comparison.result().endswith("New guidelines: 2; Guidelines that are gone: 1.")
-    shown = [comparison.text(), difference_page(comparison), json.dumps(comparison.as_json())]
+    shown = [comparison.text(), comparison_page(comparison), json.dumps(comparison.as_json())]
     users = {"participant-secret", *dataset.users["user_id"]}
     for text in shown:
         assert not [user for user in users if user in text]
@@ -342,8 +340,8 @@ def test_a_condition_that_holds_on_both_sides_or_on_none_is_no_reason(first, tmp
     assert len(changed(comparison, "gained", "lost", "other")) > 30
     assert_why_is_true(comparison)
     assert "none -> " in comparison.text()
-    assert '<td class="num">0.37499</td>' in difference_page(comparison)
-    assert '<td class="num">0.3750</td>' not in difference_page(comparison)
+    assert '<td class="num">0.37499</td>' in comparison_page(comparison)
+    assert '<td class="num">0.3750</td>' not in comparison_page(comparison)
     # and with a rule that changes too, to a limit that three decimals do not hold
     rule = ag.ALIGNED_2023.with_bounds(min_intercept=0.37505, min_ratings=6, min_helpful_rate=0.75)
     scores = runs[1].read_table("evidence/guidelines.parquet")
@@ -446,7 +444,7 @@ def test_nothing_that_strangers_wrote_steers_the_terminal(hostile):
 
 
 def test_the_page_shows_what_strangers_wrote_and_runs_none_of_it(hostile):
-    page = difference_page(compare(*hostile))
+    page = comparison_page(compare(*hostile))
     assert "default-src 'none'" in page
     assert not re.search(r"<script|<img|\x1b|<g0>", page)
     assert "&lt;script&gt;window.pwned = 1&lt;/script&gt;" in page
@@ -473,7 +471,7 @@ def test_another_text_under_the_same_id_is_told(first, tmp_path, dataset):
     assert (found["text"], found["text_before"]) == (texts[0], dataset.guidelines["text"][0])
     assert not told.same
     assert told.kept().endswith(", 1 with another text.")
-    assert difference_page(told).count("(text changed)") == 1
+    assert comparison_page(told).count("(text changed)") == 1
     texts = [f"another {k}" for k in range(len(texts))]
     other.save_dataset(
         dataclasses.replace(dataset, guidelines=dataset.guidelines.assign(text=texts))
@@ -495,7 +493,7 @@ LIMITS = ("min_intercept", "min_ratings", "min_helpful_rate")
         ),
         ("model/fit.json", "[" * 100_000),
         ("params.yaml", "extra: &a [*a]\n"),
-        ("params.yaml", "x: " + "[" * 2_000),
+        ("params.yaml", "x: " + "[" * 500),
         ("data/ingest.json", '{"about": 1}'),
         ("data/users.parquet", None),
         ("evidence/guidelines.parquet", None),
@@ -546,13 +544,13 @@ def test_json_holds_every_guideline_in_full_and_no_nan(hostile, first, tmp_path,
 
 
 def test_a_simulated_deliberation_is_called_so_on_the_page(first, tmp_path, dataset):
-    assert f"<strong>Simulated: {compare(first, first).before}.</strong>" in difference_page(
+    assert f"<strong>Simulated: {compare(first, first).before}.</strong>" in comparison_page(
         compare(first, first)
     )
     other = copy(first, tmp_path / "other")
     about = dataclasses.replace(dataset.about, simulated=False)
     other.save_dataset(dataclasses.replace(dataset, about=about))
-    assert "Simulated" not in difference_page(compare(other, other))
+    assert "Simulated" not in comparison_page(compare(other, other))
 
 
 # folders that cannot be compared
@@ -621,7 +619,7 @@ def test_a_file_changed_after_the_run_is_told_even_where_nothing_else_differs(
     assert comparison.altered == ("two/params.yaml",)
     assert comparison.as_json()["altered"] == ["two/params.yaml"]
     assert "two/params.yaml: is not as its run left it" in comparison.text()
-    assert "<strong>two/params.yaml</strong> is not as its run left it" in difference_page(
+    assert "<strong>two/params.yaml</strong> is not as its run left it" in comparison_page(
         comparison
     )
 

@@ -215,8 +215,8 @@ def read_data(folder: RunFolder) -> Data:
         earlier = from_tables(*tables, dataset.mu, index, train.dimensions)
         if earlier is None:
             raise InputError("data/ holds no earlier model, so nothing can be fixed")
-        known = [np.isfinite(a) for a in (earlier.user_intercept, earlier.guideline_intercept)]
-        fixed = (known[0] & (train.hold == "users"), known[1] & (train.hold == "guidelines"))
+        users, guidelines = (np.isfinite(intercept) for intercept, _ in earlier.sides())
+        fixed = (users & (train.hold == "users"), guidelines & (train.hold == "guidelines"))
         p = replace(p, fixed=fixed)
     return Data(params, dataset, ids, p, earlier)
 
@@ -250,6 +250,7 @@ def _belong(data: Data, path: Path, fit: dict[str, Any]) -> Told:
     told = {"method": train.method, "dimensions": train.dimensions, "converged": True}
     told |= {"penalty": asdict(train.weights()), "n_ratings": len(p.rating)}
     told |= {"n_users": p.size[0], "n_guidelines": p.size[1]}
+    told |= {key: fit["minima"][0][key] for key in ("objective", "kkt_residual", "mu")}
     if wrong := [name for name, value in told.items() if not same(fit[name], value)]:
         return False, f"model/fit.json has another {', '.join(wrong)}"
     return True, f"{len(p.rating):,} ratings by {p.size[0]:,} users of {p.size[1]:,} guidelines"
@@ -265,11 +266,10 @@ def _fixed(data: Data, x: Point) -> Told:
     """Whether the rows that `train.hold` fixes are, bit for bit, those of the earlier model."""
     earlier, fixed, name = data.earlier, data.problem.fixed, data.params.train.hold
     assert earlier is not None and fixed is not None  # noqa: S101, PT018
-    side, (mu, *arrays) = int(name == "guidelines"), earlier.arrays()
-    rows, n = fixed[side], int(fixed[side].sum())
-    pairs = [(x.intercepts[side][rows], arrays[2 * side][rows])]
-    pairs += [(x.embeddings[side][rows], arrays[2 * side + 1][rows]), (x.mu, mu)]
-    if not all(np.array_equal(a, b) for a, b in pairs):
+    side = ("users", "guidelines").index(str(name))
+    rows, n, (i, f) = fixed[side], int(fixed[side].sum()), earlier.sides()[side]
+    pairs = [(x.mu, earlier.mu), (x.intercepts[side][rows], i[rows])]
+    if not all(np.array_equal(a, b) for a, b in [*pairs, (x.embeddings[side][rows], f[rows])]):
         return False, f"mu or {name} are not all as the earlier model in data/ has them"
     return n > 0, f"mu and {n:,} {name} are those of the earlier model in data/"
 
