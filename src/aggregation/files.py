@@ -48,15 +48,15 @@ def read_json(path: Path) -> Any:
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file's bytes, in hex; empty if it is not there.
+    """Hash of a file's bytes, in hex; empty if it is not there, or is a pipe or a device.
 
     Raises InputError if it cannot be read.
     """
     try:
+        if not path.is_file():  # others may have no end
+            return ""
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return ""
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 

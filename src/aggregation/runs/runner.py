@@ -90,7 +90,7 @@ def run(
     path = named_path = out / params.run
     if path.is_symlink():  # the folder lies on another disk
         path = path.resolve()
-    _check(path, params)
+    _check(path, params, first)
     with lock(path.with_name(f".{path.name}.lock")):
         try:
             work = _Work(params, path, timeout, say, execute)
@@ -100,7 +100,7 @@ def run(
     return named_path
 
 
-def _check(path: Path, params: Params) -> None:
+def _check(path: Path, params: Params, first: str | None) -> None:
     """Raise RunError where a run would replace what no run has made, or its own source."""
     try:
         str(path.absolute()).encode("utf-8")
@@ -117,7 +117,7 @@ def _check(path: Path, params: Params) -> None:
         )
     here = os.path.realpath(path)
     for at in named(params.source):
-        if not at.exists():
+        if not at.exists() and first in (None, STAGES[0]):
             raise RunError(
                 f"{at}: there is no such file or folder, seen from {Path.cwd()}: check source.path"
             )
