@@ -1,4 +1,4 @@
-"""Files: atomic writes, file hashes, and JSON that carries its own hash."""
+"""Files: atomic writes, file hashes, JSON, and JSON that carries its own checksum."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +28,39 @@ def atomic_write(target: Path) -> Iterator[Path]:
         Path(partial).unlink(missing_ok=True)
 
 
-def remove_partial(target: Path) -> None:
-    """Remove what a process left beside `target` that was killed while it wrote it."""
-    for left in target.parent.glob(f".{escape(target.name)}.????????.partial"):
-        left.unlink(missing_ok=True)
+def remove_partial(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in a folder and below."""
+    for left in folder.rglob(".*.????????.partial"):
+        left.unlink()
 
 
 def sha256(path: Path) -> str:
     """Hash of a file's bytes, in hex; empty if it is not there.
 
-    Raises InputError if it cannot be read.
+    Raises InputError if it cannot be read, or is no regular file: a pipe or a device may have no
+    end.
     """
     try:
+        if not path.is_dir() and path.exists() and not path.is_file():
+            raise InputError(f"{path}: is no regular file: save its content to one")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return ""
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON for people: indented, in the order given, atomically. NaN is refused."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_write(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
@@ -57,5 +71,5 @@ def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def checksum_holds(value: dict[str, Any]) -> bool:
-    """Whether the seal is there and true."""
+    """Whether the checksum is there and true."""
     return with_checksum(value)["sha256"] == value.get("sha256")

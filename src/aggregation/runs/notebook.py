@@ -1,15 +1,14 @@
-"""Execute: one notebook, by papermill in a kernel of its own, whole or not at all."""
+"""Notebook: executed by papermill in a kernel of its own, whole or not at all."""
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 # jsonschema, which papermill loads, builds the grammar of internationalised addresses at import:
 # two seconds, for a check that no notebook needs. It does without where the module is missing.
@@ -18,228 +17,177 @@ sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 import nbformat
 import papermill
 import zmq
+from jupyter_core.utils import run_sync
 from nbclient.exceptions import CellTimeoutError
 from papermill.exceptions import PapermillExecutionError
 
 from aggregation import errors
 from aggregation.errors import RunError, unwritable
 from aggregation.runs.folder import RunFolder
-from aggregation.runs.kernels import OPTIONS, kernel_manager
+from aggregation.runs.kernel import Kernel
 
 # A socket that closes while a kernel shuts down is logged with a traceback now and then, and a
 # kernel that dies or is stopped is too. What fails comes as an exception as well.
-for quiet in ("tornado", "papermill", "asyncio"):
+for quiet in ("tornado", "papermill", "asyncio", "traitlets"):
     logging.getLogger(quiet).setLevel(logging.CRITICAL)
 
-LONGEST_OUTPUT = 10_000_000
-"""Characters that a notebook may print or show. A page of more opens in no browser."""
-
-LONGEST_MESSAGE = 5
+MAX_ERROR_LINES = 5
 """Lines of an error that are shown, the last ones among them, since they hold the remedy."""
 
-ROOM = "free some room, or choose another folder with --out"
-
-MEND = (
-    "mend that cell: `make lab` opens the notebooks, and the one that is kept shows how far it came"
-)
+MAX_ERROR_WIDTH = 500
 
 REMEDIES = {
-    "Errno 28": ROOM,
-    "Errno 122": ROOM,
-    "Errno 27": ROOM,
-    "Errno 30": "choose another folder with --out",
-    "Errno 13": "choose another folder with --out",
+    "No space left": "free some room, or choose another folder with --out",
+    "Read-only file system": "choose another folder with --out",
+    "Permission denied": "choose another folder with --out",
     "MemoryError": "run it where there is more memory, or with less data",
+    "": "mend that cell: `make lab` opens the notebooks",
 }
-"""What to do about errors that are not the package's own, by what their message or name holds."""
+"""What to do about errors that are not the package's own, by what their text holds."""
 
 
-def execute(
-    stage: str,
-    source: bytes,
-    folder: RunFolder,
-    given: dict[str, Any],
-    *,
-    timeout: float,
-    say: Callable[[str], None],
-) -> list[float]:
-    """Execute a notebook into notebooks/<stage>.ipynb; return the seconds of each code cell.
+class Executor:
+    """Executes notebooks, each in a kernel of its own. While one works, the next kernel starts."""
 
-    `source` is the notebook itself, so that what was hashed is what runs, and `given` its
-    parameters. Raises RunError with the cell, its error and a remedy, in at most six lines; what
-    was executed of the notebook is then notebooks/<stage>.failed.ipynb. `say` hears of cells that
-    took more than a second.
-    """
-    notebooks = folder.path / "notebooks"
-    partial = notebooks / f"{stage}.partial.ipynb"
-    notebook = nbformat.reads(source.decode("utf-8"), as_version=4)
-    watch = _Watch(len(notebook.cells) + 1, timeout, say)
-    try:
-        notebooks.mkdir(exist_ok=True)
-        _papermill(stage, notebook, partial, given, watch)
-        done = nbformat.read(partial, as_version=4)
-        text = nbformat.writes(_without_traces(done)) + "\n"
-        folder.write_text(f"notebooks/{stage}.ipynb", text)
-    except PapermillExecutionError as error:
-        raise RunError(_failure(stage, error, watch, _kept(partial))) from None
-    except CellTimeoutError:
-        raise RunError(
-            f"the {stage} notebook was stopped in cell {watch.cell}, {watch.source!r}: it took "
-            f"more than {timeout:g} seconds.\nIf it needs them, raise --timeout ({_kept(partial)})"
-        ) from None
-    except _StoppedError as error:
-        raise RunError(
-            f"the {stage} notebook was stopped in cell {watch.cell}, {watch.source!r}: {error} "
-            f"({_kept(partial)})"
-        ) from None
-    except (RuntimeError, zmq.ZMQError) as error:
-        # nbclient's DeadKernelError, a kernel that never answered, a socket that cannot be opened
-        told = (str(error).splitlines() or [type(error).__name__])[0]
-        if watch.cell:
-            raise RunError(
-                f"the kernel of the {stage} notebook died in cell {watch.cell}, {watch.source!r} "
-                f"({told}).\nMost likely memory ran out: run it again, or with less data"
-            ) from None
-        raise RunError(
-            f"the kernel of the {stage} notebook did not start ({told}).\n"
-            "Run it again; if that does not help, see what `python -m ipykernel_launcher` says"
-        ) from None
-    except OSError as error:
-        raise unwritable(folder.path, error) from None
-    finally:
-        partial.unlink(missing_ok=True)
-    return watch.seconds
+    def __init__(self, last: str) -> None:
+        """`last`: the stage after which no kernel is needed."""
+        self.last, self.ahead = last, Kernel()
+        run_sync(self.ahead.start)()
+
+    def close(self) -> None:
+        """End the kernel that was started ahead, if none took it."""
+        self.ahead.close()
+
+    def __call__(
+        self,
+        stage: str,
+        source: bytes,
+        folder: RunFolder,
+        given: dict[str, Any],
+        *,
+        timeout: float,
+        say: Callable[[str], None],
+    ) -> list[float]:
+        """Execute a notebook into notebooks/<stage>.ipynb; return the seconds of each code cell.
+
+        `source` is the notebook itself, so that what was hashed is what runs, and `given` its
+        parameters. `say` hears of cells that took more than a second. Raises RunError with the
+        cell, its error and a remedy, in at most six lines; what was executed of the notebook is
+        then notebooks/<stage>.failed.ipynb.
+        """
+        notebook = nbformat.reads(source.decode("utf-8"), as_version=4)
+        partial = folder.path / "notebooks" / f"{stage}.partial.ipynb"
+        kernel, self.ahead = self.ahead, Kernel()
+        watch = _Watch(len(notebook.cells) + 1, timeout, say, self.ahead, stage == self.last)
+        try:
+            partial.parent.mkdir(exist_ok=True)
+            _papermill(notebook, partial, given, watch, kernel)
+            done = nbformat.writes(_without_traces(nbformat.read(partial, as_version=4))) + "\n"
+            folder.write_text(f"notebooks/{stage}.ipynb", done)
+        except OSError as error:
+            raise unwritable(folder.path, error) from None
+        except (PapermillExecutionError, CellTimeoutError, RuntimeError, zmq.ZMQError) as error:
+            raise RunError(_failure(error, stage, watch, _keep(partial))) from None
+        finally:
+            kernel.close()
+            partial.unlink(missing_ok=True)
+        return watch.seconds
 
 
 def _papermill(
-    stage: str, notebook: Any, partial: Path, given: dict[str, Any], watch: _Watch
+    notebook: Any, partial: Path, given: dict[str, Any], watch: _Watch, kernel: Kernel
 ) -> None:
     terminal = sys.stderr.isatty()
-    bar: Any = {"desc": stage, "leave": False} if terminal else False
-    with kernel_manager() as manager:
-        papermill.execute_notebook(
-            notebook,
-            str(partial.absolute())
-            .replace("{", "{{")
-            .replace("}", "}}"),  # papermill fills in parameters
-            parameters=given,
-            kernel_name="python3",
-            kernel_manager_class=manager,
-            timeout_func=watch.left,
-            on_cell_start=watch.begin,
-            on_cell_executed=watch.end,
-            progress_bar=bar,
-            stdout_file=_Meter(watch),
-            stderr_file=_Meter(watch, sys.stderr if terminal else None),  # a fit's own progress
-            shutdown_kernel="immediate",  # what it made is on disk; asking it takes 0.2 s
-            coalesce_streams=True,  # else a bar and what wipes it away are two outputs
-            extra_arguments=OPTIONS,
-        )
-
-
-class _StoppedError(Exception):
-    """A notebook that is to go no further: why, and what to do about it."""
-
-
-EXITS = "it exits.\nTake out what does, or cells after it would not run"
-# IPython's %%capture lets a cell seem to work whatever it raises.
-HIDES = "it hides its errors.\nTake out %%capture"
-TOO_MUCH = f"it showed more than {LONGEST_OUTPUT / 1e6:g} million characters.\nShow less"
+    bar: Any = {"desc": partial.stem, "leave": False} if terminal else False
+    papermill.execute_notebook(
+        notebook,
+        str(partial.absolute()).replace("{", "{{").replace("}", "}}"),  # it fills in parameters
+        parameters=given,
+        kernel_name="python3",
+        kernel_manager_class=kernel.manager_class,
+        timeout_func=watch.left,
+        on_cell_start=watch.begin,
+        on_cell_executed=watch.end,
+        progress_bar=bar,
+        stderr_file=sys.stderr if terminal else None,  # a fit's own progress
+        shutdown_kernel="immediate",  # what it made is on disk; asking it takes 0.2 s
+        coalesce_streams=True,  # else a bar and what wipes it away are two outputs
+    )
 
 
 class _Watch:
     """What is known of a notebook while it runs."""
 
-    def __init__(self, cells: int, timeout: float, say: Callable[[str], None]) -> None:
-        self.cells, self.say = cells, say
+    def __init__(
+        self, cells: int, timeout: float, say: Callable[[str], None], ahead: Kernel, last: bool
+    ) -> None:
+        self.cells, self.timeout, self.say = cells, timeout, say
+        self.ahead, self.last = ahead, last
         self.deadline = time.monotonic() + timeout
-        self.printed = 0
-        self.cell, self.source = 0, ""
-        self.begun = time.monotonic()
+        self.at, self.begun = "", time.monotonic()
+        """The cell at work, by number and first line; when it began."""
         self.seconds: list[float] = []
 
     def left(self, _: Any) -> float:
         """Seconds until the stage has to be done."""
         return max(self.deadline - time.monotonic(), 0.01)
 
-    def begin(self, cell: Any, cell_index: int) -> None:
-        """A cell begins."""
-        self.cell, self.begun = cell_index + 1, time.monotonic()
+    async def begin(self, cell: Any, cell_index: int) -> None:
+        """A cell begins. The first one means that the kernel is ready: time to start the next."""
         lines = [line for line in cell.source.splitlines() if line.strip()]
-        self.source = (lines or [""])[0][:80]
-        if self.source.startswith("%%capture"):
-            raise _StoppedError(HIDES)
+        self.at, self.begun = f"cell {cell_index + 1}, {(lines or [''])[0][:80]!r}", time.monotonic()
+        if cell_index == 0 and not self.last:
+            await self.ahead.start()
 
     def end(self, cell: Any, cell_index: int, execute_reply: Any) -> None:
         """A cell has been executed."""
-        told = execute_reply["content"]  # `raise SystemExit`, which papermill lets pass; `exit()`
-        asked = [payload["source"] for payload in told.get("payload", [])]
-        if told.get("ename") == "SystemExit" or "ask_exit" in asked:
-            raise _StoppedError(EXITS)
-        shown = [o for o in cell.get("outputs", []) if o.output_type != "stream"]
-        self.printed += len(
-            nbformat.v4.writes_json(nbformat.v4.new_notebook(metadata={"o": shown}))
-        )
-        if self.printed > LONGEST_OUTPUT:
-            raise _StoppedError(TOO_MUCH)
+        del cell
+        if execute_reply["content"].get("ename") == "SystemExit":  # papermill takes it for success
+            raise RuntimeError("it exits; take out what does, or cells after it would not run")
         self.seconds.append(round(time.monotonic() - self.begun, 3))
         if self.seconds[-1] >= 1:
             self.say(f"cell {cell_index + 1} of {self.cells} done in {self.seconds[-1]:.1f} s")
 
 
-class _Meter:
-    """Counts what a notebook prints, and passes it on."""
-
-    def __init__(self, watch: _Watch, file: TextIO | None = None) -> None:
-        self.watch, self.file = watch, file
-
-    def write(self, text: str) -> None:
-        """Raise _StoppedError where it is too much."""
-        self.watch.printed += len(text)
-        if self.watch.printed > LONGEST_OUTPUT:
-            raise _StoppedError(TOO_MUCH)
-        if self.file is not None:
-            self.file.write(text)
-
-    def flush(self) -> None:
-        """Pass it on now."""
-        if self.file is not None:
-            self.file.flush()
-
-
-def _kept(partial: Path) -> str:
+def _keep(partial: Path) -> str:
     """Keep what was executed, if it could be saved; say where."""
     failed = partial.with_name(partial.name.replace(".partial.", ".failed."))
     try:
-        notebook = nbformat.read(partial, as_version=4)
-        for cell in notebook.cells:
-            outputs = cell.get("outputs", [])
-            for k, output in enumerate(outputs):
-                text = output.get("text") or json.dumps(output)
-                if len(text) > LONGEST_OUTPUT:
-                    text = text[:LONGEST_OUTPUT] + "\n(cut here)\n"
-                    outputs[k] = nbformat.v4.new_output("stream", text=text)
-        partial.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
         partial.replace(failed)
-    except (OSError, ValueError):
+    except OSError:
         return "the notebook could not be kept"
     return f"it is kept as {failed}"
 
 
-def _failure(stage: str, error: PapermillExecutionError, watch: _Watch, kept: str) -> str:
-    """What went wrong, in few lines. An error that this package raises speaks for itself."""
-    lines = [line for line in str(error.evalue)[:LONGEST_OUTPUT].splitlines() if line.strip()]
-    raised = getattr(errors, error.ename, None)
-    what = lines or [error.ename]
-    if not (isinstance(raised, type) and issubclass(raised, errors.AggregationError)):
-        what = [f"{error.ename}: {what[0]}", *what[1:]]
-        what.append(next((r for k, r in REMEDIES.items() if k in what[0]), MEND))
-    if len(what) > LONGEST_MESSAGE:
-        first, last = what[: LONGEST_MESSAGE - 3], what[-2:]
-        what = [*first, f"... and {len(what) - len(first) - 2} lines more", *last]
-    shown = [line if len(line) <= 500 else line[:500] + " ..." for line in what]
-    cell = f"cell {watch.cell}, {watch.source!r}"
-    return "\n".join([*shown, f"(the {stage} notebook stopped in {cell}; {kept})"])
+def _failure(error: Exception, stage: str, watch: _Watch, kept: str) -> str:
+    """What went wrong and what to do, in few lines. The package's own errors say both."""
+    end = f"(the {stage} notebook stopped in {watch.at}; {kept})"
+    if isinstance(error, CellTimeoutError):
+        told = f"it took more than {watch.timeout:g} seconds.\nIf it needs them, raise --timeout"
+        return f"{told}\n{end}"
+    if not isinstance(error, PapermillExecutionError):
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        if told.startswith("it exits"):
+            return f"{told}\n{end}"
+        if watch.at:
+            return (
+                f"the kernel of the {stage} notebook died ({told}).\n"
+                f"Most likely memory ran out: run it again, or with less data\n{end}"
+            )
+        return (
+            f"the kernel of the {stage} notebook did not start ({told}).\n"
+            "Run it again; if that does not help, see what `python -m ipykernel_launcher` says"
+        )
+    lines = [line for line in str(error.evalue).splitlines() if line.strip()] or [""]
+    own = getattr(errors, error.ename, None)
+    if not (isinstance(own, type) and issubclass(own, errors.AggregationError)):
+        lines[0] = f"{error.ename}: {lines[0]}"
+        lines.append(next(remedy for word, remedy in REMEDIES.items() if word in lines[0]))
+    if len(lines) > MAX_ERROR_LINES:
+        cut = len(lines) - MAX_ERROR_LINES + 1
+        lines[2:-2] = [f"... and {cut} lines more"]
+    shown = [line if len(line) <= MAX_ERROR_WIDTH else f"{line[:MAX_ERROR_WIDTH]} ..." for line in lines]
+    return "\n".join([*shown, end])
 
 
 def _without_traces(notebook: Any) -> Any:
@@ -249,15 +197,14 @@ def _without_traces(notebook: Any) -> Any:
     """
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
-        cell.metadata.pop("papermill", None)
-        cell.metadata.pop("execution", None)
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.id = "injected-parameters"
             cell.source = re.sub(r"^out = .*\n?", "", cell.source, flags=re.MULTILINE)
-        for output in cell.get("outputs", []):
-            if output.output_type == "stream":
-                shown = [line.rsplit("\r", maxsplit=1)[-1] for line in output.text.split("\n")]
+        if cell.cell_type == "code":
+            for output in (o for o in cell.outputs if o.output_type == "stream"):
+                shown = (line.rsplit("\r", maxsplit=1)[-1] for line in output.text.split("\n"))
                 output.text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(shown))
-        if "outputs" in cell:  # a progress bar that has gone leaves an empty one
-            cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text.strip()]
+            # a progress bar that has gone leaves an empty one
+            cell.outputs = [o for o in cell.outputs if o.get("text", "x").strip()]
     return notebook

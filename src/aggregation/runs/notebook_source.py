@@ -1,4 +1,4 @@
-"""Notebook source: the notebook of a stage, as far as it counts."""
+"""Notebook source: the notebook of a stage, without what JupyterLab and kernels write into it."""
 
 from __future__ import annotations
 
@@ -9,42 +9,39 @@ from typing import Any
 
 from aggregation.errors import RunError
 
-ROOT = Path(__file__).resolve().parents[3]
-"""The project: its notebooks, lock and history."""
+PACKAGE = Path(__file__).resolve().parents[1]
+ROOT = PACKAGE.parents[1]
+"""The project, if the package is not installed as a wheel: its notebooks, lock and history."""
 
 TAG = "parameters"
 """Of the cell that a run's parameters are put behind."""
 
 
+def project_file(name: str) -> Path:
+    """A file of the project, such as `notebooks/train.ipynb`; in a wheel, the package's copy."""
+    return (ROOT if (ROOT / "notebooks").is_dir() else PACKAGE) / name
+
+
 def notebook_source(stage: str) -> bytes:
     """The notebook of a stage as JSON: kind, id, tags and text of its cells, and nothing else.
 
-    What JupyterLab and kernels write, outputs and counts among it, is left out: to open a notebook
-    changes nothing. Raises RunError if it cannot be read.
+    Outputs, counts and other metadata are left out, so to open a notebook is no change. Raises
+    RunError if it cannot be read.
     """
-    path = ROOT / "notebooks" / f"{stage}.ipynb"
+    path = project_file(f"notebooks/{stage}.ipynb")
     try:
         cells = [_source(cell) for cell in json.loads(path.read_bytes())["cells"]]
-    except OSError as error:
-        raise RunError(
-            f"{path}: cannot be read ({error.strerror or error}): get it back with git"
-        ) from None
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise RunError(f"{path}: is no notebook any more: get it back with git") from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no notebook"
+        raise RunError(f"{path}: cannot be read ({reason}): get it back with git") from None
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    whole = {
-        "cells": cells,
-        "metadata": {"kernelspec": kernel},
-        "nbformat": 4,
-        "nbformat_minor": 5,
-    }
-    return json.dumps(whole, ensure_ascii=False, indent=1).encode("utf-8")
+    metadata = {"kernelspec": kernel}
+    notebook = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(notebook, ensure_ascii=False, indent=1).encode("utf-8")
 
 
 def _source(cell: dict[str, Any]) -> dict[str, Any]:
-    """The cell without what does not count, and without the tag that lets others go on after its
-    error.
-    """
+    """The cell without metadata, and without the tag that lets a run go on after its error."""
     tags = [tag for tag in cell["metadata"].get("tags", []) if tag != "raises-exception"]
     kept = {
         "cell_type": cell["cell_type"],
@@ -67,10 +64,5 @@ def declared(stage: str, source: bytes) -> list[str]:
         raise RunError(
             f"the {stage} notebook's cell tagged `{TAG}` is no Python (line {error.lineno})"
         ) from None
-    targets = []
-    for statement in statements:
-        if isinstance(statement, ast.Assign):
-            targets += statement.targets
-        elif isinstance(statement, ast.AnnAssign):
-            targets.append(statement.target)
+    targets = [t for s in statements for t in getattr(s, "targets", [getattr(s, "target", None)])]
     return [target.id for target in targets if isinstance(target, ast.Name)]
