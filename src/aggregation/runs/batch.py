@@ -11,14 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from aggregation.errors import ParameterError
 from aggregation.params import load_params, parse_values
-from aggregation.runs.folder import RunFolder
+from aggregation.runs.summary import summary
 
 SECONDS_TO_STOP = 10
 """After which a run that was told to stop is killed."""
@@ -27,8 +27,7 @@ STAGE = re.compile(r"\[\d+/\d+\] (\w+)( skipped)?")
 """In a line of a run: its stage."""
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """One run of a batch: its name, its parameter file, and the changes to it."""
 
     run: str
@@ -36,16 +35,15 @@ class Task:
     changes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a task: done, unchanged, failed or stopped, at which stage, in how long."""
+class Outcome(NamedTuple):
+    """What became of a task, as the table shows it. state: done, unchanged, failed or stopped."""
 
     run: str
+    stage: str
     state: str
-    stage: str = "none"
-    seconds: float = 0.0
-    accepted: int | None = None
-    loss: float | None = None
+    time: str
+    accepted: str = ""
+    loss: str = ""
     error: str = ""
 
 
@@ -63,10 +61,14 @@ def plan(files: Sequence[str], grid: Sequence[str] = (), changes: Sequence[str] 
             base = load_params(path, changes).run
             name = "-".join([base, *(_word(key, text) for key, text in values)])
             own = (f"{key}={text}" for key, text in values)
-            task = Task(name, path, (*changes, *own, f"run={name}"))  # the file may change till then
+            task = Task(
+                name, path, (*changes, *own, f"run={name}")
+            )  # the file may change till then
             load_params(path, task.changes)
         except ParameterError as error:
-            problems += [f"{path}: {x}" if x.startswith("--") else x for x in str(error).splitlines()]
+            problems += [
+                f"{path}: {x}" if x.startswith("--") else x for x in str(error).splitlines()
+            ]
             continue
         if name in tasks:
             problems.append(f"{tasks[name].path}, {path}: the run {name!r} is there more than once")
@@ -131,17 +133,15 @@ class Batch:
 
     def _one(self, task: Task) -> Outcome:
         begin, lines = time.monotonic(), []
+        words = [word for change in task.changes for word in ("--set", change)]
         command = [sys.executable, "-P", "-m", "aggregation.cli", "run", task.path]
-        command += ["--out", self.out, *self.options]
-        command += [word for change in task.changes for word in ("--set", change)]
         with self.lock:
             if self.stopped:
-                return Outcome(task.run, "stopped")
+                return Outcome(task.run, "none", "stopped", "0.0 s")
             process = subprocess.Popen(
-                command,
+                [*command, "--out", self.out, *self.options, *words],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
                 text=True,
                 encoding="utf-8",
                 errors="replace",
@@ -153,30 +153,25 @@ class Batch:
             lines.append(line.rstrip("\n"))
             self.say(f"{task.run}: {lines[-1]}")
         code, stages = process.wait(), [found for line in lines if (found := STAGE.search(line))]
-        stage = stages[-1][1] if stages else "none"
-        seconds = time.monotonic() - begin
+        stage, took = stages[-1][1] if stages else "none", f"{time.monotonic() - begin:.1f} s"
         if code:
-            text = "\n  ".join(lines).partition("Error: ")[2] or f"it ended with {code}"
+            error = "\n  ".join(lines).partition("Error: ")[2] or f"it ended with {code}"
             state = "stopped" if self.stopped else "failed"
-            return Outcome(task.run, state, stage, seconds, error=text)
-        state = "unchanged" if all(found[2] for found in stages) else "done"
-        folder = RunFolder.of(task.run, Path(self.out).expanduser())
-        accepted = folder.read_if_any("evidence/summary.json").get("verdicts", {}).get("accepted")
-        loss = folder.read_if_any("model/fit.json").get("objective")
-        return Outcome(task.run, state, stage, seconds, accepted, loss)
+            return Outcome(task.run, stage, state, took, error=error)
+        found = summary(Path(self.out).expanduser() / task.run)
+        accepted, loss = (found[name] for name in ("accepted", "loss"))
+        return Outcome(
+            task.run,
+            stage,
+            "unchanged" if all(found[2] for found in stages) else "done",
+            took,
+            "" if accepted is None else str(accepted),
+            "" if loss is None else f"{loss:.8f}",
+        )
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """The outcomes for a terminal, with the errors below."""
-    rows = pd.DataFrame(
-        {
-            "run": [o.run for o in outcomes],
-            "stage": [o.stage for o in outcomes],
-            "state": [o.state for o in outcomes],
-            "time": [f"{o.seconds:.1f} s" for o in outcomes],
-            "accepted": ["" if o.accepted is None else str(o.accepted) for o in outcomes],
-            "loss": ["" if o.loss is None else f"{o.loss:.8f}" for o in outcomes],
-        }
-    )
+    rows = pd.DataFrame(outcomes, columns=Outcome._fields).drop(columns="error")
     errors = [f"{o.run}: {o.error}" for o in outcomes if o.state == "failed"]
     return "\n".join([rows.to_string(index=False), *errors])

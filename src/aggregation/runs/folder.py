@@ -120,11 +120,7 @@ class RunFolder:
 
     def read_if_any(self, name: str) -> dict[str, Any]:
         """A JSON object; empty where it is not there or is damaged."""
-        try:
-            found = read_json(self.path / name)
-        except summary.UNREADABLE:
-            return {}
-        return found if isinstance(found, dict) else {}
+        return summary.read_if_any(self.path / name)
 
     def read_table(self, name: str) -> pd.DataFrame:
         """Read Parquet that an earlier stage wrote; texts are `str`."""
@@ -247,15 +243,10 @@ def open_run(path: str | Path) -> RunFolder:
     Raises RunError, naming the runs that are nearest, if there is no run in it.
     """
     path = Path(path).expanduser()
-    try:
-        if (path / "params.yaml").is_file():
-            return RunFolder(path)
-        around = (path, *path.parents[:2], Path("outputs"))  # the nearest first
-        near = [p.parent for at in around for p in sorted(at.glob("*/params.yaml"))]
-        problem = "holds no params.yaml, so it is no run's folder" if path.exists() else "is not there"
-    except OSError as error:
-        raise RunError(f"{path}: cannot be opened ({error.strerror or error})") from None
-    runs = list(dict.fromkeys(map(str, near)))
+    if (path / "params.yaml").is_file():
+        return RunFolder(path)
+    near = [p for at in (path, path.parent, Path("outputs")) for p in at.glob("*/params.yaml")]
+    runs = list(dict.fromkeys(str(p.parent) for p in sorted(near)))
     named = ", ".join(runs[:MAX_RUNS_NAMED]) + (", ..." if len(runs) > MAX_RUNS_NAMED else "")
     remedy = f"open one of {named}" if runs else "make one with: aggregation run params/demo.yaml"
-    raise RunError(f"{path}: {problem}; {remedy} (seen from {Path.cwd()})")
+    raise RunError(f"{path}: there is no params.yaml, so it is no run's folder; {remedy}")

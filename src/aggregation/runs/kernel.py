@@ -1,4 +1,4 @@
-"""Kernel: the process that runs a notebook's code, the same on every machine and from every folder."""
+"""Kernel: the process that runs a notebook's code, alike on every machine and from every folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
@@ -15,7 +14,7 @@ from jupyter_core.utils import run_sync
 IMPORTS = "import aggregation, jax, matplotlib.pyplot, pyarrow.parquet, scipy.sparse"
 """What notebooks load, so that a kernel that is started ahead has it ready."""
 
-MAIN = f"{IMPORTS}; from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
+MAIN = "from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
 
 OPTIONS = [
     "--log-level=CRITICAL",  # else it says that it is being shut down
@@ -29,36 +28,35 @@ MAX_SOCKET_FOLDER = 60
 class Kernel:
     """A kernel of this Python that talks over sockets in a folder of its own.
 
-    Ports could be taken by another run between their choice and their use. `start` it, or let
-    nbclient do so by `manager_class`; `close` ends it whatever it is doing.
+    Ports could be taken by another run between their choice and their use. It gets ready by itself
+    once it is started; `close` ends it, whatever it is doing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, imports: str = "") -> None:
+        """`imports`: Python that is executed before it is ready."""
         near = tempfile.gettempdir()
         short = near if len(near) <= MAX_SOCKET_FOLDER else "/tmp"  # noqa: S108
         self.folder = tempfile.TemporaryDirectory(
             prefix="aggregation-", dir=short, ignore_cleanup_errors=True
         )
-        file = os.path.join(self.folder.name, "k.json")  # noqa: PTH118
-        self.manager = AsyncKernelManager(transport="ipc", connection_file=file)
-        words = [sys.executable, "-c", MAIN, "-f", "{connection_file}", *OPTIONS]
-        self.manager._kernel_spec = KernelSpec(argv=words, display_name="Python 3")  # noqa: SLF001
-
-    async def start(self) -> None:
-        """Start the process; it gets ready by itself."""
-        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        await self.manager.start_kernel(**silent, env=environment(self.folder.name))
-
-    @property
-    def manager_class(self) -> type[AsyncKernelManager]:
-        """A class that makes this kernel's manager and no other, as nbclient wants it."""
-        manager = self.manager
+        self.manager = manager = AsyncKernelManager(
+            transport="ipc", connection_file=f"{self.folder.name}/k.json"
+        )
+        words = [sys.executable, "-c", f"{imports}\n{MAIN}", "-f", "{connection_file}", *OPTIONS]
+        manager._kernel_spec = KernelSpec(argv=words, display_name="Python 3")  # noqa: SLF001
 
         class Manager(AsyncKernelManager):
-            def __new__(cls, **_: Any) -> AsyncKernelManager:  # type: ignore[misc]
+            def __new__(cls, **_: object) -> AsyncKernelManager:  # type: ignore[misc]
                 return manager
 
-        return Manager
+        self.manager_class = Manager
+        """A class that makes this kernel's manager and no other, as nbclient wants it."""
+
+    async def start(self) -> None:
+        """Start the process, if that was not done yet."""
+        if not self.manager.has_kernel:
+            silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            await self.manager.start_kernel(**silent, env=environment(self.folder.name))
 
     def close(self) -> None:
         """End the process, if it still runs, and remove its sockets."""

@@ -7,24 +7,20 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-# jsonschema, which papermill loads, builds the grammar of internationalised addresses at import:
-# two seconds, for a check that no notebook needs. It does without where the module is missing.
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-
 import nbformat
-import papermill
-import zmq
 from jupyter_core.utils import run_sync
-from nbclient.exceptions import CellTimeoutError
-from papermill.exceptions import PapermillExecutionError
 
 from aggregation import errors
 from aggregation.errors import RunError, unwritable
 from aggregation.runs.folder import RunFolder
-from aggregation.runs.kernel import Kernel
+from aggregation.runs.kernel import IMPORTS, Kernel
+from aggregation.runs.stages import STAGES
+
+# jsonschema, which papermill loads, builds the grammar of internationalised addresses at import:
+# two seconds, for a check that no notebook needs. It does without where the module is missing.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 # A socket that closes while a kernel shuts down is logged with a traceback now and then, and a
 # kernel that dies or is stopped is too. What fails comes as an exception as well.
@@ -36,10 +32,10 @@ MAX_ERROR_LINES = 5
 
 MAX_ERROR_WIDTH = 500
 
+EXITS = "it exits"
+
 REMEDIES = {
     "No space left": "free some room, or choose another folder with --out",
-    "Read-only file system": "choose another folder with --out",
-    "Permission denied": "choose another folder with --out",
     "MemoryError": "run it where there is more memory, or with less data",
     "": "mend that cell: `make lab` opens the notebooks",
 }
@@ -49,14 +45,12 @@ REMEDIES = {
 class Executor:
     """Executes notebooks, each in a kernel of its own. While one works, the next kernel starts."""
 
-    def __init__(self, last: str) -> None:
-        """`last`: the stage after which no kernel is needed."""
-        self.last, self.ahead = last, Kernel()
-        run_sync(self.ahead.start)()
+    def __init__(self) -> None:
+        self.next = Kernel()
 
     def close(self) -> None:
-        """End the kernel that was started ahead, if none took it."""
-        self.ahead.close()
+        """End the kernel that no notebook took."""
+        self.next.close()
 
     def __call__(
         self,
@@ -75,119 +69,87 @@ class Executor:
         cell, its error and a remedy, in at most six lines; what was executed of the notebook is
         then notebooks/<stage>.failed.ipynb.
         """
+        run_sync(self.next.start)()
+        import papermill  # while the kernel gets ready
+
         notebook = nbformat.reads(source.decode("utf-8"), as_version=4)
         partial = folder.path / "notebooks" / f"{stage}.partial.ipynb"
-        kernel, self.ahead = self.ahead, Kernel()
-        watch = _Watch(len(notebook.cells) + 1, timeout, say, self.ahead, stage == self.last)
+        kernel, self.next = self.next, Kernel(IMPORTS)
+        begun, seconds, at = time.monotonic(), [], ""
+
+        async def begin(cell: Any, cell_index: int) -> None:
+            nonlocal begun, at
+            begun, at = time.monotonic(), f"cell {cell_index + 1}, {_first_line(cell.source)!r}"
+            if cell_index == 0 and stage != STAGES[-1]:
+                await self.next.start()  # now, since this kernel is ready
+
+        def end(cell: Any, cell_index: int, execute_reply: Any) -> None:
+            del cell
+            if execute_reply["content"].get("ename") == "SystemExit":  # success, says papermill
+                raise RuntimeError(EXITS)
+            seconds.append(round(time.monotonic() - begun, 3))
+            if seconds[-1] >= 1:
+                say(f"cell {cell_index + 1} done in {seconds[-1]:.1f} s")
+
+        deadline, terminal = begun + timeout, sys.stderr.isatty()
+        bar: Any = {"desc": stage, "leave": False} if terminal else False
         try:
             partial.parent.mkdir(exist_ok=True)
-            _papermill(notebook, partial, given, watch, kernel)
+            papermill.execute_notebook(
+                notebook,
+                str(partial.absolute()).replace("{", "{{").replace("}", "}}"),  # a template
+                parameters=given,
+                kernel_name="python3",
+                kernel_manager_class=kernel.manager_class,
+                timeout_func=lambda _: max(deadline - time.monotonic(), 0.01),
+                on_cell_start=begin,
+                on_cell_executed=end,
+                progress_bar=bar,
+                stderr_file=sys.stderr if terminal else None,  # a fit's own progress
+                shutdown_kernel="immediate",  # what it made is on disk; asking it takes 0.2 s
+                coalesce_streams=True,  # else a bar and what wipes it away are two outputs
+            )
             done = nbformat.writes(_without_traces(nbformat.read(partial, as_version=4))) + "\n"
             folder.write_text(f"notebooks/{stage}.ipynb", done)
-        except OSError as error:
-            raise unwritable(folder.path, error) from None
-        except (PapermillExecutionError, CellTimeoutError, RuntimeError, zmq.ZMQError) as error:
-            raise RunError(_failure(error, stage, watch, _keep(partial))) from None
+        except Exception as error:  # of a cell, of nbclient, of a socket, of the disk
+            if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                raise unwritable(folder.path, error) from None
+            failed = partial.with_name(f"{stage}.failed.ipynb")
+            if partial.exists():
+                partial.replace(failed)
+            where = f"the {stage} notebook stopped in {at}" if at else f"{stage} did not start"
+            raise RunError(
+                f"{_problem(error, timeout)}\n({where}; it is kept as {failed})"
+            ) from None
         finally:
             kernel.close()
             partial.unlink(missing_ok=True)
-        return watch.seconds
+        return seconds
 
 
-def _papermill(
-    notebook: Any, partial: Path, given: dict[str, Any], watch: _Watch, kernel: Kernel
-) -> None:
-    terminal = sys.stderr.isatty()
-    bar: Any = {"desc": partial.stem, "leave": False} if terminal else False
-    papermill.execute_notebook(
-        notebook,
-        str(partial.absolute()).replace("{", "{{").replace("}", "}}"),  # it fills in parameters
-        parameters=given,
-        kernel_name="python3",
-        kernel_manager_class=kernel.manager_class,
-        timeout_func=watch.left,
-        on_cell_start=watch.begin,
-        on_cell_executed=watch.end,
-        progress_bar=bar,
-        stderr_file=sys.stderr if terminal else None,  # a fit's own progress
-        shutdown_kernel="immediate",  # what it made is on disk; asking it takes 0.2 s
-        coalesce_streams=True,  # else a bar and what wipes it away are two outputs
-    )
+def _first_line(source: str) -> str:
+    return next((line[:80] for line in source.splitlines() if line.strip()), "")
 
 
-class _Watch:
-    """What is known of a notebook while it runs."""
-
-    def __init__(
-        self, cells: int, timeout: float, say: Callable[[str], None], ahead: Kernel, last: bool
-    ) -> None:
-        self.cells, self.timeout, self.say = cells, timeout, say
-        self.ahead, self.last = ahead, last
-        self.deadline = time.monotonic() + timeout
-        self.at, self.begun = "", time.monotonic()
-        """The cell at work, by number and first line; when it began."""
-        self.seconds: list[float] = []
-
-    def left(self, _: Any) -> float:
-        """Seconds until the stage has to be done."""
-        return max(self.deadline - time.monotonic(), 0.01)
-
-    async def begin(self, cell: Any, cell_index: int) -> None:
-        """A cell begins. The first one means that the kernel is ready: time to start the next."""
-        lines = [line for line in cell.source.splitlines() if line.strip()]
-        self.at, self.begun = f"cell {cell_index + 1}, {(lines or [''])[0][:80]!r}", time.monotonic()
-        if cell_index == 0 and not self.last:
-            await self.ahead.start()
-
-    def end(self, cell: Any, cell_index: int, execute_reply: Any) -> None:
-        """A cell has been executed."""
-        del cell
-        if execute_reply["content"].get("ename") == "SystemExit":  # papermill takes it for success
-            raise RuntimeError("it exits; take out what does, or cells after it would not run")
-        self.seconds.append(round(time.monotonic() - self.begun, 3))
-        if self.seconds[-1] >= 1:
-            self.say(f"cell {cell_index + 1} of {self.cells} done in {self.seconds[-1]:.1f} s")
-
-
-def _keep(partial: Path) -> str:
-    """Keep what was executed, if it could be saved; say where."""
-    failed = partial.with_name(partial.name.replace(".partial.", ".failed."))
-    try:
-        partial.replace(failed)
-    except OSError:
-        return "the notebook could not be kept"
-    return f"it is kept as {failed}"
-
-
-def _failure(error: Exception, stage: str, watch: _Watch, kept: str) -> str:
+def _problem(error: Exception, timeout: float) -> str:
     """What went wrong and what to do, in few lines. The package's own errors say both."""
-    end = f"(the {stage} notebook stopped in {watch.at}; {kept})"
-    if isinstance(error, CellTimeoutError):
-        told = f"it took more than {watch.timeout:g} seconds.\nIf it needs them, raise --timeout"
-        return f"{told}\n{end}"
-    if not isinstance(error, PapermillExecutionError):
-        told = (str(error).splitlines() or [type(error).__name__])[0]
-        if told.startswith("it exits"):
-            return f"{told}\n{end}"
-        if watch.at:
-            return (
-                f"the kernel of the {stage} notebook died ({told}).\n"
-                f"Most likely memory ran out: run it again, or with less data\n{end}"
-            )
+    if isinstance(error, TimeoutError):
+        return f"it took more than {timeout:g} seconds.\nIf it needs them, raise --timeout"
+    if str(error) == EXITS:
+        return f"{EXITS}.\nTake out what does, or cells after it would not run"
+    if not hasattr(error, "ename"):  # it is no error of a cell
+        told = _first_line(str(error)) or type(error).__name__
         return (
-            f"the kernel of the {stage} notebook did not start ({told}).\n"
-            "Run it again; if that does not help, see what `python -m ipykernel_launcher` says"
+            f"its kernel died ({told}).\nMemory may have run out: run it again, or with less data"
         )
-    lines = [line for line in str(error.evalue).splitlines() if line.strip()] or [""]
+    lines = [line for line in error.evalue.splitlines() if line.strip()] or [""]
     own = getattr(errors, error.ename, None)
     if not (isinstance(own, type) and issubclass(own, errors.AggregationError)):
         lines[0] = f"{error.ename}: {lines[0]}"
         lines.append(next(remedy for word, remedy in REMEDIES.items() if word in lines[0]))
     if len(lines) > MAX_ERROR_LINES:
-        cut = len(lines) - MAX_ERROR_LINES + 1
-        lines[2:-2] = [f"... and {cut} lines more"]
-    shown = [line if len(line) <= MAX_ERROR_WIDTH else f"{line[:MAX_ERROR_WIDTH]} ..." for line in lines]
-    return "\n".join([*shown, end])
+        lines[2:-2] = [f"... and {len(lines) - 4} lines more"]
+    return "\n".join(f"{x[:MAX_ERROR_WIDTH]} ..." if len(x) > MAX_ERROR_WIDTH else x for x in lines)
 
 
 def _without_traces(notebook: Any) -> Any:

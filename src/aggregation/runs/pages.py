@@ -11,7 +11,7 @@ from aggregation.files import atomic_write
 from aggregation.report.run_list import HEADING, run_list_page
 from aggregation.runs.folder import RunFolder
 from aggregation.runs.stages import STAGES
-from aggregation.runs.summary import VERDICTS, summary
+from aggregation.runs.summary import summary
 
 
 def stages_shown(folder: RunFolder) -> list[str]:
@@ -55,20 +55,16 @@ def check_place(out: Path) -> None:
 
 
 def _row(folder: Path, out: Path) -> dict[str, Any]:
-    found, at = summary(folder), quote(folder.relative_to(out).as_posix())
-    names = sorted(p.name for p in folder.glob("notebooks/*.failed.ipynb"))
+    at = quote(folder.relative_to(out).as_posix())
+    failed = sorted(p.name for p in folder.glob("notebooks/*.failed.ipynb"))
     started = str(RunFolder(folder).read_if_any("timing.json").get("started", ""))
-    return {
-        **{name: found[name] for name in ("run", "title", "state")},
-        **{name: found.get(name) for name in (*VERDICTS, "loss")},
-        "n_ratings": found.get("ratings"),
-        "n_users": found.get("users"),
-        "link": f"{at}/report/index.html" if (folder / "report/index.html").is_file() else "",
-        # not the error itself, which may name a user
-        "failed": [
-            {"stage": n.partition(".")[0], "link": f"{at}/notebooks/{quote(n)}"} for n in names
-        ],
-        "simulated": found.get("simulated", False),
-        "unsettled": found.get("settled") is False,
-        "started": started[:16].replace("T", " "),
-    }
+    return (
+        summary(folder)
+        | {
+            "link": f"{at}/report/index.html" if (folder / "report/index.html").is_file() else "",
+            "failed": [  # not the error itself, which may name a user
+                {"stage": n.partition(".")[0], "link": f"{at}/notebooks/{quote(n)}"} for n in failed
+            ],
+            "started": started[:16].replace("T", " "),
+        }
+    )

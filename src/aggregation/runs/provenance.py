@@ -58,7 +58,7 @@ def circumstances() -> dict[str, Any]:
 def manifest(
     params: Params, folder: RunFolder, made_by: dict[str, Any], stages: dict[str, Record]
 ) -> dict[str, Any]:
-    """The content of manifest.json, without its checksum. `made_by`: surroundings, circumstances."""
+    """The content of manifest.json, but its checksum. `made_by`: surroundings, circumstances."""
     return {
         "run": params.run,
         "seed": params.seed,

@@ -2,9 +2,9 @@
 
 A run is built in a folder beside it, outputs/.<run>.partial/<run>/, and takes the old one's place
 when it is whole. Results that still hold are copied from the old folder, or are there already after
-a failure. So a finished folder is never changed, and the same command goes on from where it stopped.
-`source/` and `published/` outlive runs: they stay in the run's folder, and the folder that is built
-has links to them.
+a failure. So a finished folder is never changed, and the same command goes on from where a run
+stopped. `source/` and `published/` outlive runs: they stay in the run's folder, and the folder that
+is built has links to them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from aggregation.errors import RunError, unwritable
 from aggregation.files import checksum_holds, remove_partial, sha256, with_checksum, write_json
@@ -156,7 +155,7 @@ class _Build:
             why = self._why(stage, stale, first) if stage in todo else ""
             if why:
                 self.say(f"{at}: {why} ..." if known else f"{at} ...")
-                self._run(stage, at, now, todo[-1])
+                self._run(stage, at, now)
             elif not stale:
                 self.done[stage] = self.noted["stages"][stage]
                 if stage in todo:
@@ -218,13 +217,13 @@ class _Build:
             if not os.path.lexists(built / name):
                 (built / name).symlink_to(f"../../{home.name}/{name}")
 
-    def _run(self, stage: str, at: str, record: Record, last: str) -> None:
+    def _run(self, stage: str, at: str, record: Record) -> None:
         """Execute a notebook, and note what it made."""
         self._begin()
         if self.execute is None:
             from aggregation.runs.notebook import Executor  # loads papermill; maybe nothing runs
 
-            self.execute = Executor(last)
+            self.execute = Executor()
         self._remove(stage)
         begin = time.monotonic()
         try:
@@ -258,6 +257,8 @@ class _Build:
         noted = self.around | {"stages": self.done, "timing": self.timing}
         write_json(self.area / PROGRESS, with_checksum(noted))
         self.say(f"{at} done in {seconds:.1f} s")
+        if stage == "publish" and (told := self.folder.path / LAST).is_file():
+            self.say(told.read_text("utf-8").strip())
 
     def _remove(self, stage: str) -> None:
         """Remove what a stage made in the folder that is built, whole or not."""

@@ -65,7 +65,7 @@ def begun(stage: str, source: bytes, params: Params, path: Path, done: dict[str,
 
 
 def source_files(params: Params, path: Path) -> dict[str, str]:
-    """Name and hash of each file that the source names, or of the export in the run's folder `path`.
+    """Name and hash of each file that the source names; for the platform, of its export in `path`.
 
     A simulated source has none. A file that is not there has an empty hash. Raises InputError.
     """
@@ -98,7 +98,9 @@ def asks(stage: str, params: Params) -> str:
         return "it asks Prolific"
     online = params.source.kind == "platform" and not params.source.offline
     sends = params.publish.target == "platform"
-    return "it asks the platform" if (stage, True) in (("ingest", online), ("publish", sends)) else ""
+    return (
+        "it asks the platform" if (stage, True) in (("ingest", online), ("publish", sends)) else ""
+    )
 
 
 def stale(stage: str, now: Record, then: Record, path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,87 +17,79 @@ VERDICTS = (ACCEPTED, UNDECIDED, REJECTED)
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What the reading of a file raises that is damaged, or of another version."""
 
+SMALL_FILES = {
+    "ingest": "data/ingest.json",
+    "train": "model/fit.json",
+    "diagnostics": "evidence/summary.json",
+}
+"""Of each stage."""
+
+
+def read_if_any(file: Path) -> dict[str, Any]:
+    """A JSON object; empty where it is not there or is damaged."""
+    try:
+        found = read_json(file)
+    except UNREADABLE:
+        return {}
+    return found if isinstance(found, dict) else {}
+
 
 def state(path: Path) -> str:
     """How far the run came: it writes manifest.json last."""
-    try:
-        last = list(read_json(path / "manifest.json")["stages"])[-1]
-    except UNREADABLE:
+    stages = read_if_any(path / "manifest.json").get("stages")
+    if not stages or not isinstance(stages, dict):
         return "not finished"
-    return "finished" if last == "publish" else f"done up to {last}"
+    return "finished" if "publish" in stages else f"done up to {list(stages)[-1]}"
 
 
 def summary(path: Path) -> dict[str, Any]:
-    """The run's name, state, title and numbers, as far as they are known. Raises nothing.
-
-    `not_done`: stages whose small file is not there; `damaged`: files that cannot be read.
-    """
-    found: dict[str, Any] = {"run": path.name or path.resolve().name, "state": state(path)}
-    found |= {"title": "", "not_done": [], "damaged": []}
-    for name, (tell, stage) in PARTS.items():
-        try:
-            found |= tell(read_json(path / name))
-        except FileNotFoundError:
-            found["not_done"].append(stage)
-        except UNREADABLE:
-            found["damaged"].append(f"{name} cannot be read: run the {stage} notebook again")
+    """The run's name, state, title and numbers, None where they are not known. Raises nothing."""
+    data, fit, evidence = (read_if_any(path / name) for name in SMALL_FILES.values())
+    about, verdicts = (
+        v if isinstance(v, dict) else {} for v in (data.get("about"), evidence.get("verdicts"))
+    )
     try:
-        given = YAML(typ="safe", pure=True).load((path / "params.yaml").read_text("utf-8"))
-        found["title"] = str(given["title"] or found["title"])
+        title = YAML(typ="safe", pure=True).load((path / "params.yaml").read_text("utf-8"))["title"]
     except (YAMLError, *UNREADABLE):
-        pass
-    return found
+        title = ""
+    numbers = {name: fit.get(name) for name in ("n_ratings", "n_users", "n_guidelines")}
+    numbers |= {name: verdicts.get(name) for name in VERDICTS} | {"loss": fit.get("objective")}
+    return {
+        "run": path.name or path.resolve().name,
+        "state": state(path),
+        "title": str(title or about.get("title") or ""),
+        "simulated": bool(about.get("simulated")),
+        "unsettled": fit.get("settled") is False,
+        **{name: n if isinstance(n, int | float) else None for name, n in numbers.items()},
+    }
 
 
 def headline(path: Path) -> str:
     """The run in one line."""
-    name = path.name or path.resolve().name
-    return Card(f"Run {name}: {state(path)}", doubts=(f"in {path}",)).line()
+    return Card(
+        f"Run {path.name or path.resolve().name}: {state(path)}", doubts=(f"in {path}",)
+    ).line()
 
 
 def card(path: Path) -> Card:
     """The run with title, numbers and verdicts."""
-    found, facts = summary(path), {"folder": str(path)}
-    doubts = list(found["damaged"])
+    found = summary(path)
+    facts = {"title": found["title"], "folder": str(path)}
+    facts |= {
+        stage: "not done" for stage, name in SMALL_FILES.items() if not (path / name).exists()
+    }
+    doubts = []
     if found["state"] == "not finished":
         doubts.append("there is no manifest.json, which a run writes last")
-    if "ratings" in found:
-        numbers = (many(found[f"{noun}s"], noun) for noun in ("rating", "user", "guideline"))
-        facts["data"] = ", ".join(numbers)
-        doubts += ["simulated: nobody said any of this"] if found["simulated"] else []
-    if "loss" in found:
-        facts["model"] = f"loss {found['loss']:.8f}, from {many(found['starts'], 'start')}"
-        if found["method"] == "gradient-descent":
-            doubts.append("the fit is by gradient descent, which certifies nothing")
-        elif not found["settled"]:
-            doubts.append("the fit is not settled: a lower loss may exist")
-    if "accepted" in found:
-        facts["verdicts"] = ", ".join(f"{found[v]:,} {v}" for v in VERDICTS)
-    facts |= dict.fromkeys(found["not_done"], "not done")
-    title = {"title": found["title"]} if found["title"] else {}
+    if found["simulated"]:
+        doubts.append("simulated: nobody said any of this")
+    if found["loss"] is not None:
+        counts = (many(found[f"n_{noun}s"] or 0, noun) for noun in ("rating", "user", "guideline"))
+        facts |= {"data": ", ".join(counts), "model": f"loss {found['loss']:.8f}"}
+    if found["unsettled"]:
+        doubts.append("the fit is not settled: a lower loss may exist, with another constitution")
+    if found[ACCEPTED] is not None:
+        facts["verdicts"] = ", ".join(f"{found[v] or 0:,} {v}" for v in VERDICTS)
     calls = (".load()", ".dataset()", ".fit()", ".constitution()")
-    head = f"Run {found['run']}: {found['state']}"
-    return Card(head, tuple((title | facts).items()), tuple(doubts), calls)
-
-
-def _data(values: dict[str, Any]) -> dict[str, Any]:
-    kept = {c["table"]: int(c["n"]) for c in values["counts"] if c["action"] == "kept"}
-    about = {"simulated": bool(values["about"]["simulated"]), "title": values["about"]["title"]}
-    return {name: kept[name] for name in ("ratings", "users", "guidelines")} | about
-
-
-def _model(values: dict[str, Any]) -> dict[str, Any]:
-    names = {"method": values["method"], "settled": bool(values["settled"])}
-    return names | {"loss": float(values["objective"]), "starts": len(values["starts"])}
-
-
-def _verdicts(values: dict[str, Any]) -> dict[str, Any]:
-    return {verdict: int(values["verdicts"][verdict]) for verdict in VERDICTS}
-
-
-PARTS: dict[str, tuple[Callable[[Any], dict[str, Any]], str]] = {
-    "data/ingest.json": (_data, "ingest"),
-    "model/fit.json": (_model, "train"),
-    "evidence/summary.json": (_verdicts, "diagnostics"),
-}
-"""The small file of each stage, who reads it, and the stage."""
+    shown = tuple((name, value) for name, value in facts.items() if value)
+    return Card(f"Run {found['run']}: {found['state']}", shown, tuple(doubts), calls)
