@@ -116,9 +116,9 @@ def against_original(name: str) -> dict:
 
 def first_point(ratings):
     """A uniform start, as arrays ending in [1]."""
-    from aggregation.model.initialization import plan
+    from aggregation.model.initialization import starting_points
 
-    point = next(plan(ratings, 1, 0, None)).parameters
+    point = next(starting_points(ratings, 1, 0, None)).parameters
     return type(point)(*(np.asarray(x)[..., None] for x in point.arrays()))
 
 
@@ -149,7 +149,7 @@ def scale(users: str, guidelines: str, n: str) -> dict:
     """Layout, one start to 1e-4, a pass beside the least pass there can be, peak memory."""
     from aggregation import Penalty, Ratings
     from aggregation.model.alternating import Sweeper
-    from aggregation.model.multistart import LEAD_IN
+    from aggregation.model.multistart import CONTINUATION
 
     with tempfile.TemporaryDirectory() as folder:  # made elsewhere: its memory is not the solver's
         command = [sys.executable, __file__, "--measure", "world", users, guidelines, n, folder]
@@ -164,11 +164,11 @@ def scale(users: str, guidelines: str, n: str) -> dict:
     flat = replace(lead, guideline_embedding=0 * lead.guideline_embedding)
     sweeper.sweep(lead, 0.0, 1)  # compiles
     began = time.perf_counter()
-    for strength, most in LEAD_IN:
+    for strength, most in CONTINUATION:
         lead = sweeper.sweep(lead, 0.0, most, strength=strength).parameters
     ends = sweeper.sweep(lead, 1e-4, 5000)
     fitted = time.perf_counter() - began
-    done = sum(most for _, most in LEAD_IN) + len(ends.history)
+    done = sum(most for _, most in CONTINUATION) + len(ends.history)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     passes = 3 if len(ratings) > 2e7 else 10
     full = best_of(3, lambda: sweeper.sweep(lead, 0.0, passes)) / passes

@@ -14,10 +14,11 @@ import nbformat
 from IPython.core.formatters import DisplayFormatter
 
 from aggregation.errors import RunError
-from aggregation.runs.notebook_source import TAG
+from aggregation.files import atomic_write
+from aggregation.runs.notebook import TAG
 
 
-def execute(stage, source, folder, given, *, timeout, say):
+def execute(stage, source, path, given, *, timeout, say):
     """As `aggregation.runs.notebook.execute`: writes notebooks/<stage>.ipynb, gives seconds."""
     del timeout, say
     notebook = nbformat.reads(source.decode("utf-8"), as_version=4)
@@ -37,7 +38,8 @@ def execute(stage, source, folder, given, *, timeout, say):
             )
             cells.append(injected)
     notebook.cells = cells
-    folder.write_text(f"notebooks/{stage}.ipynb", nbformat.writes(notebook) + "\n")
+    with atomic_write(path / "notebooks" / f"{stage}.ipynb") as partial:
+        partial.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
     return seconds
 
 

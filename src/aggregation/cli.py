@@ -186,14 +186,13 @@ def batch(
       aggregation batch params/demo.yaml --grid train.embedding_penalty=0.01,0.03,0.1
       aggregation batch params/demo.yaml --grid seed=1,2,3 --grid train.starts=8,16
     """
-    from aggregation.runs.batch import Batch, plan, table
+    from aggregation.runs.batch import plan, run_all, table
     from aggregation.runs.pages import check_place, write_run_list
 
     options = ["--until", until, "--timeout", str(timeout), *(["--force"] if force else [])]
     tasks = plan(params, grid, changes)
     check_place(Path(out).expanduser())
-    work = Batch(tasks, out, options, _say)
-    outcomes = work.go(jobs or os.cpu_count() or 1)
+    outcomes = run_all(tasks, jobs or os.cpu_count() or 1, out, options, _say)
     _say("\n" + table(outcomes))
     _say(f"Runs: {write_run_list(Path(out).expanduser())}")
     states = {outcome.state for outcome in outcomes}

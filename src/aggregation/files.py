@@ -63,6 +63,15 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def read_if_any(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where it is not there or is damaged."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
     """The value with `sha256`, the hash of all the rest of it, in whatever order."""
     rest = {key: v for key, v in value.items() if key != "sha256"}

@@ -1,13 +1,15 @@
 """Nobody is lost between the sides and the buckets."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregation import Parameters, by_side, encode, perspectives, score
-from aggregation.evidence.sides import BUCKETS
+from aggregation import Parameters, Ratings, by_side, encode, perspectives, score
+from aggregation.evidence.sides import BUCKETS, SIDES
 
 
 def world(seed, users=12, guidelines=5):
@@ -73,3 +75,26 @@ def test_sides_count_as_a_plain_loop_does(seed):
             assert table[f"n_ratings_{name}"][k] == len(mine)
             rate = table[f"helpful_rate_{name}"][k]
             assert rate == pytest.approx(np.mean(mine)) if mine else np.isnan(rate)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_rating_of_weight_2_is_two_ratings_but_counts_once(seed):
+    ratings, ids, p = world(seed)
+    times = np.random.default_rng(seed).integers(0, 3, len(ratings))
+    twice = Ratings(
+        *(np.repeat(x, times) for x in (ratings.user, ratings.guideline, ratings.helpful)),
+        ratings.n_users,
+        ratings.n_guidelines,
+    )
+    weighted = replace(ratings, weight=times.astype(float))
+    with np.errstate(invalid="raise"):
+        one, other = (by_side(score(r, ids, p), r, ids, p) for r in (weighted, twice))
+    rates = ["helpful_rate", "consensus_score", *(f"helpful_rate_{name}" for name in SIDES)]
+    pd.testing.assert_frame_equal(one[rates], other[rates])
+    counts = ["n_ratings", *(f"n_ratings_{name}" for name in SIDES)]
+    pd.testing.assert_frame_equal(
+        one[counts], by_side(score(ratings, ids, p), ratings, ids, p)[counts]
+    )
+    one, other = (perspectives(r, p.user_embedding) for r in (weighted, twice))
+    np.testing.assert_allclose(one.helpful, other.helpful)
+    np.testing.assert_allclose(one.not_helpful, other.not_helpful)

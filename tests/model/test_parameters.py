@@ -133,13 +133,13 @@ def test_encoding_forgets_the_order_of_the_rows():
 
 
 def test_encoding_refuses_a_repeated_pair_by_name():
-    with pytest.raises(ValueError, match=r"'u4'.*'g17'.*ratings.duplicates: last"):
+    with pytest.raises(InputError, match=r"'u4'.*'g17'.*keep one rating of each pair"):
         encode(table([("u4", "g17", 1.0), ("u4", "g17", 0.0)]))
 
 
 @pytest.mark.parametrize("bad", [1.5, -0.1, np.nan])
 def test_encoding_refuses_ratings_outside_0_to_1(bad):
-    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+    with pytest.raises(InputError, match=r"\[0, 1\]"):
         encode(table([("u", "g", bad)]))
 
 
@@ -160,10 +160,12 @@ def test_tables_hold_the_parameters_and_unknown_ids_come_back_as_nan():
     assert from_tables(users[:0], guidelines[:0], None, ids, 2) is None
 
 
-def test_a_prior_of_another_dimension_is_an_error_with_its_remedy():
+def test_an_earlier_model_of_another_dimension_is_an_error_with_its_remedy():
     ratings, p, _ = planted(5)
     rows = table([(f"u{u}", f"g{g}", 1.0) for u, g in zip(ratings.user, ratings.guideline)])
     _, ids = encode(rows)
     users, guidelines = to_tables(p, ids)
-    with pytest.raises(InputError, match=r"length 2, but train.dimensions is 1.*warm_start: false"):
+    with pytest.raises(
+        InputError, match="length 2, but dimensions is 1: set it to 2, or fit without a warm start"
+    ):
         from_tables(users, guidelines, 0.0, ids, 1)

@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from aggregation import Ratings
 from aggregation.model import sparse_layout as module
@@ -20,10 +18,11 @@ def some_ratings(random, users, guidelines, values):
     return Ratings(user.astype(np.int32), guideline.astype(np.int32), helpful, users, guidelines)
 
 
-@settings(max_examples=12)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.sampled_from([2, 3, 9]), st.booleans())
-def test_row_sums_are_those_of_a_dense_computation(seed, axes, n_values, weighted):
-    random = np.random.default_rng(seed)
+@pytest.mark.parametrize(
+    ("axes", "n_values", "weighted"), [(1, 2, False), (2, 9, True), (3, 3, False)]
+)
+def test_row_sums_are_those_of_a_dense_computation(axes, n_values, weighted):
+    random = np.random.default_rng(axes)
     u, g, s = 40, 23, 2
     ratings = some_ratings(random, u, g, np.linspace(0, 1, n_values))
     weights = random.random((len(ratings), s)) if weighted else None

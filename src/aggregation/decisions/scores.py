@@ -12,23 +12,41 @@ from aggregation.model.ratings import Ids, Ratings
 def score(ratings: Ratings, ids: Ids, parameters: Parameters) -> pd.DataFrame:
     """Scores: one row per rated guideline.
 
-    n_ratings, helpful_rate (mean rating), intercept, embedding (list), consensus_score; the last
-    is the original's (1.1 - rate) * intercept + rate - 0.1.
+    n_ratings (a plain count), helpful_rate (mean rating, weighted by `Ratings.weight`; NaN where
+    all weights are 0), intercept, embedding (list), consensus_score; the last is the original's
+    (1.1 - rate) * intercept + rate - 0.1.
     """
-    n = ratings.per_guideline()
-    helpful = np.bincount(ratings.guideline, ratings.helpful, minlength=ratings.n_guidelines)
-    rate = helpful / n
+    given, helpful = tally(ratings, np.zeros(ratings.n_users, np.int64), 1)
+    share = rate(helpful, given)[:, 0]
     intercept = np.asarray(parameters.guideline_intercept)
     return pd.DataFrame(
         {
             "guideline_id": ids.guidelines,
-            "n_ratings": n,
-            "helpful_rate": rate,
+            "n_ratings": ratings.per_guideline(),
+            "helpful_rate": share,
             "intercept": intercept,
-            "embedding": [row.tolist() for row in np.asarray(parameters.guideline_embedding)],
-            "consensus_score": (1.1 - rate) * intercept + rate - 0.1,
+            "embedding": np.asarray(parameters.guideline_embedding).tolist(),
+            "consensus_score": (1.1 - share) * intercept + share - 0.1,
         }
     )
+
+
+def tally(ratings: Ratings, group: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """What each group of users said of each guideline, `group` [U] being every user's.
+
+    Weight of the ratings (their number without weights) and weighted sum of helpful ones, both
+    [G, n_groups].
+    """
+    cell = ratings.guideline.astype(np.int64) * n_groups + group[ratings.user]
+    w, shape = ratings.weight, (ratings.n_guidelines, n_groups)
+    helpful = ratings.helpful if w is None else w * ratings.helpful
+    given, helpful = (np.bincount(cell, x, shape[0] * shape[1]) for x in (w, helpful))
+    return given.reshape(shape), helpful.reshape(shape)
+
+
+def rate(helpful: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Their quotient, NaN where nothing was given."""
+    return np.divide(helpful, given, out=np.full(given.shape, np.nan), where=given > 0)
 
 
 def with_unrated(scores: pd.DataFrame, guideline_ids: pd.Series) -> pd.DataFrame:

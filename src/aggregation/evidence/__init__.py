@@ -1,1 +1,4 @@
-"""Evidence: what supports each decision; one module a measure, each ratings and fit -> table."""
+"""Evidence: what supports each decision, one module a measure.
+
+A measure is a function of ratings, fit and scores that gives a table, or scores with more columns.
+"""

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
 from aggregation.decisions.constitution import select
-from aggregation.decisions.rules import ACCEPTED, Rule
+from aggregation.decisions.rules import Rule
+from aggregation.model.fit import Fit
+from aggregation.model.ratings import Ids
 
 
-def minima_table(
-    scores: pd.DataFrame, rule: Rule, intercepts: pd.DataFrame, ends: list[dict[str, Any]]
-) -> pd.DataFrame:
+def minima_table(scores: pd.DataFrame, rule: Rule, ids: Ids, fit: Fit) -> pd.DataFrame:
     """What the rule would accept in every local minimum that the fit found, lowest first.
 
-    `intercepts`: minimum (from 1), guideline_id, intercept; `ends`: objective and starts of each
-    minimum. Columns: minimum, loss, starts (how many ended there; 0: found by moving single rows),
-    accepted, gained and lost (guideline ids against the lowest, which is the fit).
+    Columns: minimum (from 1), loss, starts (how many ended there; 0: found by moving single rows),
+    accepted (how many), gained and lost (guideline ids against the lowest, which is the fit).
     """
-    rows, first = [], frozenset()
-    for number, end in enumerate(ends, start=1):
-        here = intercepts[intercepts["minimum"] == number].set_index("guideline_id")["intercept"]
-        judged = select(scores.assign(intercept=scores["guideline_id"].map(here)), rule).scores
-        accepted = frozenset(judged.loc[judged["verdict"] == ACCEPTED, "guideline_id"])
-        first = accepted if number == 1 else first
-        rows.append(
-            {
-                "minimum": number,
-                "loss": end["objective"],
-                "starts": end["starts"],
-                "accepted": len(accepted),
-                "gained": sorted(accepted - first),
-                "lost": sorted(first - accepted),
-            }
-        )
-    return pd.DataFrame(rows)
+    accepted: list[set[str]] = []
+    for minimum in fit.minima:
+        intercept = pd.Series(minimum.parameters.guideline_intercept, ids.guidelines)
+        here = scores.assign(intercept=scores["guideline_id"].map(intercept))
+        accepted.append(set(select(here, rule).accepted["guideline_id"]))
+    return pd.DataFrame(
+        {
+            "minimum": range(1, len(accepted) + 1),
+            "loss": [minimum.objective for minimum in fit.minima],
+            "starts": [minimum.starts for minimum in fit.minima],
+            "accepted": [len(found) for found in accepted],
+            "gained": [sorted(found - accepted[0]) for found in accepted],
+            "lost": [sorted(accepted[0] - found) for found in accepted],
+        }
+    )

@@ -1,12 +1,13 @@
-"""Evidence: what supports each decision, as more columns of Scores."""
+"""Sides: who found a guideline helpful, by the side of the users."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from aggregation.decisions.scores import rate, tally
 from aggregation.model.parameters import Parameters
 from aggregation.model.ratings import Ids, Ratings
 
@@ -25,9 +26,9 @@ class Perspectives:
     """[BUCKETS + 1] bounds of the buckets; each holds its lower bound, the last its upper one too.
     The two outer ones also hold everybody beyond them, so nobody is lost."""
     helpful: np.ndarray
-    """[G, BUCKETS] sum of ratings; whole numbers unless a rating lies between 0 and 1."""
+    """[G, BUCKETS] (weighted) sum of ratings."""
     not_helpful: np.ndarray
-    """[G, BUCKETS] sum of 1 - rating."""
+    """[G, BUCKETS] (weighted) sum of 1 - rating."""
 
 
 def perspectives(ratings: Ratings, user_embedding: np.ndarray) -> Perspectives:
@@ -42,28 +43,23 @@ def perspectives(ratings: Ratings, user_embedding: np.ndarray) -> Perspectives:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, BUCKETS + 1)
     bucket = np.clip(np.searchsorted(edges, axis, side="right") - 1, 0, BUCKETS - 1)
-    cell = ratings.guideline.astype(np.int64) * BUCKETS + bucket[ratings.user]
-    size = ratings.n_guidelines * BUCKETS
-    helpful = np.bincount(cell, ratings.helpful, size)
-    total = np.bincount(cell, minlength=size)
-    shape = (ratings.n_guidelines, BUCKETS)
-    return Perspectives(edges, helpful.reshape(shape), (total - helpful).reshape(shape))
+    given, helpful = tally(ratings, bucket, BUCKETS)
+    return Perspectives(edges, helpful, given - helpful)
 
 
 def by_side(
     scores: pd.DataFrame, ratings: Ratings, ids: Ids, parameters: Parameters
 ) -> pd.DataFrame:
-    """Scores with n_ratings_<side> and helpful_rate_<side> (NaN without ratings) of both sides."""
-    side = np.sign(np.asarray(parameters.user_embedding)[:, 0])[ratings.user]
+    """Scores with n_ratings_<side> and helpful_rate_<side> of both sides.
+
+    The numbers are plain counts; the rates are weighted by `Ratings.weight`, NaN without ratings.
+    """
+    side = np.sign(np.asarray(parameters.user_embedding)[:, 0]).astype(np.int64)
     rows = ids.guidelines.get_indexer(pd.Index(scores["guideline_id"]))
+    counted, _ = tally(replace(ratings, weight=None), side + 1, 3)
+    given, helpful = tally(ratings, side + 1, 3)
     columns = {}
     for name, sign in SIDES.items():
-        of = side == sign
-        n = np.bincount(ratings.guideline[of], minlength=ratings.n_guidelines)
-        helpful = np.bincount(
-            ratings.guideline[of], ratings.helpful[of], minlength=ratings.n_guidelines
-        )
-        rate = np.divide(helpful, n, out=np.full(len(n), np.nan), where=n > 0)
-        columns[f"n_ratings_{name}"] = n[rows]
-        columns[f"helpful_rate_{name}"] = rate[rows]
+        columns[f"n_ratings_{name}"] = counted[rows, sign + 1]
+        columns[f"helpful_rate_{name}"] = rate(helpful, given)[rows, sign + 1]
     return scores.assign(**columns)

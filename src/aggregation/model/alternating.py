@@ -1,4 +1,4 @@
-"""Sweeps: exact alternating minimisation, accelerated and compiled, several starts side by side.
+"""Alternating minimisation: exact, accelerated and compiled, several starts side by side.
 
 A sweep takes the guideline side x = (mu, intercepts, embeddings), solves all users for it, and then
 the guideline side for these users: x -> T(x), and the loss falls. Anderson's extrapolation guesses
@@ -15,32 +15,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aggregation.errors import InputError
 from aggregation.model.block_update import Guess, Terms, fixed_sum, measured, solve
-from aggregation.model.parameters import Array, Parameters, Penalty
+from aggregation.model.parameters import Array, Parameters, Penalty, known_rows
 from aggregation.model.ratings import Ratings
 from aggregation.model.sparse_layout import layout, row_sums
 
 SWEEPS_PER_CALL = 100
-"""The most sweeps between two looks from outside."""
+"""Sweeps per compiled call at most: between calls the callback is told."""
 
 RATINGS_PER_CALL = 2e8
-"""As many ratings times starts are swept over between two looks, so that one takes a second."""
+"""Ratings times starts that one compiled call sweeps over: about a second."""
 
 MEMORY = 6
 """Sweeps that the extrapolation looks back on. Measured on the six deliberations of the tests."""
-
-Callback = Callable[[int, np.ndarray, np.ndarray], None]
-"""Called now and then with the number of sweeps, and the losses and residuals [S]."""
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """Rows that keep the values they start from; with any, mu keeps its value too."""
-
-    users: np.ndarray
-    """bool [U]"""
-    guidelines: np.ndarray
-    """bool [G]"""
 
 
 @dataclass(frozen=True)
@@ -80,7 +68,11 @@ class _State:
 
 
 class Sweeper:
-    """Ratings laid out once, to sweep over from many starts. W replicates need S = W starts."""
+    """Ratings laid out once, to sweep over from many starts.
+
+    `weights` [n, W] give each of W = S starts its own. `fixed`: the rows in which nothing is NaN
+    keep the values they start from, and mu does too.
+    """
 
     def __init__(
         self,
@@ -88,17 +80,17 @@ class Sweeper:
         penalty: Penalty,
         *,
         weights: np.ndarray | None = None,
-        fixed: Fixed | None = None,
+        fixed: Parameters | None = None,
     ) -> None:
-        fixed = fixed or Fixed(
-            np.zeros(ratings.n_users, bool), np.zeros(ratings.n_guidelines, bool)
-        )
+        users, guidelines = np.zeros(ratings.n_users, bool), np.zeros(ratings.n_guidelines, bool)
+        if fixed is not None:
+            users, guidelines = known_rows(fixed)
         with jax.enable_x64(True):
             self.terms = Terms(
                 lay=jax.device_put(layout(ratings, weights)),  # takes the arrays over, no copy
-                fixed_user=fixed.users[:, None],
-                fixed_guideline=fixed.guidelines[:, None],
-                fixed_mu=fixed.users.any() or fixed.guidelines.any(),
+                fixed_user=users[:, None],
+                fixed_guideline=guidelines[:, None],
+                fixed_mu=users.any() or guidelines.any(),
                 intercept=np.float64(penalty.intercept),
                 embedding=np.array([penalty.embedding]),
                 tolerance=np.float64(0.0),
@@ -113,12 +105,13 @@ class Sweeper:
         max_sweeps: int,
         *,
         strength: np.ndarray | float = 1.0,
-        callback: Callback | None = None,
+        callback: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
     ) -> Ends:
         """Sweep from `start`, arrays ending in [S], until all residuals are at most `tolerance`.
 
         The first sweep solves the users for the start's guidelines. `strength` multiplies
-        lambda_f, all or each start's [S]. Gives up after `max_sweeps`.
+        lambda_f, all or each start's [S]. Gives up after `max_sweeps`. `callback` is told the
+        number of sweeps, and losses and residuals [S]. Raises InputError if a loss overflows.
         """
         with jax.enable_x64(True):
             terms = replace(
@@ -137,6 +130,7 @@ class Sweeper:
                 history.append(np.asarray(state.history)[: int(state.sweeps)])
                 done += int(state.sweeps)
                 objective, residual = np.asarray(state.objective), np.asarray(state.residual)
+                check_finite(objective, residual)
                 if callback is not None:
                     callback(done, objective, residual)
                 if (residual <= tolerance).all() or done >= max_sweeps:
@@ -146,15 +140,25 @@ class Sweeper:
     def measure(self, p: Parameters) -> tuple[float, float]:
         """Loss and KKT residual at one point, arrays without [S]."""
         with jax.enable_x64(True):
-            at = Parameters(*(jnp.asarray(x, jnp.float64)[..., None] for x in p.arrays()))
-            loss, residual = _loss_and_residual(self.terms, at)
+            at = Parameters(*(np.asarray(x, np.float64)[..., None] for x in p.arrays()))
+            loss, residual, _ = _at(self.terms, at, users=True)
+            check_finite(loss, residual)
             return float(loss[0]), float(residual[0])
 
     def guidelines(self, users: Parameters) -> Parameters:
         """The guideline side and mu solved for these users and their mu, arrays ending in [S]."""
         with jax.enable_x64(True):
-            solved = _from_users(self.terms, jax.tree.map(jnp.asarray, users))
-            return jax.tree.map(np.asarray, solved)
+            _, _, image = _at(self.terms, users, users=False)
+            solved = map(np.asarray, (image.mu, image.intercept, image.embedding))
+            return Parameters(next(solved), users.user_intercept, users.user_embedding, *solved)
+
+
+def check_finite(*numbers: Array) -> None:
+    """Raise InputError unless losses and residuals are finite: sweeps over NaN would never end."""
+    if not all(np.isfinite(x).all() for x in numbers):
+        raise InputError(
+            "the loss is not finite: a number of the warm start, a weight or a penalty is too large"
+        )
 
 
 def _first_state(p: Parameters) -> _State:
@@ -262,19 +266,9 @@ def _swept(terms: Terms, state: _State, guess: Guess) -> _State:
     return replace(state, parameters=p, image=image, objective=objective, residual=residual)
 
 
-@jax.jit
-def _loss_and_residual(terms: Terms, p: Parameters) -> tuple[Array, Array]:
-    sums = row_sums(terms.lay, terms.lay.users, p.mu, p.guideline_intercept, p.guideline_embedding)
-    objective, residual, _ = measured(terms, p, sums)
-    return objective, residual
-
-
-@jax.jit
-def _from_users(terms: Terms, p: Parameters) -> Parameters:
-    _, _, image = measured(terms, p, None)
-    return replace(
-        p,
-        mu=image.mu,
-        guideline_intercept=image.intercept,
-        guideline_embedding=image.embedding,
-    )
+@partial(jax.jit, static_argnames="users")
+def _at(terms: Terms, p: Parameters, *, users: bool) -> tuple[Array, Array, Guess]:
+    """Loss, KKT residual and T(x) at `p`; without `users` the residual leaves them out."""
+    side = terms.lay.users
+    sums = row_sums(terms.lay, side, p.mu, p.guideline_intercept, p.guideline_embedding)
+    return measured(terms, p, sums if users else None)

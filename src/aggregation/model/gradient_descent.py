@@ -1,4 +1,4 @@
-"""Descent: the original notebook's gradient descent, step by step, to reproduce old decisions.
+"""Gradient descent: the original notebook's, step by step, to reproduce old decisions.
 
 It stops where the loss barely moves, far from the optimum; use it for nothing else.
 """
@@ -7,23 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from aggregation.model.block_update import fixed_sum, row_errors
-from aggregation.model.parameters import Array, Parameters, Penalty
-from aggregation.model.ratings import Ratings
-from aggregation.model.sparse_layout import Layout, Side, Sums, layout, row_sums
+from aggregation.model.alternating import Sweeper, check_finite
+from aggregation.model.multistart import Callback, Found, Minimum, Settings, Start
+from aggregation.model.parameters import Parameters, Penalty, filled, predict
+from aggregation.model.ratings import Ratings, counts
 
-RATE, MOST_STEPS, LEAST_STEPS = 0.1, 10_000, 100  # original notebook, train_model
-ABSOLUTE, RELATIVE = 1e-8, 1e-5  # its np.isclose(..., atol=10e-9), and numpy's own rtol
-STEPS_PER_CALL = 500
-
-Callback = Callable[[int, float], None]
-"""Called now and then with the number of steps and the loss."""
+LEARNING_RATE, MAX_STEPS, MIN_STEPS = 0.1, 10_000, 100  # original notebook, train_model
+ABSOLUTE = 1e-8  # its np.isclose(..., atol=10e-9), with numpy's own rtol
+STEPS_PER_CALLBACK = 500
 
 
 @dataclass(frozen=True)
@@ -31,93 +25,104 @@ class Descent:
     """Where the descent stopped."""
 
     parameters: Parameters
-    """float32 NumPy arrays, after the last step."""
+    """float32 arrays, after the last step."""
     losses: np.ndarray
     """float32 [steps]: before each step."""
     stopped: bool
     """Whether the loss had stopped to move, by the original's rule; else the cap was reached."""
 
 
+def replay(
+    ratings: Ratings,
+    penalty: Penalty,
+    settings: Settings,
+    warm_start: Parameters | None,
+    callback: Callback | None,
+) -> Found:
+    """One descent from the original's kind of start: uniform draws, where no model is known."""
+    u, g, d = ratings.n_users, ratings.n_guidelines, settings.dimensions
+    random = np.random.default_rng(settings.seed)
+    users, guidelines = random.random((u, d)), random.random((g, d))
+    start = Parameters(np.float64(0.0), random.random(u), users, random.random(g), guidelines)
+    if warm_start is not None:
+        start = filled(warm_start, start)
+
+    def told(steps: int, loss: float) -> None:
+        if callback is not None:
+            callback("gradient descent", steps, loss, float("nan"))
+
+    end = descend(ratings, start, penalty, told)
+    p = Parameters(*(np.asarray(x, np.float64) for x in end.parameters.arrays()))
+    objective, residual = Sweeper(ratings, penalty).measure(p)
+    kind = "uniform" if warm_start is None else "earlier model"
+    return Found(
+        minima=(Minimum(objective, residual, end.stopped, 1, p),),
+        n_minima=1,
+        starts=(Start(kind, False, objective),),
+        settled=False,
+        moves=0,
+        sweeps=len(end.losses),
+        history=end.losses[:, None].astype(np.float64),
+    )
+
+
 def descend(
-    ratings: Ratings, start: Parameters, penalty: Penalty, callback: Callback | None = None
+    ratings: Ratings,
+    start: Parameters,
+    penalty: Penalty,
+    callback: Callable[[int, float], None] | None = None,
 ) -> Descent:
     """Full-batch gradient descent in float32: p <- p - 0.1 dL/dp, all parameters at once.
 
     Stops after at least 100 steps when |L_k - L_k-1| <= 1e-8 + 1e-5 |L_k-1|, or after 10,000. At 0,
-    where |f| has no slope, 0 is taken, as JAX does.
+    where |f| has no slope, 0 is taken, as JAX does. `callback` is told steps and loss. Raises
+    InputError if the loss overflows.
     """
-    lay = jax.device_put(layout(ratings))
-    p = Parameters(*(jnp.asarray(x, jnp.float32)[..., None] for x in start.arrays()))
-    last, losses, going = jnp.asarray(jnp.nan, jnp.float32), [np.empty(0, np.float32)], True
-    done = 0
-    while going and done < MOST_STEPS:
-        p, last, kept, steps, moving = _steps(lay, p, last, jnp.int32(done), penalty)
-        losses.append(np.asarray(kept)[: int(steps)])
-        done, going = done + int(steps), bool(moving)
-        if callback is not None:
-            callback(done, float(last))
-    found = Parameters(*(np.asarray(x)[..., 0] for x in p.arrays()))
-    return Descent(found, np.concatenate(losses), not going)
+    weight = np.ones(len(ratings)) if ratings.weight is None else ratings.weight
+    d = np.shape(start.user_embedding)[1]
+    shares = [
+        [x.astype(np.float32) for x in penalty.shares(counts(row, rows, weight), d)]
+        for row, rows in ratings.sides()
+    ]
+    losses, stopped = [], False
+    with np.errstate(over="ignore", invalid="ignore"):  # an overflow is an error of our own
+        p = Parameters(*(np.asarray(x, np.float32) for x in start.arrays()))
+        while not stopped and len(losses) < MAX_STEPS:
+            loss, slope = _loss_and_slope(p, ratings, weight.astype(np.float32), shares, penalty)
+            check_finite(loss)
+            losses.append(np.float32(loss))
+            pairs = zip(p.arrays(), slope, strict=True)
+            p = Parameters(*(x - LEARNING_RATE * dx for x, dx in pairs))
+            still = len(losses) > 1 and np.isclose(loss, losses[-2], atol=ABSOLUTE)
+            stopped = bool(still and len(losses) >= MIN_STEPS)
+            if callback is not None and (stopped or len(losses) % STEPS_PER_CALLBACK == 0):
+                callback(len(losses), float(loss))
+    return Descent(p, np.array(losses), stopped)
 
 
-@partial(jax.jit, static_argnames="penalty")
-def _steps(
-    lay: Layout, p: Parameters, last: Array, done: Array, penalty: Penalty
-) -> tuple[Parameters, Array, Array, Array, Array]:
-    """Up to STEPS_PER_CALL steps: parameters, last loss, losses, their number, whether to go on."""
-
-    def going(state: tuple[Array, ...]) -> Array:
-        _, _, _, k, moving = state
-        return (k < STEPS_PER_CALL) & (done + k < MOST_STEPS) & moving
-
-    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
-        p, last, losses, k, _ = state
-        loss, slope = _slope(lay, p, penalty)
-        still = jnp.abs(loss - last) <= ABSOLUTE + RELATIVE * jnp.abs(last)
-        moving = (done + k + 1 < LEAST_STEPS) | ~still
-        p = jax.tree.map(lambda x, dx: x - RATE * dx, p, slope)
-        return p, loss, losses.at[k].set(loss), k + 1, moving
-
-    losses = jnp.zeros(STEPS_PER_CALL, jnp.float32)
-    return jax.lax.while_loop(going, step, (p, last, losses, jnp.int32(0), jnp.asarray(True)))
-
-
-def _slope(lay: Layout, p: Parameters, penalty: Penalty) -> tuple[Array, Parameters]:
-    """The loss and its gradient, from one pass over each side."""
-    users, guidelines, n = lay.users, lay.guidelines, fixed_sum(lay.users.count)[0]
-    d = p.user_embedding.shape[1]
-    by_user = row_sums(lay, users, p.mu, p.guideline_intercept, p.guideline_embedding)
-    by_guideline = row_sums(lay, guidelines, p.mu, p.user_intercept, p.user_embedding)
-    sides = (
-        (users, by_user, p.user_intercept, p.user_embedding),
-        (guidelines, by_guideline, p.guideline_intercept, p.guideline_embedding),
-    )
-    slopes, penalties = [], jnp.float32(0)
-    for side, sums, i, f in sides:
-        a, b = penalty.shares(side.count, d)
-        error, at_f = _errors(side, sums, i, f)
-        size = jnp.sign(f) if penalty.norm == "l1" else 2 * f
-        slopes += [
-            (2 * penalty.intercept * a * i - 2 * error) / n,
-            (penalty.embedding * b[:, None] * size - 2 * at_f) / n,
+def _loss_and_slope(
+    p: Parameters,
+    ratings: Ratings,
+    weight: np.ndarray,
+    shares: list[list[np.ndarray]],
+    penalty: Penalty,
+) -> tuple[float, list[np.ndarray]]:
+    """The loss, and its float32 gradient by each array of `p`."""
+    n = weight.sum()
+    error = ratings.helpful.astype(np.float32) - predict(p, ratings.user, ratings.guideline)
+    by_rating = -2 * weight * error / n
+    loss = (weight * error**2).sum() / n + penalty.intercept * p.mu**2
+    slope = [by_rating.sum() + 2 * penalty.intercept * p.mu]
+    others = p.guideline_embedding[ratings.guideline], p.user_embedding[ratings.user]
+    for (row, rows), (i, f), (a, b), other in zip(
+        ratings.sides(), p.sides(), shares, others, strict=True
+    ):
+        size = np.sign(f) if penalty.norm == "l1" else 2 * f
+        loss += penalty.intercept * (a * i**2).sum() / n
+        loss += penalty.embedding * (b[:, None] * penalty.size(f)).sum() / n
+        at_f = [np.bincount(row, x, rows) for x in (by_rating[:, None] * other).T]
+        slope += [
+            np.bincount(row, by_rating, rows) + 2 * penalty.intercept * a * i / n,
+            np.stack(at_f, axis=1) + penalty.embedding * b[:, None] * size / n,
         ]
-        penalties += penalty.intercept * fixed_sum(a * i**2)[0]
-        penalties += penalty.embedding * fixed_sum(b[:, None] * penalty.size(f)).sum()
-    error, at_f = _errors(users, by_user, p.user_intercept, p.user_embedding)
-    level = p.mu + p.guideline_intercept
-    # sum e^2 = sum r^2 - i (sum r + sum e) - f (sum h r + sum h e) over each user's ratings
-    squares = (
-        lay.squares[0]
-        + fixed_sum(guidelines.count * level**2 - 2 * level * guidelines.given)[0]
-        - fixed_sum(p.user_intercept * (by_user.r + error))[0]
-        - fixed_sum((p.user_embedding * (by_user.hr + at_f)).sum(axis=1))[0]
-    )
-    at_mu = 2 * penalty.intercept * p.mu - 2 * fixed_sum(error) / n
-    loss = (squares + penalties) / n + penalty.intercept * p.mu[0] ** 2
-    return loss, Parameters(at_mu, *slopes)
-
-
-def _errors(side: Side, sums: Sums, i: Array, f: Array) -> tuple[Array, Array]:
-    """Over each row's ratings, with e = rating - prediction: sum e and sum h e."""
-    at_f = sums.hr - sums.h * i[:, None] - (sums.hh * f[:, None]).sum(axis=2)
-    return row_errors(side, sums, i, f), at_f
+    return loss, [np.asarray(x, np.float32) for x in slope]

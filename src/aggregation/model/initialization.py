@@ -1,33 +1,35 @@
-"""Starts: where a search begins."""
+"""Initialization: the points where descents start."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aggregation.model.parameters import Parameters
+from aggregation.model.parameters import Parameters, filled
 from aggregation.model.ratings import Ratings
-
-if TYPE_CHECKING:
-    from aggregation.model.alternating import Fixed
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where to start from: its guideline side; the users' only where they are fixed."""
+    """A start. Descents use its mu and guidelines, and its users only where they are fixed."""
 
     kind: str
+    """earlier model, uniform, or the k-th singular vectors of the ratings or of the residuals."""
     continuation: bool
+    """Whether the embedding penalty grows to its full strength."""
     parameters: Parameters
 
 
-def plan(
+def starting_points(
     ratings: Ratings, dimensions: int, seed: int, warm_start: Parameters | None
 ) -> Iterator[Point]:
-    """Endless starts. Uniform draws are the original's; singular vectors find what they miss."""
+    """Starts without end: first the warm start, if there is one.
+
+    Then uniform draws, as the original's, and singular vectors, which find minima that the draws
+    miss.
+    """
     g, u, d = ratings.n_guidelines, ratings.n_users, dimensions
     random = np.random.default_rng(seed)
     if ratings.weight is None:
@@ -43,11 +45,7 @@ def plan(
 
     if warm_start is not None:
         drawn = uniform(continuation=False).parameters
-        known = (
-            np.where(np.isnan(a), b, a)
-            for a, b in zip(warm_start.arrays(), drawn.arrays(), strict=True)
-        )
-        yield Point("earlier model", False, Parameters(*known))
+        yield Point("earlier model", False, filled(warm_start, drawn))
     yield uniform(continuation=True)
     level, of_ratings, of_residuals = _singular_vectors(ratings, d + 1)
     raw = replace(cold, mu=np.float64(0.0), guideline_embedding=of_ratings[:, :d])
@@ -55,28 +53,11 @@ def plan(
     centred = replace(cold, guideline_intercept=level, guideline_embedding=of_residuals[:, :d])
     yield Point("residuals 1", False, centred)
     yield uniform(continuation=True)
-    yield Point(
-        "residuals 2", False, replace(centred, guideline_embedding=of_residuals[:, 1 : 1 + d])
-    )
+    second = replace(centred, guideline_embedding=of_residuals[:, 1 : 1 + d])
+    yield Point("residuals 2", False, second)
     while True:
         yield uniform(continuation=True)
         yield uniform(continuation=False)
-
-
-def holding(point: Point, warm_start: Parameters, fixed: Fixed) -> Point:
-    """The point with the rows that are fixed, and mu, as the earlier model has them."""
-    p = point.parameters
-    users, guidelines = fixed.users, fixed.guidelines
-    return replace(
-        point,
-        parameters=Parameters(
-            warm_start.mu,
-            np.where(users, warm_start.user_intercept, p.user_intercept),
-            np.where(users[:, None], warm_start.user_embedding, p.user_embedding),
-            np.where(guidelines, warm_start.guideline_intercept, p.guideline_intercept),
-            np.where(guidelines[:, None], warm_start.guideline_embedding, p.guideline_embedding),
-        ),
-    )
 
 
 def _singular_vectors(ratings: Ratings, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -113,7 +94,7 @@ def _singular_vectors(ratings: Ratings, k: int) -> tuple[np.ndarray, np.ndarray,
 
 
 def _orthonormal(vectors: np.ndarray) -> np.ndarray:
-    """Gram and Schmidt's, with NumPy's own sums: those of BLAS may depend on threads."""
+    """Gram-Schmidt with NumPy's own sums: sums by BLAS may depend on the number of threads."""
     out = np.zeros_like(vectors)
     for k in range(vectors.shape[1]):
         v = vectors[:, k].copy()

@@ -1,73 +1,76 @@
-"""Search: the loss has many local minima; find the lowest, and say how sure that is.
+"""Multistart: find the lowest of many local minima, and say how sure that is.
 
-f = 0 is always one of them, and where a start ends decides which constitution comes out. So: many
-starts, half of them by continuation: a penalty that grows to its full strength (graduated
-non-convexity, Blake and Zisserman 1987), until the lowest end has been reached several times; and
-where few rows carry an axis, single rows are moved. docs/method.md has the measurements.
+f = 0 is always a minimum, and where a start ends decides which constitution comes out. So there are
+many starts, half of them by continuation: the embedding penalty grows to its full strength
+(graduated non-convexity, Blake and Zisserman 1987). They end when the lowest loss has been reached
+several times. Where few rows carry an axis, single rows are moved. docs/method.md has the
+measurements behind each choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Ge, Interval
 
-from aggregation.model.initialization import Point, holding, plan
-from aggregation.model.parameters import Parameters, Penalty
-from aggregation.model.ratings import Ratings
+from aggregation.model.initialization import Point, starting_points
+from aggregation.model.parameters import Parameters, Penalty, filled, known_rows
+from aggregation.model.ratings import Ratings, counts
 
-if TYPE_CHECKING:  # sweeps loads JAX, a second that stages which do not fit need not wait
-    from aggregation.model.alternating import Ends, Fixed
+STARTS_PER_BATCH = 8
+"""Starts that are solved side by side; also how many minima are kept at most."""
 
-BATCH = 8
-"""Starts that are solved side by side."""
+AGREEING_STARTS = 3
+"""The search ends when this many starts have reached the lowest loss."""
 
-AGREE = 3
-"""So many starts must reach the lowest loss before the search ends."""
-
-SAME = 1e-7
+LOSS_TOLERANCE = 1e-7
 """Losses that differ by less than this, relative, are one minimum."""
 
 CONTINUATION = ((1 / 3, 15), (2 / 3, 15))
 """Strength of the embedding penalty, and sweeps with it, before its full strength."""
 
-FEW = 24
+FEW_ROWS = 24
 """An axis that fewer rows of a side carry (participation ratio) has many minima close together."""
 
-KEPT, ROUNDS = 4, 16
-"""There, rows are moved in so many of the lowest ends, and at most so many ends in all."""
+LOWEST_MOVED, MAX_MOVED = 4, 16
+"""Minima whose rows are moved where few carry an axis: of the lowest, and in all."""
 
-MOVES, HOLD = 1024, 3
-"""At most so many moves of an end; so many sweeps show whether a move holds."""
+MAX_MOVES, SWEEPS_PER_MOVE = 1024, 3
+"""Moves from one minimum at most, and the sweeps that show whether a move holds."""
 
 POLISH = 1e-3
-"""The lowest ends are solved to this share of the tolerance, so that the path to them shows in no
-digit that anybody reads."""
+"""The lowest minima are solved to this share of the tolerance, so that reported digits do not
+depend on the start."""
 
 Callback = Callable[[str, int, float, float], None]
-"""Called now and then with what is done, sweeps so far, lowest loss of these, its residual."""
+"""Called now and then with the step, sweeps so far, the lowest loss of the batch, its residual."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to search."""
+    """How the model is fitted."""
 
     method: Literal["alternating", "gradient-descent"] = "alternating"
-    """gradient-descent: the original's, one start, no search; see `descent`."""
-    dimensions: int = 1
-    starts: int = 8
-    """Starts before the first look at their ends."""
-    max_starts: int = 256
-    """Starts at most, if the lowest loss is not reached from three before."""
+    """`alternating`: exact minimisation with a certificate. `gradient-descent`: the original's,
+    which stops far from the optimum; only to reproduce old decisions."""
+    dimensions: Annotated[int, Interval(ge=1, le=8)] = 1
+    """Number of axes."""
+    starts: Annotated[int, Interval(ge=1, le=256)] = 8
+    """Starts before the first look at where they ended."""
+    max_starts: Annotated[int, Interval(ge=1, le=4096)] = 256
+    """Starts at most; the search ends before when three of them reach the lowest loss."""
     moves: bool = True
-    """Whether to try to lower the lowest ends by moving single rows."""
-    tolerance: float = 1e-6
-    """Bound on the KKT residual (see `fit.Fit`)."""
-    max_sweeps: int = 5000
-    """Give up on a start after so many."""
+    """Whether to try to lower the lowest minima by moving single guidelines (and, where few carry
+    an axis, users). With `starts: 1`, `max_starts: 1` and `moves: false` a fit is one descent."""
+    tolerance: Annotated[float, Interval(gt=0, lt=1)] = 1e-6
+    """Largest KKT residual of a fit that counts as converged."""
+    max_sweeps: Annotated[int, Ge(1)] = 5000
+    """Give up on a start after this many sweeps."""
     seed: int = 0
+    """Seed of the random starts."""
 
 
 @dataclass(frozen=True)
@@ -75,22 +78,27 @@ class Start:
     """One start and where it ended."""
 
     kind: str
-    """earlier model, uniform, or the k-th singular vector of the ratings or of the residuals."""
+    """See `initialization.Point`."""
     continuation: bool
-    """Whether the penalty grew to its full strength."""
     objective: float
 
 
 @dataclass(frozen=True)
 class Minimum:
-    """One local minimum."""
+    """Where descents ended."""
 
     objective: float
+    """The loss."""
     kkt_residual: float
+    """Largest distance of zero from the subgradient of the loss, over all coordinates, each
+    divided by its row's share of the ratings: in units of rating error, 0 at a stationary point."""
     converged: bool
+    """Whether `kkt_residual` is at most the tolerance; after gradient descent, whether its loss
+    had stopped to move, which certifies nothing."""
     starts: int
     """How many starts ended there; 0: found by moving single rows of another one."""
     parameters: Parameters
+    """float64 NumPy arrays."""
 
 
 @dataclass(frozen=True)
@@ -98,25 +106,19 @@ class Found:
     """What a search found."""
 
     minima: tuple[Minimum, ...]
-    """The lowest ones, lowest first; at most `BATCH`."""
+    """The lowest ones, lowest first; at most `STARTS_PER_BATCH`."""
     n_minima: int
-    """How many different ends there were."""
+    """How many different minima the starts ended in."""
     starts: tuple[Start, ...]
+    """Every start and where it ended; a warm start is the first."""
     settled: bool
-    """Whether the lowest loss of all starts was reached from `AGREE` of them."""
+    """Whether the lowest loss of the starts was reached from at least `AGREEING_STARTS`."""
     moves: int
-    """How many single rows were moved."""
+    """How many single rows were moved to find a lower minimum."""
     sweeps: int
-    """All sweeps of the search."""
+    """Of all starts and moves together; for gradient descent, its steps."""
     history: np.ndarray
-    """[sweeps, starts]: lowest loss so far of each start, at the full penalty."""
-
-
-@dataclass(frozen=True)
-class _End:
-    objective: float
-    residual: float
-    parameters: Parameters
+    """[sweeps, starts]: the lowest loss so far of every start, at the full penalty."""
 
 
 def search(
@@ -124,53 +126,43 @@ def search(
     penalty: Penalty,
     settings: Settings,
     warm_start: Parameters | None = None,
-    fixed: Fixed | None = None,
+    fixed: Parameters | None = None,
     callback: Callback | None = None,
 ) -> Found:
-    """Find the lowest minimum of `model.loss`; `fit.fit` says what the arguments mean."""
+    """Find the lowest minimum of `parameters.loss`; `fit.fit` says what the arguments mean.
+
+    `fixed`: mu and the rows that keep their values, NaN in all others.
+    """
     work = _Work(ratings, penalty, settings, fixed, callback)
-    endless = plan(ratings, settings.dimensions, settings.seed, warm_start)
+    points = starting_points(ratings, settings.dimensions, settings.seed, warm_start)
     starts: list[Start] = []
-    ends: list[_End] = []
+    ends: list[Minimum] = []
     curves: list[np.ndarray] = []
-    size, settled = settings.starts, False
-    while True:
-        points = [next(endless) for _ in range(size)]
-        if warm_start is not None and fixed is not None:
-            points = [holding(point, warm_start, fixed) for point in points]
+    losses = np.zeros(0)
+    size, settled = min(settings.starts, settings.max_starts), False
+    while size > 0 and not settled:
+        batch = [next(points) for _ in range(size)]
         work.doing = f"starts {len(starts) + 1} to {len(starts) + size}"
-        found, history = work.descend(points)
+        found, history = work.descend(batch)
         ends += found
         curves += history
         starts += [
             Start(point.kind, point.continuation, end.objective)
-            for point, end in zip(points, found, strict=True)
+            for point, end in zip(batch, found, strict=True)
         ]
         losses = np.array([start.objective for start in starts])
-        settled = _reached(losses, losses.min()) >= AGREE
-        size = min(BATCH, settings.max_starts - len(starts))
-        if settled or size <= 0:
-            break
+        settled = _reached(losses, losses.min()) >= AGREEING_STARTS
+        size = min(STARTS_PER_BATCH, settings.max_starts - len(starts))
     distinct = _distinct(ends)
-    lowest = (_improved(work, ratings, distinct) if settings.moves else distinct)[:BATCH]
+    lowest = _improved(work, ratings, distinct) if settings.moves else distinct
+    lowest = lowest[:STARTS_PER_BATCH]
     if settings.max_starts > 1:
         work.doing = "polishing"
         fine, _ = work.sweep([end.parameters for end in lowest], settings.tolerance * POLISH)
-        lowest = [
-            min(pair, key=lambda end: end.residual) for pair in zip(fine, lowest, strict=True)
-        ]
-    minima = _distinct(lowest)
+        pairs = zip(fine, lowest, strict=True)
+        lowest = _distinct([min(pair, key=lambda end: end.kkt_residual) for pair in pairs])
     return Found(
-        minima=tuple(
-            Minimum(
-                end.objective,
-                end.residual,
-                end.residual <= settings.tolerance,
-                _reached(losses, end.objective),
-                end.parameters,
-            )
-            for end in minima
-        ),
+        minima=tuple(replace(m, starts=_reached(losses, m.objective)) for m in lowest),
         n_minima=len(distinct),
         starts=tuple(starts),
         settled=settled,
@@ -181,39 +173,36 @@ def search(
 
 
 class _Work:
-    """Sweeps over any number of points, `BATCH` at a time; counts, and tells who watches."""
+    """Sweeps over any number of points, a batch at a time; counts them and tells the callback."""
 
     def __init__(
         self,
         ratings: Ratings,
         penalty: Penalty,
         settings: Settings,
-        fixed: Fixed | None,
+        fixed: Parameters | None,
         callback: Callback | None,
     ) -> None:
         from aggregation.model.alternating import Sweeper
 
         self.sweeper = Sweeper(ratings, penalty, fixed=fixed)
-        self.settings, self.callback = settings, callback
-        self.fixed = {
-            "user_embedding": np.zeros(ratings.n_users, bool) if fixed is None else fixed.users,
-            "guideline_embedding": (
-                np.zeros(ratings.n_guidelines, bool) if fixed is None else fixed.guidelines
-            ),
-        }
-        self.lanes = min(BATCH, settings.starts)  # one shape, compiled once
+        self.settings, self.fixed, self.callback = settings, fixed, callback
+        lanes = min(STARTS_PER_BATCH, settings.starts, settings.max_starts)
+        self.lanes = lanes  # one shape, compiled once
         self.doing, self.sweeps, self.moves = "", 0, 0
 
-    def descend(self, points: list[Point]) -> tuple[list[_End], list[np.ndarray]]:
-        """Sweep to the tolerance, by continuation where that is asked for."""
+    def descend(self, points: list[Point]) -> tuple[list[Minimum], list[np.ndarray]]:
+        """Sweep to the tolerance, by continuation where a point asks for it."""
         where = [point.parameters for point in points]
-        if any(point.continuation for point in points):
+        if self.fixed is not None:
+            where = [filled(self.fixed, p) for p in where]
+        grows = [point.continuation for point in points]
+        if any(grows):
             for share, sweeps in CONTINUATION:
-                strength = [share if point.continuation else 1.0 for point in points]
-                ends, _ = self.sweep(where, 0.0, sweeps, strength)
+                ends, _ = self.sweep(where, 0.0, sweeps, np.where(grows, share, 1.0))
                 where = [
-                    end.parameters if point.continuation else point.parameters
-                    for point, end in zip(points, ends, strict=True)
+                    end.parameters if grow else p
+                    for p, end, grow in zip(where, ends, grows, strict=True)
                 ]
         return self.sweep(where)
 
@@ -222,37 +211,43 @@ class _Work:
         points: list[Parameters],
         tolerance: float | None = None,
         max_sweeps: int | None = None,
-        strength: list[float] | None = None,
-    ) -> tuple[list[_End], list[np.ndarray]]:
-        """Ends and histories of all points."""
+        strength: np.ndarray | None = None,
+    ) -> tuple[list[Minimum], list[np.ndarray]]:
+        """Ends and histories of all points; `strength` [points] of the embedding penalty."""
         tolerance = self.settings.tolerance if tolerance is None else tolerance
-        max_sweeps = self.settings.max_sweeps if max_sweeps is None else max_sweeps
-        strength = strength or [1.0] * len(points)
-        ends: list[_End] = []
+        strength = np.ones(len(points)) if strength is None else strength
+        ends: list[Minimum] = []
         curves: list[np.ndarray] = []
-        for at in range(0, len(points), self.lanes):
-            batch = list(range(at, min(at + self.lanes, len(points))))
-            padded = batch + [batch[-1]] * (self.lanes - len(batch))
+        for rows in self._batches(len(points)):
             found = self.sweeper.sweep(
-                _stacked([points[k] for k in padded]),
+                _stacked([points[k] for k in rows]),
                 tolerance,
-                max_sweeps,
-                strength=np.array([strength[k] for k in padded]),
+                max_sweeps or self.settings.max_sweeps,
+                strength=strength[rows],
                 callback=self._told,
             )
             self.sweeps += len(found.history)
-            ends += _split(found)[: len(batch)]
-            curves += list(found.history.T[: len(batch)])
-        return ends, curves
+            losses, residuals = found.objective.tolist(), found.residual.tolist()
+            ends += [
+                Minimum(loss, residual, residual <= self.settings.tolerance, 0, p)
+                for loss, residual, p in zip(
+                    losses, residuals, _unstacked(found.parameters), strict=True
+                )
+            ]
+            curves += list(found.history.T)
+        return ends[: len(points)], curves[: len(points)]
 
     def guidelines_for(self, points: list[Parameters]) -> list[Parameters]:
         """The points with their guideline sides solved for their users."""
         solved: list[Parameters] = []
-        for at in range(0, len(points), self.lanes):
-            batch = points[at : at + self.lanes]
-            padded = batch + [batch[-1]] * (self.lanes - len(batch))
-            solved += _unstacked(self.sweeper.guidelines(_stacked(padded)))[: len(batch)]
-        return solved
+        for rows in self._batches(len(points)):
+            solved += _unstacked(self.sweeper.guidelines(_stacked([points[k] for k in rows])))
+        return solved[: len(points)]
+
+    def _batches(self, n: int) -> Iterator[np.ndarray]:
+        """Rows 0 to n - 1, as many at a time as there are lanes; the last row fills the rest."""
+        for at in range(0, n, self.lanes):
+            yield np.minimum(np.arange(at, at + self.lanes), n - 1)
 
     def _told(self, sweeps: int, objective: np.ndarray, residual: np.ndarray) -> None:
         if self.callback is not None:
@@ -260,33 +255,29 @@ class _Work:
             self.callback(self.doing, self.sweeps + sweeps, float(objective[k]), float(residual[k]))
 
 
-def _improved(work: _Work, ratings: Ratings, pool: list[_End]) -> list[_End]:
+def _improved(work: _Work, ratings: Ratings, pool: list[Minimum]) -> list[Minimum]:
     """The pool, and what moving single rows leads to, lowest first.
 
-    Single guidelines of the lowest end are moved. Where few rows carry an axis, one row can hold
-    up a minimum: there users are moved too, again and again, and in the next lowest ends as well.
+    Single guidelines of the lowest minimum are moved. Where few rows carry an axis, one row can
+    hold up a minimum: there users are moved too, again and again, and in the next lowest as well.
     """
-    done: list[_End] = []
-    while len(done) < ROUNDS:
-        end = next((e for e in pool[:KEPT] if not any(e is other for other in done)), None)
+    done: list[Minimum] = []
+    while len(done) < MAX_MOVED:
+        end = next((e for e in pool[:LOWEST_MOVED] if not any(e is d for d in done)), None)
         if end is None or (done and not _few(end.parameters, ratings)):
             break
         done.append(end)
-        work.doing = f"moving single rows, end {len(done)}"
-        moved = _moved(work, ratings, end.parameters)
-        pool = _distinct(pool + work.sweep(moved)[0])
+        work.doing = f"moving single rows, minimum {len(done)}"
+        pool = _distinct(pool + work.sweep(_moved(work, ratings, end.parameters))[0])
     return pool
 
 
 def _few(p: Parameters, ratings: Ratings) -> bool:
-    """Whether fewer than `FEW` rows of a side carry an axis: (sum n |f|)^2 / sum (n |f|)^2."""
-    for count, f in (
-        (ratings.per_user(), p.user_embedding),
-        (ratings.per_guideline(), p.guideline_embedding),
-    ):
-        strength = count[:, None] * np.abs(f)
+    """Whether fewer than `FEW_ROWS` of a side carry an axis: (sum n |f|)^2 / sum (n |f|)^2."""
+    for (row, rows), (_, f) in zip(ratings.sides(), p.sides(), strict=True):
+        strength = counts(row, rows)[:, None] * np.abs(f)
         total = strength.sum(axis=0)
-        if ((total > 0) & (total**2 < FEW * (strength**2).sum(axis=0))).any():
+        if ((total > 0) & (total**2 < FEW_ROWS * (strength**2).sum(axis=0))).any():
             return True
     return False
 
@@ -295,21 +286,22 @@ def _moved(work: _Work, ratings: Ratings, p: Parameters) -> list[Parameters]:
     """`p` with one embedding zeroed, turned or raised from zero, wherever that holds for a while:
     a move that does not leads back to `p`.
     """
-    sides = [("guideline_embedding", p.guideline_embedding, ratings.per_guideline())]
+    fixed = [False, False] if work.fixed is None else known_rows(work.fixed)
+    sides = [("guideline_embedding", p.guideline_embedding, ratings.per_guideline(), fixed[1])]
     if _few(p, ratings):
-        sides.append(("user_embedding", p.user_embedding, ratings.per_user()))
-    hold: list[Parameters] = []
-    for name, f, count in sides:
-        fixed = work.fixed[name]
+        sides.append(("user_embedding", p.user_embedding, ratings.per_user(), fixed[0]))
+    found: list[Parameters] = []
+    for name, f, count, kept in sides:
+        by_count = np.argsort(-count, kind="stable")
+        rows = by_count[~np.broadcast_to(kept, len(f))[by_count]]
         moves: list[tuple[int, int, float]] = []  # row, axis, new value
         for axis in np.flatnonzero((f != 0).any(axis=0)):
             size = float(np.median(np.abs(f[:, axis][f[:, axis] != 0])))
-            for row in np.argsort(-count, kind="stable"):
-                if not fixed[row]:
-                    old = float(f[row, axis])
-                    new = (0.0, -old) if old else (size, -size)
-                    moves += [(int(row), int(axis), value) for value in new]
-        moves = moves[:MOVES]
+            for row in rows:
+                old = float(f[row, axis])
+                new = (0.0, -old) if old else (size, -size)
+                moves += [(int(row), int(axis), value) for value in new]
+        moves = moves[:MAX_MOVES]
         work.moves += len(moves)
         points = []
         for row, axis, value in moves:
@@ -318,44 +310,35 @@ def _moved(work: _Work, ratings: Ratings, p: Parameters) -> list[Parameters]:
             points.append(replace(p, **{name: changed}))
         if name == "user_embedding":
             points = work.guidelines_for(points)
-        ends, _ = work.sweep(points, 0.0, HOLD)
+        ends, _ = work.sweep(points, 0.0, SWEEPS_PER_MOVE)
         for (row, axis, _), end in zip(moves, ends, strict=True):
             if np.sign(getattr(end.parameters, name)[row, axis]) != np.sign(f[row, axis]):
-                hold.append(end.parameters)
-    return hold
+                found.append(end.parameters)
+    return found
 
 
-def _distinct(ends: list[_End]) -> list[_End]:
-    """One end for each minimum, lowest first."""
-    out: list[_End] = []
+def _distinct(ends: list[Minimum]) -> list[Minimum]:
+    """One of each minimum, lowest first."""
+    out: list[Minimum] = []
     for end in sorted(ends, key=lambda end: end.objective):
-        if not out or end.objective > out[-1].objective * (1 + SAME):
+        if not out or end.objective > out[-1].objective * (1 + LOSS_TOLERANCE):
             out.append(end)
     return out
 
 
 def _reached(losses: np.ndarray, objective: float) -> int:
-    return int((np.abs(losses - objective) <= SAME * objective).sum())
+    """How many losses are this one."""
+    return int((np.abs(losses - objective) <= LOSS_TOLERANCE * objective).sum())
 
 
 def _stacked(points: list[Parameters]) -> Parameters:
     """Side by side: arrays ending in [S]."""
-    return Parameters(
-        *(np.stack(x, axis=-1) for x in zip(*(p.arrays() for p in points), strict=True))
-    )
+    arrays = zip(*(p.arrays() for p in points), strict=True)
+    return Parameters(*(np.stack(x, axis=-1) for x in arrays))
 
 
 def _unstacked(points: Parameters) -> list[Parameters]:
     return [Parameters(*(x[..., k] for x in points.arrays())) for k in range(points.mu.shape[-1])]
-
-
-def _split(ends: Ends) -> list[_End]:
-    return [
-        _End(float(objective), float(residual), parameters)
-        for objective, residual, parameters in zip(
-            ends.objective, ends.residual, _unstacked(ends.parameters), strict=True
-        )
-    ]
 
 
 def _side_by_side(curves: list[np.ndarray]) -> np.ndarray:

@@ -1,12 +1,15 @@
-"""The model: its parameters, its penalty, what it predicts, and the loss that a fit minimises."""
+"""Parameters: what the model learns, its penalty, its predictions and its loss."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
+from annotated_types import Interval
+from pydantic import TypeAdapter, ValidationError
 
 from aggregation.errors import InputError
 from aggregation.model.ratings import Ids, Ratings
@@ -18,7 +21,7 @@ Array = Any  # a NumPy or a JAX array
 class Parameters:
     """What the model learns, for U users, G guidelines and D axes (`dimensions`).
 
-    `layout`, the first to need JAX, registers it as a pytree.
+    `sparse_layout` registers it as a pytree, so that this module does not load JAX.
     """
 
     mu: Array
@@ -36,15 +39,40 @@ class Parameters:
         """All of them, in the order above."""
         return tuple(vars(self).values())
 
+    def sides(self) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        """Users' (intercept, embedding), and guidelines'."""
+        return (
+            (self.user_intercept, self.user_embedding),
+            (self.guideline_intercept, self.guideline_embedding),
+        )
+
+    def check(self, name: str, ratings: Ratings, *, unknown: bool) -> None:
+        """Raise InputError unless the arrays fit the users and guidelines of `ratings`.
+
+        `name`: the argument, for the message. `unknown`: whether NaN is allowed, for what an
+        earlier model does not know. Infinite numbers never are.
+        """
+        axes = max(int(np.prod(np.shape(self.user_embedding)[1:])), 1)
+        users, guidelines = ratings.n_users, ratings.n_guidelines
+        shapes = ((), (users,), (users, axes), (guidelines,), (guidelines, axes))
+        for (field, x), shape in zip(vars(self).items(), shapes, strict=True):
+            if np.shape(x) != shape:
+                raise InputError(
+                    f"{name}.{field} has shape {np.shape(x)}: these ratings are by "
+                    f"{ratings.n_users} users of {ratings.n_guidelines} guidelines"
+                )
+            if np.isinf(x).any() or (np.isnan(x).any() and not unknown):
+                raise InputError(f"{name}.{field} holds a number that is not finite")
+
 
 @dataclass(frozen=True)
 class Penalty:
     """The regularisation. Defaults: `aligned`, the original's `cn_loss`."""
 
-    intercept: float = 0.15
-    """lambda_i, on the squares of mu and of all intercepts."""
-    embedding: float = 0.03
-    """lambda_f, on the embeddings."""
+    intercept: Annotated[float, Interval(gt=0, lt=math.inf)] = 0.15
+    """lambda_i, on the squares of mu and of all intercepts. Original: 0.15."""
+    embedding: Annotated[float, Interval(gt=0, lt=math.inf)] = 0.03
+    """lambda_f, on the embeddings. Original: 0.03."""
     norm: Literal["l1", "l2"] = "l1"
     """Of an embedding: the sum of absolute values, or of squares."""
     per: Literal["rating", "parameter"] = "rating"
@@ -71,6 +99,27 @@ ALIGNED = Penalty()
 COMMUNITY_NOTES = Penalty(norm="l2", per="parameter")
 """Community Notes: mean(err^2) + .15 (mean i_u^2 + mean i_g^2 + mu^2)
 + .03 (mean f_u^2 + mean f_g^2); numbers as in the original, theirs change over time."""
+
+
+def check_fields(settings: Any) -> None:
+    """Raise InputError where a field of a dataclass is not what its annotation allows."""
+    try:
+        TypeAdapter(type(settings)).validate_python(vars(settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{first['loc'][0]} is {first['input']!r}: {first['msg']}") from None
+
+
+def filled(parameters: Parameters, other: Parameters) -> Parameters:
+    """`parameters`, with the values of `other` where they are NaN."""
+    pairs = zip(parameters.arrays(), other.arrays(), strict=True)
+    return Parameters(*(np.where(np.isnan(x), y, x) for x, y in pairs))
+
+
+def known_rows(parameters: Parameters) -> tuple[np.ndarray, np.ndarray]:
+    """Users, bool [U], and guidelines, bool [G], of which no number is NaN."""
+    users, guidelines = (~np.isnan(i + f.sum(axis=1)) for i, f in parameters.sides())
+    return users, guidelines
 
 
 def predict(parameters: Parameters, user: Array, guideline: Array) -> Array:
@@ -104,15 +153,8 @@ def loss(parameters: Parameters, ratings: Ratings, penalty: Penalty) -> Array:
     n, d = w.sum(), p.user_embedding.shape[1]
     error = ratings.helpful - predict(p, ratings.user, ratings.guideline)
     total = (w * error**2).sum() + penalty.intercept * n * p.mu**2
-    for count, intercept, embedding in (
-        (np.bincount(ratings.user, w, ratings.n_users), p.user_intercept, p.user_embedding),
-        (
-            np.bincount(ratings.guideline, w, ratings.n_guidelines),
-            p.guideline_intercept,
-            p.guideline_embedding,
-        ),
-    ):
-        a, b = penalty.shares(count, d)
+    for (row, rows), (intercept, embedding) in zip(ratings.sides(), p.sides(), strict=True):
+        a, b = penalty.shares(np.bincount(row, w, rows), d)
         total += penalty.intercept * (a * intercept**2).sum()
         total += penalty.embedding * (b[:, None] * penalty.size(embedding)).sum()
     return total / n
@@ -120,16 +162,9 @@ def loss(parameters: Parameters, ratings: Ratings, penalty: Penalty) -> Array:
 
 def to_tables(parameters: Parameters, ids: Ids) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Users and guidelines as tables: id, intercept, embedding (list of D floats)."""
-    p = parameters
-    sides = (
-        ("user_id", ids.users, p.user_intercept, p.user_embedding),
-        ("guideline_id", ids.guidelines, p.guideline_intercept, p.guideline_embedding),
-    )
     users, guidelines = (
-        pd.DataFrame(
-            {key: index, "intercept": intercept, "embedding": [row.tolist() for row in embedding]}
-        )
-        for key, index, intercept, embedding in sides
+        pd.DataFrame({key: index, "intercept": i, "embedding": f.tolist()})
+        for (key, index), (i, f) in zip(ids.sides(), parameters.sides(), strict=True)
     )
     return users, guidelines
 
@@ -142,26 +177,21 @@ def from_tables(
     NaN where an id, its intercept or its embedding is unknown; None if nothing is known at all.
     Raises InputError where an embedding has another length than `dimensions`.
     """
-    user = _from_table(users, "user_id", ids.users, dimensions)
-    guideline = _from_table(guidelines, "guideline_id", ids.guidelines, dimensions)
-    if np.isnan(user).all() and np.isnan(guideline).all():
+    sides = []
+    for table, (key, index) in zip((users, guidelines), ids.sides(), strict=True):
+        known = table.dropna(subset=["intercept", "embedding"])
+        known = known[known[key].isin(index)]
+        for length in known["embedding"].map(len):
+            if length != dimensions:
+                raise InputError(
+                    f"the earlier model has embeddings of length {length}, but dimensions is "
+                    f"{dimensions}: set it to {length}, or fit without a warm start"
+                )
+        side = np.full((len(index), 1 + dimensions), np.nan)
+        rows = index.get_indexer(pd.Index(known[key]))
+        side[rows, 0] = known["intercept"]
+        side[rows, 1:] = np.array(known["embedding"].tolist()).reshape(-1, dimensions)
+        sides += [side[:, 0], side[:, 1:]]
+    if all(np.isnan(x).all() for x in sides):
         return None
-    mu = np.nan if mu is None else mu
-    return Parameters(np.float64(mu), user[:, 0], user[:, 1:], guideline[:, 0], guideline[:, 1:])
-
-
-def _from_table(table: pd.DataFrame, key: str, index: pd.Index, dimensions: int) -> np.ndarray:
-    """[rows, 1 + D]: intercept and embedding."""
-    out = np.full((len(index), 1 + dimensions), np.nan)
-    known = table[table["intercept"].notna() & table["embedding"].notna()]
-    at = index.get_indexer(pd.Index(known[key]))
-    for row, intercept, embedding in zip(at, known["intercept"], known["embedding"], strict=True):
-        if len(embedding) != dimensions:
-            raise InputError(
-                f"the earlier model has embeddings of length {len(embedding)}, but "
-                f"train.dimensions is {dimensions}: set it to {len(embedding)}, or set "
-                "train.warm_start: false"
-            )
-        if row >= 0:
-            out[row] = [intercept, *embedding]
-    return out
+    return Parameters(np.float64(np.nan if mu is None else mu), *sides)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow
 
 from aggregation.errors import InputError
 
@@ -30,6 +31,10 @@ class Ratings:
     def __len__(self) -> int:
         return len(self.helpful)
 
+    def sides(self) -> tuple[tuple[np.ndarray, int], tuple[np.ndarray, int]]:
+        """Users' (row of each rating, number of rows), and guidelines'."""
+        return (self.user, self.n_users), (self.guideline, self.n_guidelines)
+
     def per_user(self) -> np.ndarray:
         """Number of ratings of each user, int64 [n_users]."""
         return counts(self.user, self.n_users).astype(np.int64)
@@ -44,16 +49,18 @@ class Ratings:
             raise InputError("there are no ratings to fit: see what the filters left, and why")
         if not (len(self.user) == len(self.guideline) == len(self)):
             raise InputError("user, guideline and helpful must have the same length")
-        for name, row, size in (
-            ("user", self.user, self.n_users),
-            ("guideline", self.guideline, self.n_guidelines),
-        ):
+        for name, (row, size) in zip(("user", "guideline"), self.sides(), strict=True):
             if row.min() < 0 or row.max() >= size:
                 raise InputError(f"a rating's {name} is no row from 0 to {size - 1}")
         if not (self.helpful.min() >= 0 and self.helpful.max() <= 1):  # NaN is neither
             raise InputError("a rating is missing or outside [0, 1]")
         if self.weight is not None:
-            check_weights(self.weight, len(self))
+            if np.shape(self.weight) != (len(self),):
+                raise InputError(
+                    f"weight has shape {np.shape(self.weight)}: give one for each of the "
+                    f"{len(self)} ratings"
+                )
+            check_weights(self.weight)
 
     def blocks(self) -> tuple[np.ndarray, np.ndarray]:
         """Which block each user and each guideline belongs to: int32 [n_users], [n_guidelines].
@@ -84,12 +91,9 @@ class Ratings:
         """
         users, guidelines = np.zeros(self.n_users, bool), np.zeros(self.n_guidelines, bool)
         guidelines[np.argmax(self.per_guideline())] = True
-        chunks = [slice(at, at + (1 << 22)) for at in range(0, len(self), 1 << 22)]
         for _ in range(2):
-            for c in chunks:
-                users[self.user[c][guidelines[self.guideline[c]]]] = True
-            for c in chunks:
-                guidelines[self.guideline[c][users[self.user[c]]]] = True
+            users[self.user[guidelines[self.guideline]]] = True
+            guidelines[self.guideline[users[self.user]]] = True
         return bool(users[self.per_user() > 0].all() and guidelines[self.per_guideline() > 0].all())
 
 
@@ -105,13 +109,11 @@ def counts(row: np.ndarray, size: int, weight: np.ndarray | None = None) -> np.n
     return total
 
 
-def check_weights(weight: np.ndarray, n: int) -> None:
-    """Raise InputError unless `weight`, [n] or [n, R], can weigh n ratings."""
-    if weight.ndim not in (1, 2) or len(weight) != n:
-        raise InputError(f"weights have shape {weight.shape}: one row for each of the {n} ratings")
+def check_weights(weight: np.ndarray) -> None:
+    """Raise InputError unless these are weights: [n], or [n, R] for R replicates."""
     if not (np.isfinite(weight).all() and weight.min() >= 0):
         raise InputError("a weight is negative or not a number: weights are at least 0")
-    if not (weight.sum(axis=0) > 0).all():
+    if not (weight.max(axis=0) > 0).all():
         raise InputError("all weights are 0: at least one rating has to count")
 
 
@@ -122,6 +124,10 @@ class Ids:
     users: pd.Index
     guidelines: pd.Index
 
+    def sides(self) -> tuple[tuple[str, pd.Index], tuple[str, pd.Index]]:
+        """Users' column name and ids, and guidelines'."""
+        return ("user_id", self.users), ("guideline_id", self.guidelines)
+
 
 def encode(ratings: pd.DataFrame) -> tuple[Ratings, Ids]:
     """Code the columns user_id, guideline_id, helpful of a ratings table as integers.
@@ -130,25 +136,47 @@ def encode(ratings: pd.DataFrame) -> tuple[Ratings, Ids]:
     were read changes no bit of what follows. Users and guidelines without ratings get no row:
     the loss says nothing about them.
 
-    Raises ValueError where a (user, guideline) pair occurs twice or a rating lies outside [0, 1].
+    Raises InputError where an id is missing or no text, a (user, guideline) pair occurs twice, or a
+    rating lies outside [0, 1].
     """
-    users = pd.Index(sorted(ratings["user_id"].unique()), dtype="str", name="user_id")
-    guidelines = pd.Index(
-        sorted(ratings["guideline_id"].unique()), dtype="str", name="guideline_id"
-    )
-    user = users.get_indexer(pd.Index(ratings["user_id"])).astype(np.int32)
-    guideline = guidelines.get_indexer(pd.Index(ratings["guideline_id"])).astype(np.int32)
+    user, users = _codes(ratings["user_id"])
+    guideline, guidelines = _codes(ratings["guideline_id"])
     helpful = ratings["helpful"].to_numpy(dtype=np.float64)
-    if not ((helpful >= 0) & (helpful <= 1)).all():
-        bad = helpful[~((helpful >= 0) & (helpful <= 1))][0]
-        raise ValueError(f"a rating is {bad}: ratings must lie in [0, 1]")
-    order = np.lexsort((guideline, user))
-    user, guideline, helpful = user[order], guideline[order], helpful[order]
-    twice = (np.diff(user) == 0) & (np.diff(guideline) == 0)
-    if twice.any():
-        at = int(np.argmax(twice))
-        raise ValueError(
-            f"user {users[user[at]]!r} rated guideline {guidelines[guideline[at]]!r} more than "
-            "once: keep one rating of each pair with ratings.duplicates: last"
-        )
+    bad = ~((helpful >= 0) & (helpful <= 1))  # NaN is neither
+    if bad.any():
+        raise InputError(f"a rating is {helpful[bad][0]}: ratings must lie in [0, 1]")
+    pair = user.astype(np.int64) * len(guidelines) + guideline
+    if not (np.diff(pair) > 0).all():
+        order = np.argsort(pair)
+        user, guideline, helpful, pair = user[order], guideline[order], helpful[order], pair[order]
+        again = np.diff(pair) == 0
+        if again.any():
+            at = int(np.argmax(again))
+            raise InputError(
+                f"user {users[user[at]]!r:.80} rated guideline {guidelines[guideline[at]]!r:.80} "
+                "more than once: keep one rating of each pair"
+            )
     return Ratings(user, guideline, helpful, len(users), len(guidelines)), Ids(users, guidelines)
+
+
+def _codes(ids: pd.Series) -> tuple[np.ndarray, pd.Index]:
+    """The place of each id among the different ones, int32 [n], and these, sorted as text."""
+    try:
+        text = pyarrow.array(ids, pyarrow.large_string(), from_pandas=True)
+    except pyarrow.ArrowTypeError:
+        other = next(one for one in ids if not isinstance(one, str))
+        raise InputError(
+            f"{ids.name} holds {other!r:.80}, which is no text: convert the ids with astype(str)"
+        ) from None
+    if isinstance(text, pyarrow.ChunkedArray):
+        text = text.combine_chunks()
+    if text.null_count:
+        row = int(np.argmax(ids.isna()))
+        raise InputError(f"row {row} (counted from 0) has no {ids.name}: leave it out")
+    coded = text.dictionary_encode()
+    found = coded.dictionary.to_pylist()
+    order = sorted(range(len(found)), key=found.__getitem__)
+    place = np.empty(len(found), dtype=np.int32)
+    place[order] = np.arange(len(found), dtype=np.int32)
+    different = pd.Index([found[k] for k in order], dtype="str", name=ids.name)
+    return place[coded.indices.to_numpy()], different

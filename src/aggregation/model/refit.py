@@ -1,4 +1,4 @@
-"""Refit: the fit again with other weights of ratings, many side by side."""
+"""Refit: the fit again with other weights, many side by side."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aggregation.errors import InputError
 from aggregation.model.multistart import Settings
-from aggregation.model.parameters import Parameters, Penalty
+from aggregation.model.parameters import Parameters, Penalty, check_fields
 from aggregation.model.ratings import Ratings, check_weights
 
-REPLICATES = 8
+REPLICATES_PER_BATCH = 8
 """Refits that are solved side by side."""
 
 
@@ -32,39 +33,47 @@ def refit(
     penalty: Penalty | None = None,
     settings: Settings | None = None,
 ) -> Refits:
-    """Fit again with other weights of the ratings, [n, R], starting from `near`: R refits.
+    """Fit again with other weights, starting from `near`: R refits.
 
-    For bootstrap samples and population weights; to weigh users, give each of their ratings the
-    user's weight (`user_weights[ratings.user]`). A row whose ratings all weigh 0 gets zeros. Each
-    refit is the minimum that `near` leads to, with the axes of `near`; no other start is tried.
+    `weights`: at least 0, [n, R] of the ratings, or [U, R] of the users, whose weight each of
+    their ratings takes (where n = U, of the ratings). They replace `Ratings.weight`. For bootstrap
+    samples and population weights. `near`: parameters of a fit to the same users and guidelines.
+    Of `settings` only `tolerance` and `max_sweeps` count.
+
+    Each refit is the minimum that `near` leads to, with the axes of `near`; no other start is
+    tried. A row whose ratings all weigh 0 gets zeros. Raises InputError for shapes that do not fit
+    and for numbers that are not finite.
     """
     penalty, settings = penalty or Penalty(), settings or Settings()
+    check_fields(penalty)
+    check_fields(settings)
     ratings.check()
-    check_weights(weights, len(ratings))
+    near.check("near", ratings, unknown=False)
+    weights = np.asarray(weights, np.float64)
+    if (
+        weights.ndim != 2
+        or not weights.shape[1]
+        or len(weights) not in (len(ratings), ratings.n_users)
+    ):
+        raise InputError(
+            f"weights have shape {weights.shape}: give [{len(ratings)}, R] for the ratings, or "
+            f"[{ratings.n_users}, R] for the users, with R at least 1"
+        )
     from aggregation.model.alternating import Sweeper
 
-    parts = []
-    for at in range(0, weights.shape[1], REPLICATES):
-        here = weights[:, at : at + REPLICATES]
-        size = here.shape[1]
-        here = np.pad(here, ((0, 0), (0, REPLICATES - size)), mode="edge")
-        start = Parameters(
-            *(np.repeat(np.asarray(x)[..., None], REPLICATES, axis=-1) for x in near.arrays())
-        )
-        sweeper = Sweeper(ratings, penalty, weights=here)
-        ends = sweeper.sweep(start, settings.tolerance, settings.max_sweeps)
-        parts.append((size, ends))
-    arrays = zip(*(ends.parameters.arrays() for _, ends in parts), strict=True)
-    sizes = [size for size, _ in parts]
-
-    def joined(values: tuple[np.ndarray, ...]) -> np.ndarray:
-        cut = [x[..., :size] for x, size in zip(values, sizes, strict=True)]
-        return np.concatenate(cut, axis=-1)
-
-    residual = joined(tuple(ends.residual for _, ends in parts))
-    return Refits(
-        Parameters(*(joined(x) for x in arrays)),
-        joined(tuple(ends.objective for _, ends in parts)),
-        residual,
-        residual <= settings.tolerance,
+    of_users, r = len(weights) != len(ratings), weights.shape[1]
+    start = Parameters(
+        *(np.repeat(np.asarray(x)[..., None], REPLICATES_PER_BATCH, axis=-1) for x in near.arrays())
     )
+    parts: list[list[np.ndarray]] = []
+    for at in range(0, r, REPLICATES_PER_BATCH):
+        batch = weights[:, np.minimum(np.arange(at, at + REPLICATES_PER_BATCH), r - 1)]
+        batch = batch[ratings.user] if of_users else batch
+        check_weights(batch)
+        sweeper = Sweeper(ratings, penalty, weights=batch)
+        ends = sweeper.sweep(start, settings.tolerance, settings.max_sweeps)
+        parts.append([*ends.parameters.arrays(), ends.objective, ends.residual])
+    *arrays, objective, residual = (
+        np.concatenate(part, axis=-1)[..., :r] for part in zip(*parts, strict=True)
+    )
+    return Refits(Parameters(*arrays), objective, residual, residual <= settings.tolerance)

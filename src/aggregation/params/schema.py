@@ -12,7 +12,6 @@ from pydantic import (
     ConfigDict,
     Field,
     create_model,
-    field_validator,
     model_validator,
 )
 
@@ -31,14 +30,6 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
-
-
-def _without_secrets(address: str | None) -> str | None:
-    if address is not None and set("@?#") & {*address}:
-        raise ValueError(
-            "take name, password and query out of the address: a key comes from the environment"
-        )
-    return address
 
 
 FLAGS = ("topics", "guidelines", "ratings", "users", "mu")
@@ -68,9 +59,6 @@ class PlatformSource(Section):
     kind: Literal["platform"]
     environment: Literal["production", "development"] = "production"
     """Which of the platform's two addresses; `AGGREGATION_PLATFORM_URL` overrides both."""
-    base_url: str | None = None
-    """Another address; overrides all."""
-    _address = field_validator("base_url")(_without_secrets)
     topics: bool = True
     """Ask for topics."""
     guidelines: bool = True
@@ -314,9 +302,6 @@ class PublishSection(Section):
     `confirm`."""
     environment: Literal["production", "development"] = "production"
     """Which of the platform's two addresses; `AGGREGATION_PLATFORM_URL` overrides both."""
-    base_url: str | None = None
-    """Another address; overrides all."""
-    _address = field_validator("base_url")(_without_secrets)
     confirm: bool = False
     """Send it. Without, a dry run says what would change."""
     force: bool = False
@@ -339,7 +324,8 @@ StudyState = Literal[
 
 class DemographicsSection(Section):
     """Who took part, as Prolific knows it. The token comes from the environment variable
-    `PROLIFIC_TOKEN` or from `.env`. Without this section the stage is left out.
+    `PROLIFIC_TOKEN` or from `.env`, as does another address, `PROLIFIC_URL`. Without this
+    section the stage is left out.
     """
 
     states: list[StudyState] = Field(default=["ACTIVE", "COMPLETED"], min_length=1)
@@ -348,16 +334,11 @@ class DemographicsSection(Section):
     """Which of Prolific's two exports of demographics."""
     left_out: list[str] = ["RETURNED", "TIMED-OUT", "REJECTED"]
     """Submissions of these statuses are left out. Who withdrew consent always is."""
-    prolific_url: str | None = None
-    """Another address than Prolific's own."""
     target: Literal["file", "platform"] = "file"
     """`file`: counts go into the run's folder, nothing is sent. `platform`: submissions go to the
     platform as well, see `confirm`."""
     environment: Literal["production", "development"] = "production"
     """Which of the platform's two addresses; `AGGREGATION_PLATFORM_URL` overrides both."""
-    base_url: str | None = None
-    """Another address of the platform; overrides all."""
-    _address = field_validator("base_url", "prolific_url")(_without_secrets)
     confirm: bool = False
     """Send them. Without, a dry run says how many."""
 

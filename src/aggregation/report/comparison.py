@@ -6,16 +6,6 @@ from typing import Any
 
 from aggregation.report.environment import TEMPLATES
 
-CHANGES = {
-    "gained": "Accepted now",
-    "lost": "No longer accepted",
-    "other": "Judged otherwise, accepted in neither",
-    "new": "New guidelines",
-    "gone": "Guidelines that are gone",
-    "same": "Judged as before",
-}
-"""What can become of a verdict, in the order shown, and the headings."""
-
 
 def comparison_page(comparison: Any, version: str = "") -> str:
     """The page: one HTML file that needs nothing else, and names no participant.
@@ -26,6 +16,5 @@ def comparison_page(comparison: Any, version: str = "") -> str:
         title=f"What changed from {comparison.before} to {comparison.after}",
         comparison=comparison,
         guidelines=comparison.guidelines.to_dict("records"),
-        changes=CHANGES,
         version=version,
     )

@@ -158,7 +158,7 @@ def doubts(
         needs = " or ".join(str(c) for c in rule.conditions if c.name in names)
         found.append(
             f"{many(len(undecided), 'guideline')} {'is' if len(undecided) == 1 else 'are'} "
-            f"undecided, neither accepted nor rejected, for want of: {needs}."
+            f"undecided, neither accepted nor rejected. Condition not met: {needs}."
         )
     return found
 

@@ -18,12 +18,13 @@ from aggregation.data.fingerprint import fingerprints
 from aggregation.decisions.constitution import Constitution, select
 from aggregation.decisions.rules import Rule
 from aggregation.errors import RunError
-from aggregation.files import atomic_write, read_json
+from aggregation.files import atomic_write, read_if_any, read_json
 from aggregation.model import storage
 from aggregation.model.fit import Fit
 from aggregation.model.parameters import Penalty, loss
 from aggregation.model.ratings import Ids, Ratings, encode
 from aggregation.runs import summary
+from aggregation.runs.provenance import MANIFEST, PARTIAL
 
 PARQUET_TYPES = {
     "str": pyarrow.string(),
@@ -32,9 +33,6 @@ PARQUET_TYPES = {
     "list": pyarrow.list_(pyarrow.float64()),
 }
 """Of the kinds of `dataset.TABLES`."""
-
-MANIFEST = "manifest.json"
-"""Written last: a folder without it is not that of a finished run."""
 
 LOSS_TOLERANCE = 1e-9
 """Relative difference of a fit's loss from that of its parameters on data/, rounding alone."""
@@ -82,23 +80,14 @@ class RunFolder:
 
     def _writing(self, name: str) -> AbstractContextManager[Path]:
         """Whoever writes into the folder of a finished run makes it one that is not finished."""
-        if name != MANIFEST:
-            (self.path / MANIFEST).unlink(missing_ok=True)
+        if name != MANIFEST and (self.path / MANIFEST).exists():
+            (self.path / MANIFEST).replace(self.path / PARTIAL)
         return atomic_write(self.path / name)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a UTF-8 file."""
         with self._writing(name) as path:
             path.write_bytes(text.encode("utf-8"))
-
-    def write_bytes(self, name: str, content: bytes) -> None:
-        """Write a file as it is."""
-        with self._writing(name) as path:
-            path.write_bytes(content)
-
-    def read_bytes(self, name: str) -> bytes:
-        """A file as it is."""
-        return self._there(name).read_bytes()
 
     def write_json(self, name: str, value: object) -> None:
         """Write JSON for people: indented, in the order given. NaN is refused."""
@@ -120,7 +109,7 @@ class RunFolder:
 
     def read_if_any(self, name: str) -> dict[str, Any]:
         """A JSON object; empty where it is not there or is damaged."""
-        return summary.read_if_any(self.path / name)
+        return read_if_any(self.path / name)
 
     def read_table(self, name: str) -> pd.DataFrame:
         """Read Parquet that an earlier stage wrote; texts are `str`."""

@@ -13,7 +13,7 @@ from aggregation.errors import RunError
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def lock(path: Path) -> Iterator[None]:
     """Hold the lock file `path` while the block runs. A process that dies lets go of it.
 
     The file stays, since to remove it safely is harder than to keep it. Raises RunError, naming the
@@ -26,7 +26,7 @@ def locked(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunError(
-                f"{path}: another run is at work there ({file.read() or 'just begun'}): "
+                f"{path.parent}: another run of this name is at work ({file.read()}): "
                 "wait for it, or give this one another name with --set run=..."
             ) from None
         file.truncate()

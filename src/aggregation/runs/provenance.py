@@ -1,4 +1,4 @@
-"""Manifest: what a run was made from and what it made, by hash. Nothing in it changes with time."""
+"""Provenance: what a run was made from, and its record in manifest.json."""
 
 from __future__ import annotations
 
@@ -11,38 +11,51 @@ from pathlib import Path
 from typing import Any
 
 from aggregation import __version__
-from aggregation.files import checksum_holds, sha256
-from aggregation.params import Params
-from aggregation.runs.folder import MANIFEST, RunFolder
-from aggregation.runs.notebook_source import PACKAGE, ROOT, project_file
-from aggregation.runs.stages import Record
+from aggregation.files import checksum_holds, read_if_any, sha256, with_checksum, write_json
 
-PACKAGE_SUFFIXES = (".py", ".html", ".css", ".csv")
-"""Of the package's own files: code, templates and tables, not what an editor leaves there."""
+PACKAGE = Path(__file__).resolve().parents[1]
+CHECKOUT = PACKAGE.parents[1]
+"""The project, if the package is used from a checkout."""
+
+MANIFEST, PARTIAL = "manifest.json", "manifest.partial.json"
+"""Of a run that is whole, and of one that is under way, has stopped, or was changed by hand."""
+
+PACKAGE_FILES = (".py", ".html", ".css", ".j2", ".csv", ".json")
+"""Suffixes of the package's own files."""
 
 LIBRARIES = ("jax", "jaxlib", "numpy", "pandas", "pyarrow", "matplotlib", "papermill")
+
+Record = dict[str, Any]
+"""Of a stage: hash of its `notebook`, its `parameters`, name and hash of what it read (`input`) and
+made (`outputs`)."""
+
+
+def project_file(name: str) -> Path:
+    """A file of the project, such as notebooks/train.ipynb: of the checkout, else of the wheel."""
+    here = CHECKOUT / name
+    return here if (CHECKOUT / "pyproject.toml").is_file() else PACKAGE / name
 
 
 def surroundings() -> dict[str, Any]:
     """What every stage depends on besides its own input: package, lock, Python."""
     return {
-        "package": {"version": __version__, "sha256": package()},
+        "package": {"version": __version__, "sha256": package_hash()},
         "lock": sha256(project_file("requirements.lock")),
         "python": platform.python_version(),
     }
 
 
-def package() -> str:
-    """Hash of the package's own files."""
+def package_hash() -> str:
+    """Hash of the package's own code and templates."""
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*")):
-        if path.suffix in PACKAGE_SUFFIXES and not path.name.startswith("."):
+        if path.suffix in PACKAGE_FILES and not path.name.startswith("."):
             digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0{sha256(path)}\n".encode())
     return digest.hexdigest()
 
 
 def circumstances() -> dict[str, Any]:
-    """What else a run is made by: commit, whether what counts differs from it (both null where git
+    """What else a run is made by: commit, whether the checkout differs from it (both null where git
     does not tell), processor, libraries.
     """
     paths = ("src", "notebooks", "requirements.lock")
@@ -55,24 +68,21 @@ def circumstances() -> dict[str, Any]:
     }
 
 
-def manifest(
-    params: Params, folder: RunFolder, made_by: dict[str, Any], stages: dict[str, Record]
-) -> dict[str, Any]:
-    """The content of manifest.json, but its checksum. `made_by`: surroundings, circumstances."""
-    return {
-        "run": params.run,
-        "seed": params.seed,
-        **made_by,
-        "parameters": sha256(folder.path / "params.yaml"),
-        "tables": folder.read_json("data/ingest.json")["tables"],
-        "stages": stages,
-    }
+def write_manifest(path: Path, name: str, values: dict[str, Any]) -> None:
+    """Write MANIFEST or PARTIAL with its checksum into a run's folder."""
+    write_json(path / name, with_checksum(values))
 
 
-def read_manifest(folder: RunFolder) -> dict[str, Any]:
-    """The manifest of a finished run; empty where there is none, or it was changed."""
-    found = folder.read_if_any(MANIFEST)
-    return found if checksum_holds(found) else {}
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest in a run's folder, of a whole run or of one under way.
+
+    Empty where there is none, or it was changed: then stages run again.
+    """
+    for name in (MANIFEST, PARTIAL):
+        found = read_if_any(path / name)
+        if checksum_holds(found):
+            return found
+    return {}
 
 
 def _processor() -> str:
@@ -90,14 +100,18 @@ def _processor() -> str:
 
 
 def _git(*words: str) -> str | None:
-    """Answer of git about the project; None where it is no checkout. It takes no lock there."""
-    if not (ROOT / ".git").exists():  # an installed package may lie within another checkout
+    """Answer of git about the checkout; None where there is none. It takes no lock there."""
+    if not (CHECKOUT / ".git").exists():  # an installed package may lie within another checkout
         return None
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    env |= {"GIT_OPTIONAL_LOCKS": "0"}
-    command = ["git", "-C", str(ROOT), *words]
     try:
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(CHECKOUT), *words],
+            env=env | {"GIT_OPTIONAL_LOCKS": "0"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

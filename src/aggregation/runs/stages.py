@@ -9,8 +9,9 @@ from typing import Any
 
 from aggregation.data.dataset import TABLES
 from aggregation.files import sha256
-from aggregation.params import Params
-from aggregation.runs.notebook_source import declared
+from aggregation.params import Params, Source
+from aggregation.runs.notebook import declared
+from aggregation.runs.provenance import Record
 
 STAGES = ("ingest", "train", "diagnostics", "demographics", "publish")
 """Notebooks of a run, in order; demographics only where the parameters have that section."""
@@ -36,17 +37,8 @@ READS = {
 }
 """Stages whose files each stage reads."""
 
-RECEIPTS = {
-    "source/receipt.json": "source/export.json",
-    "published/receipt.json": "published/pending.json",
-    "published/known.json": "published/constitution.json",
-}
-"""Receipts of what came from the platform or went there, and the file that each is for. They
-outlive runs, so no stage owns them."""
-
-Record = dict[str, Any]
-"""What manifest.json holds of a stage: hash of the `notebook`, `parameters`, hashes of what it read
-(`input`) and made (`outputs`)."""
+OUTLIVE = ("source", "published")
+"""Folders of what the platform sent and was sent; they outlive runs, and no stage owns them."""
 
 
 def wanted(params: Params) -> list[str]:
@@ -54,26 +46,34 @@ def wanted(params: Params) -> list[str]:
     return [s for s in STAGES if s != "demographics" or params.demographics is not None]
 
 
-def begun(stage: str, source: bytes, params: Params, path: Path, done: dict[str, Record]) -> Record:
-    """The record of a stage before it runs: all but its outputs."""
+def begun(stage: str, source: bytes, params: Params, raw: Path, done: dict[str, Record]) -> Record:
+    """The record of a stage before it runs: all but its outputs.
+
+    `source`: its notebook. `raw`: the folder of the platform's export. `done`: earlier stages.
+    """
     given = params.model_dump(mode="json")
     return {
         "notebook": hashlib.sha256(source).hexdigest(),
         "parameters": {n: given[n] for n in declared(stage, source) if n in given},
-        "input": source_files(params, path) if stage == "ingest" else handed_on(stage, done),
+        "input": source_files(params, raw) if stage == "ingest" else handed_on(stage, done),
     }
 
 
-def source_files(params: Params, path: Path) -> dict[str, str]:
-    """Name and hash of each file that the source names; for the platform, of its export in `path`.
+def named(source: Source) -> list[Path]:
+    """Files and folders that a source names."""
+    names = (getattr(source, key, None) for key in ("path", "guidelines"))
+    return [Path(name).expanduser() for name in names if isinstance(name, str)]
+
+
+def source_files(params: Params, raw: Path) -> dict[str, str]:
+    """Name and hash of each file that the source names; for the platform, of its export in `raw`.
 
     A simulated source has none. A file that is not there has an empty hash. Raises InputError.
     """
     if params.source.kind == "platform":
-        return {"export.json": sha256(path / "source" / "export.json")}
-    names = [getattr(params.source, key, None) for key in ("path", "guidelines")]
+        return {"export.json": sha256(raw / "export.json")}
     files: list[Path] = []
-    for at in (Path(name).expanduser() for name in names if isinstance(name, str)):
+    for at in named(params.source):
         files += sorted(filter(_is_read, at.iterdir())) if at.is_dir() else [at]
     found: dict[str, str] = {}
     for file in files:

@@ -10,14 +10,12 @@ from ruamel.yaml.error import YAMLError
 
 from aggregation.data.cards import Card, many
 from aggregation.decisions.rules import ACCEPTED, REJECTED, UNDECIDED
-from aggregation.files import read_json
+from aggregation.files import read_if_any
+from aggregation.runs.provenance import MANIFEST
 
 VERDICTS = (ACCEPTED, UNDECIDED, REJECTED)
 
-UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""What the reading of a file raises that is damaged, or of another version."""
-
-SMALL_FILES = {
+PARTS = {
     "ingest": "data/ingest.json",
     "train": "model/fit.json",
     "diagnostics": "evidence/summary.json",
@@ -25,18 +23,9 @@ SMALL_FILES = {
 """Of each stage."""
 
 
-def read_if_any(file: Path) -> dict[str, Any]:
-    """A JSON object; empty where it is not there or is damaged."""
-    try:
-        found = read_json(file)
-    except UNREADABLE:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def state(path: Path) -> str:
     """How far the run came: it writes manifest.json last."""
-    stages = read_if_any(path / "manifest.json").get("stages")
+    stages = read_if_any(path / MANIFEST).get("stages")
     if not stages or not isinstance(stages, dict):
         return "not finished"
     return "finished" if "publish" in stages else f"done up to {list(stages)[-1]}"
@@ -44,13 +33,13 @@ def state(path: Path) -> str:
 
 def summary(path: Path) -> dict[str, Any]:
     """The run's name, state, title and numbers, None where they are not known. Raises nothing."""
-    data, fit, evidence = (read_if_any(path / name) for name in SMALL_FILES.values())
+    data, fit, evidence = (read_if_any(path / name) for name in PARTS.values())
     about, verdicts = (
         v if isinstance(v, dict) else {} for v in (data.get("about"), evidence.get("verdicts"))
     )
     try:
         title = YAML(typ="safe", pure=True).load((path / "params.yaml").read_text("utf-8"))["title"]
-    except (YAMLError, *UNREADABLE):
+    except (YAMLError, OSError, ValueError, LookupError, TypeError, RecursionError):
         title = ""
     numbers = {name: fit.get(name) for name in ("n_ratings", "n_users", "n_guidelines")}
     numbers |= {name: verdicts.get(name) for name in VERDICTS} | {"loss": fit.get("objective")}
@@ -75,9 +64,7 @@ def card(path: Path) -> Card:
     """The run with title, numbers and verdicts."""
     found = summary(path)
     facts = {"title": found["title"], "folder": str(path)}
-    facts |= {
-        stage: "not done" for stage, name in SMALL_FILES.items() if not (path / name).exists()
-    }
+    facts |= {stage: "not done" for stage, name in PARTS.items() if not (path / name).exists()}
     doubts = []
     if found["state"] == "not finished":
         doubts.append("there is no manifest.json, which a run writes last")

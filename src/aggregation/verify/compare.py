@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype, is_string_dtype
@@ -82,6 +82,8 @@ class Pair:
 @dataclass(frozen=True)
 class Comparison:
     """What differs between two runs. See `compare`."""
+
+    HEADINGS: ClassVar = CHANGES
 
     before: str
     """Name of the run."""

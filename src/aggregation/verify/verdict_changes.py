@@ -10,12 +10,21 @@ import numpy as np
 import pandas as pd
 
 from aggregation.decisions.rules import ACCEPTED, COMPARISONS, Condition, Rule
-from aggregation.report.comparison import CHANGES
 from aggregation.verify.equality import cells
 
 NUMBERS = ("intercept", "helpful_rate", "n_ratings", "consensus_score")
 COLUMNS = ("guideline_id", "verdict", "failed", *NUMBERS)
 """What is read of evidence/guidelines.parquet."""
+
+CHANGES = {
+    "gained": "Accepted now",
+    "lost": "No longer accepted",
+    "other": "Judged otherwise, accepted in neither",
+    "new": "New guidelines",
+    "gone": "Guidelines that are gone",
+    "same": "Judged as before",
+}
+"""Values of the column `change`, in the order of the rows, as headings."""
 
 
 def changes(
