@@ -17,7 +17,7 @@ import pytest
 from conftest import quietly
 
 from aggregation import RunError, RunFolder, __version__, load_params, simulate
-from aggregation.files import checksum_holds, sha256, with_checksum
+from aggregation.files import checksum_holds, sha256
 from aggregation.runs import runner
 from aggregation.runs.lock import lock
 from aggregation.runs.notebook import notebook_source
@@ -258,31 +258,12 @@ def test_a_folder_that_no_run_made_is_left_alone(params, tmp_path, name):
     assert content(tmp_path / "small") == {name: b"{}"}
 
 
-@pytest.mark.parametrize(
-    "stages", [5, [], {"ingest": 5}, {"ingest": {"notebook": "", "parameters": {}, "input": {}}}]
-)
-def test_a_manifest_of_another_shape_is_none(tmp_path, stages):
-    (tmp_path / "manifest.json").write_text(json.dumps(with_checksum({"stages": stages})))
-    assert read_manifest(tmp_path) == {}
-
-
-def test_a_source_within_the_folder_of_its_own_run_is_refused(finished, params, tmp_path):
-    folder = shutil.copytree(finished, tmp_path / "small")
-    (folder / "data" / "export.json").write_text("{}")
-    change = f"source={{kind: platform-file, path: '{folder}/data/export.json'}}"
-    with pytest.raises(RunError, match="lies in the run's own folder"):
-        quietly(params, tmp_path, changes=[change])
-    assert RunFolder(folder).finished
-
-
-def test_an_export_that_the_folder_keeps_may_be_the_source_of_its_own_run(
-    finished, params, tmp_path
-):
-    kept = shutil.copytree(finished, tmp_path / "small") / "source" / "export.json"
+@pytest.mark.parametrize("name", ["source/export.json", "mine/export.json"])
+def test_a_file_in_the_folder_of_its_own_run_may_be_its_source(finished, params, tmp_path, name):
+    kept = shutil.copytree(finished, tmp_path / "small") / name
     kept.parent.mkdir()
     kept.write_text(json.dumps(simulate(3, 30).export))
-    copy = shutil.copy(kept, tmp_path / "export.json")
-    change = f"source={{kind: platform-file, path: '{copy}'}}"
+    change = f"source={{kind: platform-file, path: '{kept}'}}"
     _, folder = quietly(params, tmp_path, changes=[change], until="ingest")
     assert RunFolder(folder).dataset().users["user_id"].size == 30
     assert kept.is_file()
