@@ -7,13 +7,13 @@ import json
 import os
 import signal
 import sys
+from itertools import chain
 from pathlib import Path
 
 import click
 
 from aggregation import __version__
 from aggregation.errors import AggregationError, ParameterError, RunError
-from aggregation.runs.folder import RunFolder
 from aggregation.runs.stages import STAGES
 
 
@@ -229,9 +229,10 @@ def diff(before: str, after: str, as_json: bool, page: str | None) -> None:
       aggregation diff outputs/demo outputs/more-starts --page diff.html
     """
     from aggregation.report.comparison import comparison_page
+    from aggregation.runs.folder import open_run
     from aggregation.verify.compare import compare
 
-    found = compare(*(RunFolder(Path(name).expanduser()) for name in (before, after)))
+    found = compare(open_run(before), open_run(after))
     told = json.dumps(found.as_json(), indent=2, ensure_ascii=False) if as_json else found.text()
     click.echo(told)
     if page is not None:
@@ -260,18 +261,15 @@ def verify(ctx: click.Context, run: str, constitution: str | None, strict: bool)
       aggregation verify outputs/demo constitution.json
     """
     from aggregation.runs.folder import open_run
-    from aggregation.verify.checks import verify as check
+    from aggregation.verify import checks
+    from aggregation.verify.rerun import rerun
 
     folder, found = open_run(run), []
-    for claim in check(folder, Path(constitution) if constitution else None, repeated=strict):
+    claims = checks.verify(folder, Path(constitution) if constitution else None, strict=strict)
+    for claim in chain(claims, rerun(folder)) if strict else claims:
         click.echo(str(claim))
         found.append(claim.holds)
-    if strict:
-        from aggregation.verify.rerun import repeat
-
-        for claim in repeat(folder):
-            click.echo(str(claim))
-            found.append(claim.holds)
+    click.echo(checks.NOTE if strict else checks.NOTE_WITHOUT_STRICT)
     if False in found:
         click.echo("NOT everything holds.")
         ctx.exit(1)

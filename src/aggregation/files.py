@@ -1,4 +1,4 @@
-"""Files: atomic writes, file hashes, JSON, and JSON that carries its own checksum."""
+"""Files: atomic writes, file hashes, and JSON that carries its own checksum."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aggregation.errors import InputError
 
 @contextmanager
 def atomic_write(target: Path) -> Iterator[Path]:
-    """A temporary file beside `target`, which becomes it when the block ends without an error."""
+    """A temporary file beside `target`, which replaces it when the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(".partial", f".{target.name}.", target.parent)
     os.close(handle)
@@ -34,33 +34,16 @@ def remove_partial(folder: Path) -> None:
         left.unlink()
 
 
-def sha256(path: Path) -> str:
-    """Hash of a file's bytes, in hex; empty if it is not there.
-
-    Raises InputError if it cannot be read, or is no regular file: a pipe or a device may have no
-    end.
-    """
-    try:
-        if not path.is_dir() and path.exists() and not path.is_file():
-            raise InputError(f"{path}: is no regular file: save its content to one")
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return ""
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
 def write_json(path: Path, value: object) -> None:
-    """Write JSON for people: indented, in the order given, atomically. NaN is refused."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    """Write JSON for people: indented, in the order given. NaN is a ValueError."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_write(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read UTF-8 JSON."""
+    return json.loads(path.read_text("utf-8"))
 
 
 def read_if_any(path: Path) -> dict[str, Any]:
@@ -72,13 +55,30 @@ def read_if_any(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes, in hex; empty if it is not there, or is a pipe or a device.
+
+    Raises InputError if it cannot be read.
+    """
+    try:
+        if not path.is_file():  # others may have no end
+            return ""
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
 def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
-    """The value with `sha256`, the hash of all the rest of it, in whatever order."""
+    """The value with `sha256`, the hash of everything else in it, in whatever order.
+
+    It finds accidental changes. Whoever forges a value can compute it anew.
+    """
     rest = {key: v for key, v in value.items() if key != "sha256"}
     text = json.dumps(rest, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return rest | {"sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()}
 
 
 def checksum_holds(value: dict[str, Any]) -> bool:
-    """Whether the checksum is there and true."""
+    """Whether the checksum is there and right."""
     return with_checksum(value)["sha256"] == value.get("sha256")

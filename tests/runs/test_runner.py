@@ -15,6 +15,7 @@ import pandas as pd
 import psutil
 import pytest
 from conftest import quietly
+from worlds import polis_folder
 
 from aggregation import RunError, RunFolder, __version__, load_params, simulate
 from aggregation.files import checksum_holds, sha256
@@ -449,21 +450,23 @@ def test_pages_and_times_are_made_again_without_a_notebook(again, finished):
     assert (again.folder / page).read_bytes() == (finished / page).read_bytes()
 
 
-@pytest.mark.parametrize("name", ["export.json", "Export.JSON"])
-def test_a_change_of_a_source_that_is_a_folder_is_seen(tmp_path, name):
-    (tmp_path / "from").mkdir()
-    (tmp_path / "from" / name).write_text(json.dumps(simulate(3, 40).export))
-    source = f"{{kind: platform-file, path: '{tmp_path}/from'}}"
-    (tmp_path / "p.yaml").write_text(f"run: small\nsource: {source}\n")
+def test_a_change_of_a_source_that_is_a_folder_is_seen(tmp_path):
+    events = [(k, k % 3, k // 3, 1) for k in range(12)]
+    comments = [(k, 0, 4, 1) for k in range(3)]
+    source = polis_folder(tmp_path / "from", events, comments)
+    values = "{agree: helpful, disagree: not_helpful, pass: null}"
+    (tmp_path / "p.yaml").write_text(
+        f"run: small\nsource: {{kind: polis, path: '{source}'}}\nratings: {{values: {values}}}\n"
+    )
 
     def again():
         return " ".join(quietly(tmp_path / "p.yaml", tmp_path / "out", until="ingest")[0])
 
     again()
     assert "skipped" in again()
-    (tmp_path / "from" / name).write_text(json.dumps(simulate(4, 40).export))
-    assert f"{name} has changed" in again()
-    (tmp_path / "from" / ".hidden.json").write_text("{}")  # nobody reads it
+    polis_folder(source, events[:-1], comments)
+    assert "votes.csv has changed" in again()
+    (source / ".hidden.csv").write_text("")  # nobody reads it
     assert "skipped" in again()
 
 

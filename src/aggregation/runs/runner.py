@@ -95,7 +95,7 @@ def run(
         raise RunError(f"--from {first} comes after --until {until}: there is nothing to run")
     path = Path(out).expanduser() / params.run
     home = path.resolve() if path.is_symlink() else path  # it may lie on another disk
-    _check(home, params)
+    _check(home, params, first)
     try:
         with lock(home.with_name(f".{home.name}.lock")):
             build = _Build(params, home, timeout, say, execute)
@@ -108,14 +108,14 @@ def run(
     return path
 
 
-def _check(home: Path, params: Params) -> None:
+def _check(home: Path, params: Params, first: str | None) -> None:
     """Raise RunError where a run cannot be made, or would replace what no run has made."""
     try:
         str(home.absolute()).encode("utf-8")
     except UnicodeEncodeError:
         raise RunError(f"{str(home)!a}: is no UTF-8: choose another folder with --out") from None
     for at in named(params.source):
-        if not at.exists():
+        if not at.exists() and first in (None, STAGES[0]):
             raise RunError(
                 f"{at}: there is no such file or folder, seen from {Path.cwd()}: check source.path"
             )

@@ -83,7 +83,7 @@ def source_files(params: Params, raw: Path) -> dict[str, str]:
 
 def _is_read(file: Path) -> bool:
     """Whether a source whose folder the file lies in would read it."""
-    return file.suffix.lower() in (".csv", ".json") and not file.name.startswith(".")
+    return file.suffix.lower() == ".csv" and not file.name.startswith(".")
 
 
 def handed_on(stage: str, done: dict[str, Record]) -> dict[str, str]:
