@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-SECONDS, GIGABYTES = 30, 2  # the bars
+SECONDS, GIGABYTES = 15, 2  # the bars
 USERS, GUIDELINES = 20_000, 5_000
 DIMENSIONS = 8
 

@@ -14,10 +14,12 @@ import nbformat
 from IPython.core.formatters import DisplayFormatter
 
 from aggregation.errors import RunError
-from aggregation.runs.notebook_source import TAG
+from aggregation.files import atomic_write
+from aggregation.runs.notebook import TAG
+from aggregation.runs.runner import run
 
 
-def execute(stage, source, folder, given, *, timeout, say):
+def execute(stage, source, path, given, *, timeout, say):
     """As `aggregation.runs.notebook.execute`: writes notebooks/<stage>.ipynb, gives seconds."""
     del timeout, say
     notebook = nbformat.reads(source.decode("utf-8"), as_version=4)
@@ -37,7 +39,8 @@ def execute(stage, source, folder, given, *, timeout, say):
             )
             cells.append(injected)
     notebook.cells = cells
-    folder.write_text(f"notebooks/{stage}.ipynb", nbformat.writes(notebook) + "\n")
+    with atomic_write(path / "notebooks" / f"{stage}.ipynb") as partial:
+        partial.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
     return seconds
 
 
@@ -62,3 +65,9 @@ def _run(cell, names, stage):
         data = json.loads(json.dumps(data))
         cell.outputs.append(nbformat.v4.new_output("execute_result", data=data, metadata=metadata))
     return time.monotonic() - begin
+
+
+def quietly(params, out, **options):
+    """A run in this process; gives the lines that it said and its folder."""
+    said = []
+    return said, run(params, out=out, say=said.append, **{"execute": execute} | options)

@@ -1,7 +1,7 @@
-"""Deaths: a piece of code killed at every one of its steps, one after the other.
+"""Kills: a piece of code killed at every one of its steps, one after the other.
 
 A step is what another process could see: a file made, written, renamed or removed, a connection, a
-request. The code's imports are made once; each death is a fork, so a hundred take seconds.
+request. The code's imports are made once; each kill is a fork, so a hundred take seconds.
 """
 
 import subprocess

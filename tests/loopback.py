@@ -1,4 +1,4 @@
-"""A platform and a Prolific on this machine: the contract over real HTTP, with faults on command.
+"""A platform and a Prolific on this machine, over real HTTP, with faults on command.
 
 Tests use `with Loopback(...) as server`. By hand (`make platform`): python tests/loopback.py
 """
@@ -46,7 +46,7 @@ class Loopback:
         self.export, self.key = copy.deepcopy(export or {}), key
         self.studies = studies or {}  # id -> {"name", "state", "csv": bytes}
         self.constitutions, self.demographics, self.requests = [], [], []
-        self.faults = []
+        self.faults, self.released = [], threading.Event()
         self._lock = threading.Lock()
         self._server = Server(("127.0.0.1", port), Handler)
         self._server.world = self
@@ -64,11 +64,13 @@ class Loopback:
         return self
 
     def __exit__(self, *_):
+        self.released.set()
         self._server.shutdown()
         self._server.server_close()
 
     def fail(self, path, fault, times=1, **details):
-        """The next `times` requests whose path ends so meet that fault."""
+        """The next `times` requests whose path ends so meet that fault; `stored=True`: only after
+        what was posted has been stored."""
         self.faults.append([path, fault, times, details])
 
     def fault_for(self, path):
@@ -78,6 +80,21 @@ class Loopback:
                     entry[2] -= 1
                     return entry[1], entry[3]
         return None, {}
+
+    def list_studies(self, query):
+        """A page of the list of studies, as JSON."""
+        states = query.get("state", "").strip("()").lower().split("|")
+        found = [
+            {"id": key, "name": s["name"], "status": s["state"]}
+            for key, s in sorted(self.studies.items())
+            if s["state"].lower() in states
+        ]
+        page, size = int(query.get("page", 1)), int(query.get("page_size", 20))
+        query_left = f"state={query.get('state', '')}&page={page + 1}&page_size={size}"
+        more = page * size < len(found)
+        following = f"{self.prolific_url}/studies/?{query_left}" if more else None
+        items = found[(page - 1) * size : page * size]
+        return json.dumps({"results": items, "_links": {"next": {"href": following}}}).encode()
 
     def take(self, constitution):
         """Keep what was posted, and give it out with the next export, as the platform does."""
@@ -121,27 +138,26 @@ class Handler(BaseHTTPRequestHandler):
         if fault is None and given != f"{scheme} {self.world.key}":
             self._json(401, {"error": "unauthorized"})
             return
-        status, kind, content = self._content(url.path, query, body, fault)
+        stored = fault in (None, "interim") or details.get("stored", False)
+        status, kind, content = self._content(url.path, query, body, stored)
         self._send(status, kind, content, fault, details)
 
-    def _content(self, path, query, body, fault):
-        """Status, content type and bytes; posts are kept here, unless the fault comes first."""
+    def _content(self, path, query, body, stored):
+        """Status, content type and bytes; posts are kept here, unless a fault comes first."""
         world = self.world
-        if fault == "reset before it is stored":
-            return 200, "application/json", b""
         if path == f"{BASE}/exports" and body is None:
-            flags = {name for name, value in query.items() if value == "true"}
+            flags = {name for name, value in query.items() if value.lower() == "true"}
             export = {name: world.export.get(name) for name in (*LISTS, "mu") if name in flags}
             return 200, "application/json", json.dumps(export).encode()
         if path == f"{BASE}/constitution" and body is not None:
             given = json.loads(body)
             if set(given) != KEYS:
                 return 400, "application/json", b'{"error": "exactly seven keys"}'
-            if fault is None or str(fault).startswith("reset after"):
+            if stored:
                 world.take(given)
             return 200, "application/json", b'{"success": true}'
         if path == f"{BASE}/prolific/demographics" and body is not None:
-            if fault is None:
+            if stored:
                 world.demographics.append(json.loads(body))
             return 200, "application/json", b"{}"
         if path.startswith(f"{PROLIFIC}/studies/"):
@@ -151,19 +167,7 @@ class Handler(BaseHTTPRequestHandler):
     def _prolific(self, rest, query, body):
         studies = self.world.studies
         if not rest:
-            states = query.get("state", "").strip("()").lower().split("|")
-            found = [
-                {"id": key, "name": s["name"], "status": s["state"]}
-                for key, s in sorted(studies.items())
-                if s["state"].lower() in states
-            ]
-            page, size = int(query.get("page", 1)), int(query.get("page_size", 20))
-            query_left = f"state={query.get('state', '')}&page={page + 1}&page_size={size}"
-            more = page * size < len(found)
-            following = f"{self.world.prolific_url}/studies/?{query_left}" if more else None
-            items = found[(page - 1) * size : page * size]
-            answer = {"results": items, "_links": {"next": {"href": following}}}
-            return 200, "application/json", json.dumps(answer).encode()
+            return 200, "application/json", self.world.list_studies(query)
         study, _, what = rest.partition("/")
         wanted = "export/" if body is None else "demographic-export/"
         if study not in studies or what != wanted:
@@ -195,10 +199,13 @@ class Handler(BaseHTTPRequestHandler):
         elif isinstance(fault, int):
             said = {"error": f"status {fault}", "said": details.get("said", "")}
             self._json(fault, said, **details.get("headers", {}))
-        elif fault.startswith(("reset before", "reset after")):
+        elif fault == "interim":
+            self.wfile.write(b"HTTP/1.1 %d Wait\r\n\r\n" % details["status"])
+            self._whole(status, kind, content)
+        elif fault == "reset":
             self._reset()
         elif fault == "hang":
-            time.sleep(details.get("seconds", 3))
+            self.world.released.wait(30)
             self._reset()
         elif fault == "html":
             self._whole(200, "text/html; charset=utf-8", b"<html><b>Sign in</b></html>")

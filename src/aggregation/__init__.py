@@ -30,10 +30,9 @@ from aggregation.model.parameters import (
 from aggregation.model.ratings import Ids, Ratings, encode
 from aggregation.model.refit import Refits, refit
 from aggregation.params import Params, load_params, sections
-from aggregation.report.display import Table
-from aggregation.report.progress import progress
+from aggregation.report.display import Table, progress
 from aggregation.runs.folder import RunFolder, open_run
-from aggregation.services.delivery import post
+from aggregation.services.delivery import deliver
 from aggregation.sources import read
 
 __all__ = [
@@ -62,6 +61,7 @@ __all__ = [
     "body",
     "by_side",
     "changes",
+    "deliver",
     "encode",
     "fit",
     "from_tables",
@@ -73,7 +73,6 @@ __all__ = [
     "overview",
     "payload",
     "perspectives",
-    "post",
     "predict",
     "progress",
     "read",

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import json
 import os
 import signal
 import sys
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import click
 
 from aggregation import __version__
 from aggregation.errors import AggregationError, ParameterError, RunError
-from aggregation.runs.folder import RunFolder
 from aggregation.runs.stages import STAGES
 
 
 class _Group(click.Group):
     """Shows the package's own errors as messages, not as tracebacks."""
-
-    def main(self, *args: Any, **given: Any) -> Any:
-        if sys.getfilesystemencoding() != "utf-8":  # begin again, so that paths can hold any letter
-            words = [sys.executable, "-P", "-X", "utf8", "-m", "aggregation.cli", *sys.argv[1:]]
-            os.execv(sys.executable, words)  # noqa: S606  # the same words once more
-        _open_closed_streams()
-        return super().main(*args, **given)
 
     def invoke(self, ctx: click.Context) -> object:
         for stream in (sys.stdout, sys.stderr):  # a terminal may lack what a path or text holds
@@ -47,27 +38,8 @@ class _Group(click.Group):
             ctx.exit(130)
 
 
-def _open_closed_streams() -> None:
-    """Let closed streams be silent ones: the next file that is opened would take their place."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
-
-
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def _end_with_batch() -> None:
-    """Let Linux end this run if the batch that began it is killed; elsewhere it goes on alone."""
-    from aggregation.runs.batch import BATCH
-
-    if sys.platform == "linux" and os.environ.get(BATCH) == str(os.getppid()):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _say(text: str) -> None:
@@ -151,10 +123,8 @@ def run(
       aggregation run params/demo.yaml --from diagnostics
       aggregation run params/platform.yaml --offline
     """
-    _end_with_batch()
     changes += ("source.offline=true",) if offline else ()
     from aggregation.runs import runner
-    from aggregation.services.delivery import LAST
 
     try:
         folder = runner.run(
@@ -172,9 +142,6 @@ def run(
             raise ParameterError("--offline is for a source of kind platform") from None
         raise
     report = folder / "report" / "index.html"
-    told = folder / LAST
-    if told.exists():
-        _say(told.read_text("utf-8").strip())
     _say(f"Report: {report}" if report.exists() else f"Run folder: {folder}")
 
 
@@ -219,16 +186,15 @@ def batch(
       aggregation batch params/demo.yaml --grid train.embedding_penalty=0.01,0.03,0.1
       aggregation batch params/demo.yaml --grid seed=1,2,3 --grid train.starts=8,16
     """
-    from aggregation.report.run_list import check_place, write_listing
-    from aggregation.runs.batch import Batch, plan, table
+    from aggregation.runs.batch import plan, run_all, table
+    from aggregation.runs.pages import check_place, write_run_list
 
     options = ["--until", until, "--timeout", str(timeout), *(["--force"] if force else [])]
     tasks = plan(params, grid, changes)
     check_place(Path(out).expanduser())
-    work = Batch(tasks, out, options, _say)
-    outcomes = work.go(jobs or os.cpu_count() or 1)
+    outcomes = run_all(tasks, jobs or os.cpu_count() or 1, out, options, _say)
     _say("\n" + table(outcomes))
-    _say(f"Runs: {write_listing(Path(out).expanduser())}")
+    _say(f"Runs: {write_run_list(Path(out).expanduser())}")
     states = {outcome.state for outcome in outcomes}
     ctx.exit(130 if "stopped" in states else 1 if "failed" in states else 0)
 
@@ -242,9 +208,9 @@ def index(out: str) -> None:
     Example:
       aggregation index outputs/
     """
-    from aggregation.report.run_list import write_listing
+    from aggregation.runs.pages import write_run_list
 
-    click.echo(f"Runs: {write_listing(Path(out).expanduser())}")
+    click.echo(f"Runs: {write_run_list(Path(out).expanduser())}")
 
 
 @main.command()
@@ -262,14 +228,15 @@ def diff(before: str, after: str, as_json: bool, page: str | None) -> None:
       aggregation diff outputs/demo outputs/more-starts
       aggregation diff outputs/demo outputs/more-starts --page diff.html
     """
-    from aggregation.report.comparison import difference_page
+    from aggregation.report.comparison import comparison_page
+    from aggregation.runs.folder import open_run
     from aggregation.verify.compare import compare
 
-    found = compare(*(RunFolder(Path(name).expanduser()) for name in (before, after)))
+    found = compare(open_run(before), open_run(after))
     told = json.dumps(found.as_json(), indent=2, ensure_ascii=False) if as_json else found.text()
     click.echo(told)
     if page is not None:
-        _write(Path(page), difference_page(found))
+        _write(Path(page), comparison_page(found, __version__))
         click.echo(f"Page: {page}", err=as_json)
 
 
@@ -294,18 +261,15 @@ def verify(ctx: click.Context, run: str, constitution: str | None, strict: bool)
       aggregation verify outputs/demo constitution.json
     """
     from aggregation.runs.folder import open_run
-    from aggregation.verify.checks import verify as check
+    from aggregation.verify import checks
+    from aggregation.verify.rerun import rerun
 
     folder, found = open_run(run), []
-    for claim in check(folder, Path(constitution) if constitution else None, repeated=strict):
+    claims = checks.verify(folder, Path(constitution) if constitution else None, strict=strict)
+    for claim in chain(claims, rerun(folder)) if strict else claims:
         click.echo(str(claim))
         found.append(claim.holds)
-    if strict:
-        from aggregation.verify.rerun import repeat
-
-        for claim in repeat(folder):
-            click.echo(str(claim))
-            found.append(claim.holds)
+    click.echo(checks.NOTE if strict else checks.NOTE_WITHOUT_STRICT)
     if False in found:
         click.echo("NOT everything holds.")
         ctx.exit(1)

@@ -1,4 +1,4 @@
-"""Files: atomic writes, file hashes, and JSON that carries its own hash."""
+"""Files: atomic writes, file hashes, and JSON that carries its own checksum."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from aggregation.errors import InputError
 
 @contextmanager
 def atomic_write(target: Path) -> Iterator[Path]:
-    """A temporary file beside `target`, which becomes it when the block ends without an error."""
+    """A temporary file beside `target`, which replaces it when the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(".partial", f".{target.name}.", target.parent)
     os.close(handle)
@@ -29,33 +28,57 @@ def atomic_write(target: Path) -> Iterator[Path]:
         Path(partial).unlink(missing_ok=True)
 
 
-def remove_partial(target: Path) -> None:
-    """Remove what a process left beside `target` that was killed while it wrote it."""
-    for left in target.parent.glob(f".{escape(target.name)}.????????.partial"):
-        left.unlink(missing_ok=True)
+def remove_partial(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in a folder and below."""
+    for left in folder.rglob(".*.????????.partial"):
+        left.unlink()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON for people: indented, in the order given. NaN is a ValueError."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read UTF-8 JSON."""
+    return json.loads(path.read_text("utf-8"))
+
+
+def read_if_any(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where it is not there or is damaged."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file's bytes, in hex; empty if it is not there.
+    """Hash of a file's bytes, in hex; empty if it is not there, or is a pipe or a device.
 
     Raises InputError if it cannot be read.
     """
     try:
+        if not path.is_file():  # others may have no end
+            return ""
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return ""
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
-    """The value with `sha256`, the hash of all the rest of it, in whatever order."""
+    """The value with `sha256`, the hash of everything else in it, in whatever order.
+
+    It finds accidental changes. Whoever forges a value can compute it anew.
+    """
     rest = {key: v for key, v in value.items() if key != "sha256"}
     text = json.dumps(rest, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return rest | {"sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()}
 
 
 def checksum_holds(value: dict[str, Any]) -> bool:
-    """Whether the seal is there and true."""
+    """Whether the checksum is there and right."""
     return with_checksum(value)["sha256"] == value.get("sha256")

@@ -31,10 +31,12 @@ def built(rows=ROWS, guidelines=GUIDELINES, users=(), topics=(), **choices):
         Count("topics", "read", "", len(topics)),
     ]
     return build(
-        raw(rows),
-        frame("guidelines", guidelines),
-        frame("users", users),
-        frame("topics", topics),
+        {
+            "ratings": raw(rows),
+            "guidelines": frame("guidelines", guidelines),
+            "users": frame("users", users),
+            "topics": frame("topics", topics),
+        },
         Choices(WORDS, **choices),
         where="here",
         files={"guidelines": "there"},
@@ -49,16 +51,11 @@ def test_frame_has_its_columns_even_without_rows(table):
 
 
 def test_building_changes_none_of_its_arguments():
-    tables = [
-        raw(ROWS * 2),
-        frame("guidelines", GUIDELINES),
-        frame("users", []),
-        frame("topics", []),
-    ]
-    before = [table.copy(deep=True) for table in tables]
-    build(*tables, Choices(WORDS, self_ratings="drop"), where="here")
-    for table, old in zip(tables, before, strict=True):
-        pd.testing.assert_frame_equal(table, old)
+    tables = {"ratings": raw(ROWS * 2), "guidelines": frame("guidelines", GUIDELINES)}
+    before = {name: table.copy(deep=True) for name, table in tables.items()}
+    build(tables, Choices(WORDS, self_ratings="drop"), where="here")
+    for name, table in tables.items():
+        pd.testing.assert_frame_equal(table, before[name])
 
 
 def test_dataset_cannot_be_changed():
@@ -111,6 +108,10 @@ def test_own_rating_without_a_known_author_stays():
         ({"topics": [{"topic_id": ""}]}, ["here: row 1 of topics has no topic_id", "give it one"]),
         ({"guidelines": [{"text": "x"}]}, ["there: row 1 of guidelines", "give it one"]),
         (
+            {"users": [{"user_id": "u", "embedding": [e]} for e in (1.0, 2.0)]},
+            ["here: users holds user_id 'u' more than once", "keep one"],
+        ),
+        (
             {"users": [{"user_id": "u", "intercept": i} for i in (1.0, 2.0)]},
             ["here: users holds user_id 'u' more than once", "keep one"],
         ),
@@ -118,7 +119,11 @@ def test_own_rating_without_a_known_author_stays():
             {"topics": [{"topic_id": "a", "parent_id": "a"}]},
             ["here: topic 'a' lies within itself", "mend its parent"],
         ),
-        ({"rows": [("u", "g1", "maybe")]}, ["here: ", "'maybe': 1 rating\n", "maybe: helpful"]),
+        ({"rows": [("u", "g1", "maybe")]}, ["here: ", "'maybe': 1 rating\n", '"maybe": helpful']),
+        (
+            {"rows": [*ROWS, ("u\x07", "g1", "yes")]},
+            ["here, row 4 of ratings: user_id 'u\\x07' holds control characters: remove them"],
+        ),
         ({"rows": []}, ["here: no rating is left"]),
         (
             {"rows": ROWS + ROWS[:1], "duplicates": "error"},
@@ -132,16 +137,16 @@ def test_messages_name_the_place_and_the_remedy(parts, says):
     assert_says(error, *says)
 
 
-def test_long_chain_of_topics_is_no_ring():
+def test_topics_may_lie_fifty_deep_and_no_deeper():
     def chain(n):
         topics = [{"topic_id": f"{k}", "parent_id": f"{k + 1}"} for k in range(n - 1)]
         return [*topics, {"topic_id": f"{n - 1}"}]
 
     got = built(topics=chain(DEEPEST))
     assert got.topics["parent_id"].isna().sum() == 1
-    with pytest.raises(InputError, match="topic '0' lies more than 50 deep within others"):
+    with pytest.raises(InputError, match="topic '0' lies within itself, or more than 50 deep"):
         built(topics=chain(DEEPEST + 1))
-    with pytest.raises(InputError, match=r"topic '0' lies more than 50 deep .* mend its parent"):
+    with pytest.raises(InputError, match=r"topic '0' .*more than 50 deep .* mend its parent"):
         built(topics=chain(20_000))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregation.data.dataset import TABLES, frame
@@ -35,6 +35,7 @@ def of(values, kinds=TABLES["guidelines"]):
     return fingerprint(guidelines(values), kinds)
 
 
+@settings(max_examples=40)
 @given(rows, st.randoms(use_true_random=False))
 def test_the_order_of_rows_and_columns_does_not_matter(values, random):
     table = guidelines(values)
@@ -58,6 +59,7 @@ def canonical(values):
     return sorted(repr({k: plain(v) for k, v in sorted(row.items())}) for row in values)
 
 
+@settings(max_examples=40)
 @given(rows, rows)
 def test_different_content_has_different_fingerprints(one, other):
     assert (of(one) == of(other)) == (canonical(one) == canonical(other))
@@ -75,7 +77,7 @@ def test_different_content_has_different_fingerprints(one, other):
         ({"text": "a", "intercept": 1.0}, {"text": "a", "intercept": np.nextafter(1, 2)}),
     ],
 )
-def test_neighbours_are_told_apart(one, other):
+def test_similar_tables_have_different_fingerprints(one, other):
     assert of([{"guideline_id": "g", **one}]) != of([{"guideline_id": "g", **other}])
 
 
@@ -103,8 +105,9 @@ def test_a_table_as_it_was_written_and_read_again_has_the_same_fingerprint(tmp_p
     assert fingerprint(again, TABLES["guidelines"]) == of(values)
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(texts, numbers | texts | st.lists(numbers)), st.data())
-def test_a_seal_holds_until_something_changes(value, data):
+def test_a_checksum_holds_until_something_changes(value, data):
     whole = with_checksum(value)
     assert checksum_holds(whole)
     assert checksum_holds(dict(reversed(whole.items())))

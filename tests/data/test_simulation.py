@@ -1,13 +1,14 @@
 """A planted deliberation: its shape, its truth, and that the package finds the truth."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from aggregation import ALIGNED_2023, encode, fit, read, score, sections, select, simulate
-from aggregation.data.simulation import planted_rows
+from aggregation.data.simulation import planted
 
 
 def test_same_seed_same_bytes_other_seed_other_ratings():
@@ -29,41 +30,38 @@ def test_the_export_has_the_shape_of_the_platform():
 
 
 def test_the_deliberation_is_as_large_and_as_uneven_as_described():
-    planted = simulate(20231013)
-    per_user = pd.DataFrame(planted.export["ratings"])["authorId"].value_counts()
-    assert 115 <= len(planted.guidelines) <= 125
+    world = simulate(20231013)
+    per_user = pd.DataFrame(world.export["ratings"])["authorId"].value_counts()
+    assert 115 <= len(world.guidelines) <= 125
     assert 15 <= per_user.median() <= 25
     assert per_user.max() > 5 * per_user.median() / 2
-    shares = planted.users["camp"].value_counts(normalize=True)
+    shares = world.users["camp"].value_counts(normalize=True)
     np.testing.assert_allclose(shares[["large", "middle", "small"]], [0.55, 0.30, 0.15], atol=0.06)
-    topics = planted_rows("topics")
-    parents = [row["parent_id"] or None for row in topics]
+    topics = planted("topics")
     assert 8 <= len(topics) <= 10
-    assert None in parents
-    assert any(parents)
-    lines = [row["text"] for row in planted_rows("texts")]
-    assert len(set(lines)) == len(lines)
+    assert set(topics["parent_id"].eq("")) == {True, False}
+    assert planted("texts")["text"].is_unique
 
 
-@pytest.fixture(scope="module", params=[20231013, 1])
-def world(request):
+@pytest.fixture(scope="module")
+def world():
     """What was planted, and what the package says of it."""
-    planted = simulate(request.param)
+    truth = simulate(1)
     s = sections(source={"kind": "simulated"}, ratings={})
-    dataset = read(s.source, s.ratings, request.param)
+    dataset = read(s.source, s.ratings, 1)
     ratings, ids = encode(dataset.ratings)
-    constitution = select(score(ratings, ids, fit(ratings).parameters), ALIGNED_2023)
-    return (
-        constitution.scores.merge(planted.guidelines, on="guideline_id"),
-        dataset,
-        planted,
-        ids,
-        ratings,
+    found = fit(ratings).parameters
+    scores = select(score(ratings, ids, found), ALIGNED_2023).scores
+    return SimpleNamespace(
+        scores=scores.merge(truth.guidelines, on="guideline_id"),
+        dataset=dataset,
+        camp=truth.users.set_index("user_id")["camp"][ids.users],
+        axis=pd.Series(found.user_embedding[:, 0], index=ids.users),
     )
 
 
 def test_shared_guidelines_are_accepted_and_others_are_not(world):
-    scores = world[0]
+    scores = world.scores
     accepted = scores[scores["verdict"] == "accepted"]
     shared = scores[scores["kind"] == "shared"]
     assert set(accepted["kind"]) == {"shared"}
@@ -71,14 +69,14 @@ def test_shared_guidelines_are_accepted_and_others_are_not(world):
 
 
 def test_divisive_guidelines_with_a_high_majority_rate_are_not_accepted(world):
-    scores = world[0]
+    scores = world.scores
     fooled = scores[(scores["kind"] == "divisive") & (scores["helpful_rate"] >= 0.8)]
     assert len(fooled) >= 8  # a majority vote would take them
     assert not (fooled["verdict"] == "accepted").any()
 
 
 def test_shared_guidelines_rank_above_divisive_ones(world):
-    scores = world[0]
+    scores = world.scores
     shared = scores.loc[scores["kind"] == "shared", "intercept"]
     divisive = scores.loc[scores["kind"] == "divisive", "intercept"]
     wins = (shared.to_numpy()[:, None] > divisive.to_numpy()).mean()
@@ -86,20 +84,17 @@ def test_shared_guidelines_rank_above_divisive_ones(world):
 
 
 def test_one_topic_has_nothing_that_is_accepted(world):
-    scores, dataset, *_ = world
-    topics = dataset.guidelines.set_index("guideline_id")["topic_id"]
+    scores = world.scores
+    topics = world.dataset.guidelines.set_index("guideline_id")["topic_id"]
     accepted = scores.loc[scores["verdict"] == "accepted", "guideline_id"].map(topics)
     assert set(topics) - set(accepted) == {"character"}
 
 
 def test_the_axis_tells_the_camps_apart(world):
-    _, _, planted, ids, ratings = world
-    axis = pd.Series(fit(ratings).parameters.user_embedding[:, 0], index=ids.users)
-    camp = planted.users.set_index("user_id")["camp"]
-    large, middle = axis[camp[ids.users] == "large"], axis[camp[ids.users] == "middle"]
+    large, middle = (world.axis[world.camp == camp] for camp in ("large", "middle"))
     assert (large > 0).mean() > 0.9
     assert (middle < 0).mean() > 0.85
 
 
 def test_the_dataset_says_that_it_is_simulated(world):
-    assert world[1].about.simulated
+    assert world.dataset.about.simulated

@@ -97,6 +97,17 @@ def test_the_body_satisfies_the_contract(world):
     assert sent["mu"] == 0.2
 
 
+def test_accepted_guidelines_are_in_the_order_of_their_ids_as_in_the_original():
+    rows = [(f"u{u}", f"g{g}", float(u < 8 + g % 3)) for u in range(10) for g in range(12)]
+    ratings, ids = encode(pd.DataFrame(rows, columns=["user_id", "guideline_id", "helpful"]))
+    p = Parameters(0.2, np.zeros(10), np.zeros((10, 1)), np.full(12, 0.5), np.zeros((12, 1)))
+    constitution = select(score(ratings, ids, p), ALIGNED_2023)
+    sent = payload(constitution, p, ids)
+    assert sent.accepted_guideline_ids == sorted(constitution.accepted["guideline_id"])
+    assert list(sent.guideline_scores) == sent.accepted_guideline_ids
+    assert sent.accepted_guideline_ids != list(constitution.accepted["guideline_id"])
+
+
 def test_the_body_refuses_nan(world):
     constitution, p, ids, _ = world
     broken = Parameters(float("nan"), *list(vars(p).values())[1:])

@@ -133,13 +133,13 @@ def test_encoding_forgets_the_order_of_the_rows():
 
 
 def test_encoding_refuses_a_repeated_pair_by_name():
-    with pytest.raises(ValueError, match=r"'u4'.*'g17'.*ratings.duplicates: last"):
+    with pytest.raises(InputError, match=r"'u4'.*'g17'.*keep one rating of each pair"):
         encode(table([("u4", "g17", 1.0), ("u4", "g17", 0.0)]))
 
 
 @pytest.mark.parametrize("bad", [1.5, -0.1, np.nan])
 def test_encoding_refuses_ratings_outside_0_to_1(bad):
-    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+    with pytest.raises(InputError, match=r"\[0, 1\]"):
         encode(table([("u", "g", bad)]))
 
 

@@ -1,8 +1,10 @@
-"""Tables in notebooks: nothing that strangers write gets out of its cell."""
+"""Tables and progress in notebooks: nothing that strangers write gets out of its cell."""
 
 import pandas as pd
+from tqdm import tqdm
 
-from aggregation import Table
+from aggregation.report import display
+from aggregation.report.display import Table
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 
@@ -45,3 +47,14 @@ def test_lists_are_shown_as_words():
     assert ">a, &lt;b&gt;</td>" in shown
     assert "[" not in shown
     assert "lost" not in shown  # blank throughout
+
+
+def test_progress_shows_sweeps_and_loss_and_is_removed(capsys, monkeypatch):
+    at_once = {"delay": 0, "mininterval": 0}
+    monkeypatch.setattr(display, "tqdm", lambda **given: tqdm(**given | at_once))
+    with display.progress() as callback:
+        callback("starts 1 to 8", 30, 0.25, 1e-4)
+    shown = capsys.readouterr().err
+    assert "starts 1 to 8: 30 sweeps" in shown
+    assert "loss 0.2500000, residual 1.0e-04" in shown
+    assert not shown.rsplit("\r", maxsplit=1)[-1].strip()

@@ -11,7 +11,11 @@ from matplotlib import rc_context, rcParams
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from aggregation import ALIGNED_2023, Ratings, select
+from aggregation.decisions.constitution import select
+from aggregation.decisions.rules import ALIGNED_2023, Rule
+from aggregation.evidence.sides import perspectives
+from aggregation.model.parameters import Parameters
+from aggregation.model.ratings import Ratings
 from aggregation.report import figures
 
 
@@ -35,9 +39,8 @@ def scores(accepted, others, seed=0):
 
 def users(n=50):
     random = np.random.default_rng(1)
-    return pd.DataFrame(
-        {"intercept": random.normal(size=n), "embedding": [[x] for x in random.normal(size=n)]}
-    )
+    none = np.zeros((0, 1))
+    return Parameters(0.0, random.normal(size=n), random.normal(size=(n, 1)), none[:, 0], none)
 
 
 @pytest.mark.parametrize(("accepted", "others"), [(0, 5), (1, 0), (30, 60)])
@@ -82,14 +85,28 @@ def test_the_same_figure_has_the_same_bytes():
 
 
 def test_the_loss_curve_tells_where_the_starts_ended():
-    history = pd.DataFrame(
-        {"sweep": [1, 1, 2, 2], "start": [1, 2, 1, 2], "loss": [0.5, 0.6, 0.2, 0.3]}
-    )
+    history = np.array([[0.5, 0.6], [0.2, 0.3]])
     alt = figures.loss_curve(history).alt
     assert "2 starts over 2 sweeps" in alt
     assert "lowest ends at 0.200000" in alt
     assert "1 of 2 starts" in alt
-    figures.loss_curve(history[history["start"] == 1])  # one start alone has no others
+    figures.loss_curve(history[:, :1])  # a single start has no others
+
+
+def test_bounds_of_the_rule_are_drawn_where_it_has_them():
+    """A vertical line for each bound on the helpful rate, a horizontal one on the intercept."""
+    ratings, intercept, rate = ALIGNED_2023.conditions
+    table = scores(9, 9).scores
+    for conditions, bounds in (
+        ((ratings, rate), "helpful rate at least 0.8"),
+        ((intercept,), "intercept more than 0.375"),
+        ((ratings,), "none"),
+    ):
+        judged = select(table, Rule("other", conditions)).scores
+        accepted = (judged["verdict"] == "accepted").sum()
+        alt = figures.bridging(judged, Rule("other", conditions)).alt
+        assert f"Bounds of the rule: {bounds}. {accepted} guidelines are accepted" in alt
+        assert ("by helpful rate alone" in alt) == (rate in conditions)
 
 
 def test_activity_tells_the_medians():
@@ -97,6 +114,15 @@ def test_activity_tells_the_medians():
     alt = figures.activity(Ratings(np.arange(4, dtype=np.int32), zero, np.ones(4), 4, 1)).alt
     assert "ratings per user: 1 to 1, median 1" in alt
     assert "ratings per guideline: 4 to 4, median 4" in alt
+
+
+def test_perspectives_are_drawn_for_each_guideline_or_for_none(values):
+    found = perspectives(values["ratings"], values["fit"].parameters.user_embedding)
+    table = values["constitution"].accepted.assign(number=range(1, 9))
+    for guidelines in (table, table.iloc[:0]):
+        picture = figures.range_of_perspectives(found, values["ids"], guidelines)
+        assert f"{len(guidelines)} histograms" in picture.alt
+        assert imread(io.BytesIO(picture.png))[..., :3].std() > 0.01
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40))

@@ -177,7 +177,7 @@ def test_a_card_is_bounded_escaped_and_one_line_of_text(headline, facts, doubts)
     assert len(html) < 60_000
     assert card.line().isprintable()
     assert len(card.line()) < 50_000
-    left = len(facts) - cards.MOST
+    left = len(facts) - cards.MAX_FACTS
     assert (f"and {left} more" in html) or left <= 0
 
 

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from aggregation import ParameterError, RunFolder, encode, fit, load_params, read
-from aggregation.report.run_list import write_listing
 from aggregation.runs.batch import plan
+from aggregation.runs.pages import write_run_list as write_listing
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = Path(sys.executable).with_name("aggregation")

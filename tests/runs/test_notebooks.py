@@ -11,11 +11,11 @@ import nbformat
 import numpy as np
 import papermill
 import pytest
+from aggregation.runs.notebook_source import declared, notebook_source
 from ruamel.yaml import YAML
 
 import aggregation as ag
 from aggregation import sections
-from aggregation.runs.notebook_source import declared, notebook_source
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

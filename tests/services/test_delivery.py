@@ -3,15 +3,18 @@
 import hashlib
 import itertools
 import json
+import random
+from contextlib import suppress
 
 import pytest
 from kills import killed_at
 from loopback import Loopback
 from test_http import KEY
 
-import aggregation as ag
-from aggregation.errors import RunError, ServiceError, UnknownOutcomeError
+from aggregation.errors import InputError, RunError, ServiceError, UnknownOutcomeError
 from aggregation.params import PublishSection
+from aggregation.services.delivery import deliver
+from aggregation.services.http import Policy
 
 IDS = [f"g{k}" for k in range(8)]
 EXPORT = {
@@ -20,11 +23,14 @@ EXPORT = {
     "ratings": [],
     "mu": None,
 }
+QUICK = Policy(connect=9, read=9, deadline=60, tries=2, first_wait=0.001, max_wait=0.002)
+ASKED = {"guidelines": "True", "mu": "True"}
 
 
-def constitution(accepted, mu=0.5):
-    return {
-        "accepted_guideline_ids": accepted,
+def constitution(accepted=IDS[:4], mu=0.5):
+    """The body of a constitution; `mu` says which model it is."""
+    content = {
+        "accepted_guideline_ids": list(accepted),
         "guideline_scores": dict.fromkeys(accepted, 0.9),
         "guideline_intercepts": dict.fromkeys(IDS, 0.4),
         "user_intercepts": {"u1": 0.1},
@@ -32,9 +38,10 @@ def constitution(accepted, mu=0.5):
         "user_embeddings": {"u1": [0.3]},
         "mu": mu,
     }
+    return json.dumps(content).encode()
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def server(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with Loopback(EXPORT, KEY) as running:
@@ -44,62 +51,66 @@ def server(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def folder(tmp_path):
-    folder = ag.RunFolder(tmp_path / "run")
-    prepare(folder, IDS[:4])
-    return folder
+def published(tmp_path):
+    return tmp_path / "run" / "published"
 
 
-def prepare(folder, accepted, mu=0.5, n_ratings=100):
-    """What the earlier stages leave, as far as posting reads it."""
-    folder.write_text("constitution.json", json.dumps(constitution(accepted, mu)))
-    folder.write_json("model/fit.json", {"n_ratings": n_ratings})
+DRY = PublishSection(target="platform")
+SEND = PublishSection(target="platform", confirm=True)
+FORCE = PublishSection(target="platform", confirm=True, force=True, reason="decided")
 
 
-def send(**changes):
-    return PublishSection(target="platform", confirm=True, **changes)
+def send(published, accepted=IDS[:4], mu=0.5, wanted=SEND, n_ratings=100):
+    return deliver(published, constitution(accepted, mu), n_ratings, wanted, QUICK)
 
 
-def receipt(folder):
-    return folder.read_json("published/receipt.json")
+def receipt(published):
+    return json.loads((published / "receipt.json").read_text())
 
 
-def test_a_file_is_sent_nowhere(server, folder):
-    assert "Nothing is sent" in ag.post(folder, PublishSection(confirm=True)).told
+def bodies(server):
+    return [(c["accepted_guideline_ids"], c["mu"]) for c in server.constitutions]
+
+
+def test_a_file_is_sent_nowhere(server, published):
+    wanted = PublishSection(confirm=True)
+    assert "Nothing is sent" in send(published, wanted=wanted).told
     assert server.requests == []
 
 
-def test_a_dry_run_says_what_would_change_and_sends_nothing(server, folder):
-    told = ag.post(folder, PublishSection(target="platform"))
-    assert "Dry run" in told.told
-    assert told.table().set_index("change").loc["newly accepted", "n"] == 4
+def test_a_dry_run_says_what_would_change_and_sends_nothing(server, published):
+    delivery = send(published, wanted=DRY)
+    assert "Dry run" in delivery.told
+    assert delivery.table().set_index("change").loc["newly accepted", "n"] == 4
     assert server.constitutions == []
-    assert {p.name for p in (folder.path / "published").iterdir()} == {"last.txt"}
+    assert [p.name for p in published.iterdir()] == ["last.txt"]
 
 
-def test_the_body_is_constitution_json_byte_for_byte_and_the_receipt_says_so(server, folder):
-    ag.post(folder, send())
-    sent = (folder.path / "constitution.json").read_bytes()
-    assert server.constitutions == [json.loads(sent)]
-    found = receipt(folder)
+def test_the_body_is_sent_byte_for_byte_and_the_receipt_says_so(server, published):
+    send(published)
+    assert server.constitutions == [json.loads(constitution())]
+    found = receipt(published)
     assert found["state"] == "published"
-    assert found["status"] == 200
-    assert found["body_sha256"] == hashlib.sha256(sent).hexdigest()
-    assert json.loads(found["response"]) == {"success": True}
-    assert (folder.path / "published" / "constitution.json").read_bytes() == sent
+    assert found["body_sha256"] == hashlib.sha256(constitution()).hexdigest()
+    assert (published / "constitution.json").read_bytes() == constitution()
 
 
-def test_the_same_again_is_not_posted_and_something_new_is(server, folder):
-    ag.post(folder, send())
-    assert "nothing is sent" in ag.post(folder, send()).told
-    prepare(folder, IDS[:4], mu=0.5 + 1e-9)  # a fit from the model it found ends that near
-    ag.post(folder, send())
+def test_the_same_again_is_not_posted_and_something_new_is(server, published):
+    send(published)
+    assert "nothing is sent" in send(published).told
+    send(published, mu=0.5 + 1e-9)  # a fit that starts from the model it found ends that near
     assert len(server.constitutions) == 1
-    prepare(folder, IDS[1:5])
-    told = ag.post(folder, send())
+    found = send(published, IDS[1:5]).changes
     assert len(server.constitutions) == 2
-    assert told.changes.accepted == ("g4",)
-    assert told.changes.gone == ("g0",)
+    assert (found.accepted, found.gone) == (("g4",), ("g0",))
+
+
+def test_after_another_run_has_published_the_first_one_publishes_again(server, published, tmp_path):
+    send(published, mu=0.5)
+    send(tmp_path / "another", mu=0.6)
+    assert "Published" in send(published, mu=0.5).told
+    assert [mu for _, mu in bodies(server)] == [0.5, 0.6, 0.5]
+    assert "nothing is sent" in send(published, mu=0.5).told
 
 
 @pytest.mark.parametrize(
@@ -111,92 +122,195 @@ def test_the_same_again_is_not_posted_and_something_new_is(server, folder):
     ],
 )
 def test_a_guard_stops_it_unless_it_is_forced_with_a_reason(
-    server, folder, accepted, n_ratings, says
+    server, published, accepted, n_ratings, says
 ):
-    ag.post(folder, send())
-    prepare(folder, accepted, mu=0.6, n_ratings=n_ratings)
+    send(published)
+    new = {"accepted": accepted, "mu": 0.6, "n_ratings": n_ratings}
     with pytest.raises(RunError, match=says) as caught:
-        ag.post(folder, send())
+        send(published, **new)
     assert "publish.force" in str(caught.value)
     assert len(server.constitutions) == 1
-    assert says in ag.post(folder, PublishSection(target="platform")).told
-    ag.post(folder, send(force=True, reason="the council decided so"))
+    assert says in send(published, **new, wanted=DRY).told
+    send(published, **new, wanted=FORCE)
     assert len(server.constitutions) == 2
-    assert receipt(folder)["forced"] == "the council decided so"
+    assert receipt(published)["forced"] == "decided"
 
 
 def test_to_force_without_a_reason_is_refused():
     with pytest.raises(ValueError, match="force needs a reason"):
-        send(force=True, reason="  ")
+        PublishSection(force=True, reason="  ")
 
 
-def test_what_arrived_without_an_answer_is_found_later_and_not_posted_again(server, folder):
-    server.fail("constitution", "reset after it is stored")
+def lose(server, published, *, stored, **body):
+    """Send a body whose answer is lost."""
+    server.fail("constitution", "reset", stored=stored)
     with pytest.raises(UnknownOutcomeError):
-        ag.post(folder, send())
-    assert receipt(folder)["state"] == "unknown"
-    assert "nothing is sent" in ag.post(folder, send()).told
+        send(published, **body)
+    assert receipt(published)["state"] == "unknown"
+
+
+def test_what_arrived_without_an_answer_is_found_later_and_not_posted_again(server, published):
+    lose(server, published, stored=True)
+    assert "nothing is sent" in send(published).told
     assert len(server.constitutions) == 1
-    assert receipt(folder)["state"] == "published"
-    assert "found there" in receipt(folder)["response"]
+    assert receipt(published)["state"] == "published"
+    assert "when asked later" in receipt(published)["why"]
 
 
-def test_what_did_not_arrive_is_posted_later(server, folder):
-    server.fail("constitution", "reset before it is stored")
-    with pytest.raises(UnknownOutcomeError):
-        ag.post(folder, send())
-    ag.post(folder, send())
+def test_what_did_not_arrive_is_posted_later(server, published):
+    lose(server, published, stored=False)
+    send(published)
     assert len(server.constitutions) == 1
-    assert receipt(folder)["state"] == "published"
+    assert receipt(published)["state"] == "published"
 
 
-def test_nothing_is_sent_while_the_platform_cannot_say_what_it_has(server, folder):
-    server.fail("constitution", "reset after it is stored")
-    with pytest.raises(UnknownOutcomeError):
-        ag.post(folder, send())
-    server.fail("exports", 404)
-    with pytest.raises(RunError, match="Nothing was sent") as caught:
-        ag.post(folder, send())
-    assert len(str(caught.value).splitlines()) <= 3
-    assert len(server.constitutions) == 1
+@pytest.mark.parametrize("stored", [False, True])
+def test_where_only_the_rule_changed_an_export_proves_nothing_and_it_is_sent_again(
+    server, published, stored
+):
+    send(published, IDS[:4])
+    lose(server, published, stored=stored, accepted=IDS[1:5])
+    assert "Published" in send(published, IDS[1:5]).told
+    assert bodies(server)[-1] == (IDS[1:5], 0.5)
 
 
-def test_a_refusal_leaves_a_receipt_and_what_was_known(server, folder):
-    ag.post(folder, send())
-    prepare(folder, IDS[1:5])
-    server.fail("constitution", 403)
+def test_what_was_published_before_is_sent_again_while_a_like_body_may_have_arrived(
+    server, published
+):
+    send(published, IDS[:4])
+    lose(server, published, stored=True, accepted=IDS[1:5])
+    server.fail("constitution", 404)
     with pytest.raises(ServiceError):
-        ag.post(folder, send())
-    assert receipt(folder)["state"] == "refused"
-    assert KEY not in json.dumps(receipt(folder))
-    told = ag.post(folder, PublishSection(target="platform"))
-    assert told.changes.gone == ("g0",)  # against what was published, not what was refused
+        send(published, IDS[:4])
+    assert receipt(published)["state"] == "unknown"  # the other one may be there
+    assert "Published" in send(published, IDS[:4]).told
+    assert bodies(server)[-1] == (IDS[:4], 0.5)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *({"guidelines": wrong} for wrong in ([], None, 5, [1], [{"intercept": 1}], "x", {})),
+        {"guidelines": [{"id": f"other{k}", "intercept": 0.4} for k in range(8)]},
+        {"guidelines": [{"id": g, "intercept": "0.4", "embeddings": [0.2]} for g in IDS]},
+        *({"mu": wrong} for wrong in ("0.5", [0.5], {}, True, int("9" * 400), None)),
+    ],
+)
+def test_an_export_that_does_not_show_the_model_never_proves_that_it_arrived(
+    server, published, odd
+):
+    lose(server, published, stored=False)
+    server.take = server.constitutions.append
+    server.export |= {"mu": 0.5} | odd
+    assert "Published" in send(published).told
+    assert "Published" in send(published).told  # nor that it is still there
+    assert len(server.constitutions) == 2
+
+
+def test_nothing_is_sent_while_the_platform_cannot_say_what_it_has(server, published):
+    lose(server, published, stored=True)
+    server.fail("exports", 404)
+    with pytest.raises(ServiceError, match=r"exports.*404"):
+        send(published)
+    assert len(server.constitutions) == 1
+    assert receipt(published)["state"] == "unknown"
+
+
+def test_a_refusal_leaves_a_receipt_and_what_was_known(server, published):
+    send(published)
+    server.fail("constitution", 403, said=f"no {KEY}")
+    with pytest.raises(ServiceError):
+        send(published, IDS[1:5])
+    assert receipt(published)["state"] == "refused"
+    assert KEY not in (published / "receipt.json").read_text()
+    found = send(published, IDS[1:5], wanted=DRY).changes
+    assert found.gone == ("g0",)  # against what was published, not what was refused
+
+
+def test_receipts_of_another_address_prove_nothing(server, published, monkeypatch):
+    send(published)
+    with Loopback(EXPORT, KEY) as other:
+        monkeypatch.setenv("AGGREGATION_PLATFORM_URL", other.url)
+        assert "Published" in send(published).told
+        assert len(other.constitutions) == 1
+    monkeypatch.setenv("AGGREGATION_PLATFORM_URL", server.url)
+    assert "Published" in send(published).told
+
+
+@pytest.mark.parametrize("damage", ["", "{}", "[" * 100_000, '{"state": "published"}', "null"])
+def test_a_damaged_receipt_is_a_clear_error(published, damage):
+    send(published)
+    (published / "receipt.json").write_text(damage)
+    with pytest.raises(InputError, match=r"receipt\.json: was changed .* remove the file"):
+        send(published)
+
+
+FAULTS = [
+    None,
+    *((fault, {"stored": stored}) for fault in ("reset", "html") for stored in (False, True)),
+    *((s, {"stored": b}) for s in (301, 303, 408, 409, 500, 502, 504) for b in (False, True)),
+    *((status, {}) for status in (400, 401, 403, 404, 422, 429)),
+    *(("interim", {"status": status}) for status in (102, 103)),
+    *((fault, {"stored": True}) for fault in ("reset in the body", "truncated json", "gzip")),
+]
+
+
+def test_over_a_thousand_random_faults_receipt_and_server_never_disagree(server, published):
+    """Three models with three lists each; now and then, somebody else publishes another model."""
+    chance, states = random.Random(11), []
+    for k in range(1000):
+        body = IDS[(n := chance.randrange(3)) : n + 4], chance.choice([0.4, 0.5, 0.6])
+        if chance.random() < 0.1:
+            server.take(json.loads(constitution(mu=1 + k)))
+        fault = chance.choice(FAULTS)
+        if fault:
+            server.fail("constitution", fault[0], times=chance.choice([1, 2]), **fault[1])
+        if chance.random() < 0.05:
+            server.fail("exports", chance.choice([500, 404, "reset"]))
+        n_before, told = len(server.constitutions), ""
+        with suppress(ServiceError):
+            told = send(published, *body, wanted=FORCE).told
+        server.faults.clear()
+        now, n = bodies(server)[-1:], len(server.constitutions) - n_before
+        state = receipt(published)["state"] if published.exists() else ""
+        assert n <= 1, k
+        if told:  # it was published, or is there
+            assert now == [body], k
+            assert n == ("nothing is sent" not in told), k
+            assert state == "published" or n == 0, k
+        if state == "refused":
+            assert n == 0, k
+        states.append(state)
+        assert state != "sending"
+    assert min(states.count(state) for state in ("published", "refused", "unknown")) > 50
 
 
 WORK = """
-import aggregation as ag
+from pathlib import Path
 from aggregation.params import PublishSection
-import aggregation.services.platform
-folder = ag.RunFolder(ag.folder.Path(sys.argv[1]))
+from aggregation.services.delivery import deliver
 def work():
-    ag.post(folder, PublishSection(target="platform", confirm=True))
+    folder = Path(sys.argv[1])
+    body = (folder / "constitution.json").read_bytes()
+    deliver(folder / "published", body, 100, PublishSection(target="platform", confirm=True))
 """
 
 
-def test_a_process_killed_at_any_step_of_posting_leaves_one_constitution(server, folder):
+def test_a_process_killed_at_any_step_leaves_one_constitution(server, published):
     """The next call settles it, wherever that was."""
-    posted = []
-    with killed_at(WORK, folder.path) as killed:
+    posted, folder = [], published.parent
+    folder.mkdir()
+    with killed_at(WORK, folder) as killed:
         for step in itertools.count(1):
             mu = 0.5 + 0.01 * step
-            prepare(folder, IDS[:4], mu)
+            (folder / "constitution.json").write_bytes(constitution(mu=mu))
             if not killed(step):
                 break
             posted.append(len(server.constitutions) - len(posted))
-            ag.post(folder, send())
+            send(published, mu=mu)
             assert len(server.constitutions) == len(posted), step
-            assert receipt(folder)["state"] == "published"
-            assert folder.read_json("published/constitution.json")["mu"] == mu
+            assert receipt(published)["state"] == "published"
+            assert json.loads((published / "constitution.json").read_bytes())["mu"] == mu
     assert posted == sorted(posted)
     assert set(posted) == {0, 1}  # some before it was sent, some after
     assert len(posted) > 20

@@ -1,10 +1,8 @@
-"""Prolific over real sockets: all pages, one failure among many, nobody named but in the post."""
+"""Prolific over real sockets: all pages, failures kept apart, nobody named but in the post."""
 
 import json
 import os
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import nbformat
@@ -13,18 +11,24 @@ import pytest
 from loopback import Loopback
 from papermill.exceptions import PapermillExecutionError
 from prolific_worlds import cleaned, crowd, export, person, row
+from test_http import spellings
 from worlds import assert_says
 
 from aggregation import RunError
-from aggregation.errors import AccessError, AnswerError, ServiceError
-from aggregation.services import platform
+from aggregation.errors import AccessError, AnswerError
+from aggregation.params.schema import DemographicsSection
 from aggregation.services.demographics import clean
 from aggregation.services.http import Policy
-from aggregation.services.prolific import Prolific, deliver, gather, service
+from aggregation.services.prolific import MAX_PAGES, Prolific, deliver, gather
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "prolific-secret-token-0123456789"
-QUICK = Policy(connect=2, read=2, deadline=5, tries=2, first_wait=0.01, longest_wait=0.02)
+QUICK = Policy(connect=9, read=9, deadline=60, tries=3, first_wait=0.001, max_wait=0.002)
+FILE, DRY, SEND = (
+    DemographicsSection(target="file", confirm=True),
+    DemographicsSection(target="platform"),
+    DemographicsSection(target="platform", confirm=True),
+)
 NAMES_SOMEBODY = re.compile(r"c0ffee|badcafe")
 """In each id of a participant and of a submission that the worlds have."""
 
@@ -47,20 +51,17 @@ def serve(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PROLIFIC_TOKEN", KEY)
     monkeypatch.setenv("AGGREGATION_PLATFORM_KEY", KEY)
-    monkeypatch.delenv("AGGREGATION_PLATFORM_URL", raising=False)
     running = []
 
     def start(studies):
         running.append(Loopback(key=KEY, studies=studies).__enter__())
+        monkeypatch.setenv("PROLIFIC_URL", running[-1].prolific_url)
+        monkeypatch.setenv("AGGREGATION_PLATFORM_URL", running[-1].url)
         return running[-1]
 
     yield start
     for server in running:
         server.__exit__()
-
-
-def asking(server):
-    return Prolific(service(server.prolific_url), QUICK)
 
 
 # the list of studies
@@ -69,8 +70,7 @@ def asking(server):
 def test_studies_come_from_all_pages_each_once(serve):
     studies = {f"s{k:03}": {"name": f"n{k}", "state": "ACTIVE", "csv": b""} for k in range(250)}
     server = serve(studies)
-    with asking(server) as prolific:
-        found = prolific.studies(["ACTIVE"])
+    found = Prolific(QUICK).studies(["ACTIVE"])
     assert [(s.id, s.name) for s in found] == [(f"s{k:03}", f"n{k}") for k in range(250)]
     assert len(server.requests) == 3
 
@@ -78,40 +78,17 @@ def test_studies_come_from_all_pages_each_once(serve):
 def test_studies_are_asked_for_by_state_as_the_original_does(serve):
     states = {"a": "ACTIVE", "b": "COMPLETED", "c": "UNPUBLISHED"}
     server = serve({k: {"name": k, "state": state, "csv": b""} for k, state in states.items()})
-    with asking(server) as prolific:
-        assert [s.id for s in prolific.studies(["ACTIVE", "COMPLETED"])] == ["a", "b"]
-        assert [s.id for s in prolific.studies(["UNPUBLISHED"])] == ["c"]
+    assert [s.id for s in Prolific(QUICK).studies(["ACTIVE", "COMPLETED"])] == ["a", "b"]
+    assert [s.id for s in Prolific(QUICK).studies(["UNPUBLISHED"])] == ["c"]
     assert server.requests[0]["query"]["state"] == "(active|completed)"
 
 
-class Pages(BaseHTTPRequestHandler):
-    """Answers any GET with what `server.page(number of this request)` gives."""
-
-    def do_GET(self):
-        self.server.asked += 1
-        content = self.server.page(self.server.asked)
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
-def pages(monkeypatch):
-    """A server whose pages a test makes up; gives it and a Prolific that asks it."""
-    monkeypatch.setenv("PROLIFIC_TOKEN", KEY)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
-    server.daemon_threads, server.asked = True, 0
-    server.base = f"http://127.0.0.1:{server.server_address[1]}/api/v1"
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    with Prolific(service(server.base), QUICK) as prolific:
-        yield server, prolific
-    server.shutdown()
-    server.server_close()
+def pages(serve):
+    """A server whose list of studies is what `server.page(number of this request)` gives."""
+    server = serve({})
+    server.list_studies = lambda _: server.page(len(server.requests))
+    return server
 
 
 def page(studies, following):
@@ -120,25 +97,27 @@ def page(studies, following):
     return json.dumps({"results": results, "_links": links, "meta": {"count": 9}}).encode()
 
 
-@pytest.mark.parametrize(
-    "following",
-    [lambda _: "/studies/?page=2", lambda n: f"/studies/?page={n + 1}"],
-    ids=["repeats", "goes on and on"],
-)
-def test_pages_that_bring_nothing_new_are_an_error_not_an_endless_loop(pages, following):
-    server, prolific = pages
-    server.page = lambda n: page(["a"], server.base + following(n))
+@pytest.mark.parametrize(("new", "n_asked"), [(lambda _: "a", 2), (lambda n: f"s{n}", 3)])
+def test_pages_without_end_are_an_error(pages, monkeypatch, new, n_asked):
+    monkeypatch.setattr("aggregation.services.prolific.MAX_PAGES", min(3, MAX_PAGES))
+    pages.page = lambda n: page([new(n)], f"{pages.prolific_url}/studies/?page={n + 1}")
     with pytest.raises(AnswerError) as error:
-        prolific.studies(["ACTIVE"])
-    assert_says(error, "brings no new study", "after 1 studies")
-    assert server.asked == 2
+        Prolific(QUICK).studies(["ACTIVE"])
+    assert_says(error, "does not end", "studies")
+    assert len(pages.requests) == n_asked
 
 
-def test_a_next_page_on_another_host_does_not_get_the_token(pages):
-    server, prolific = pages
-    server.page = lambda _: page(["a"], "https://prolific.example/api/v1/studies/?page=2")
-    with pytest.raises(ServiceError, match=r"prolific\.example"):
-        prolific.studies(["ACTIVE"])
+def test_no_spelling_of_a_next_page_takes_the_token_to_another_host(pages):
+    """The address of the next page is not requested: pages are asked for by number."""
+    with Loopback(key=KEY) as evil:
+        home = pages.prolific_url.split("/")[2]
+        addresses = [a for a in spellings(f"127.0.0.1:{evil.port}", home) if a]
+        for address in addresses:
+            pages.requests.clear()
+            pages.page = lambda n, to=address: page([f"s{n}"], to if n == 1 else None)
+            assert [s.id for s in Prolific(QUICK).studies(["ACTIVE"])] == ["s1", "s2"]
+        assert evil.requests == []
+        assert len(addresses) >= 60
 
 
 @pytest.mark.parametrize(
@@ -152,11 +131,10 @@ def test_a_next_page_on_another_host_does_not_get_the_token(pages):
     ],
 )
 def test_an_answer_that_is_no_list_of_studies_is_an_error_with_its_place(pages, answer, place):
-    server, prolific = pages
-    server.page = lambda _: answer
+    pages.page = lambda _: answer
     with pytest.raises(AnswerError) as error:
-        prolific.studies(["ACTIVE"])
-    assert_says(error, "/studies/", "no list of studies", f"({place}: ")
+        Prolific(QUICK).studies(["ACTIVE"])
+    assert_says(error, "/studies/", "no list of studies", f"({place}")
     assert len(str(error.value).splitlines()) <= 3
 
 
@@ -172,26 +150,32 @@ def test_an_answer_that_is_no_list_of_studies_is_an_error_with_its_place(pages, 
 )
 def test_demographics_come_from_the_endpoint_that_is_set(serve, endpoint, method, path):
     server = serve(crowded())
-    with asking(server) as prolific:
-        assert prolific.demographics("a1", endpoint) == server.studies["a1"]["csv"]
+    assert Prolific(QUICK).demographics("a1", endpoint) == server.studies["a1"]["csv"]
     assert [(r["method"], r["path"]) for r in server.requests] == [(method, path)]
 
 
 def test_an_id_stays_within_its_place_in_the_address(serve):
     server = serve({})
-    with asking(server) as prolific, pytest.raises(AnswerError, match="404"):
-        prolific.demographics("../users/?x=1#", "deprecated")
+    with pytest.raises(AnswerError, match="404"):
+        Prolific(QUICK).demographics("../users/?x=1#", "deprecated")
     assert server.requests[0]["path"] == "/api/v1/studies/..%2Fusers%2F%3Fx%3D1%23/export/"
+
+
+@pytest.mark.parametrize("fault", [502, 429, "reset"])
+def test_demographics_are_tried_again_though_they_are_read_by_post(serve, fault):
+    server = serve(crowded())
+    server.fail("/a1/demographic-export/", fault)
+    assert Prolific(QUICK).demographics("a1") == server.studies["a1"]["csv"]
+    assert len(server.requests) == 2
 
 
 def test_one_study_that_fails_does_not_lose_the_others(serve):
     server = serve(worlds(a=export([row(1)]), b=b"<html>", c=export([row(2)]), d=b"", e=b""))
     server.fail("/a/demographic-export/", 404)
-    with asking(server) as prolific:
-        gathered = gather(prolific, ["COMPLETED"])
+    gathered = gather(Prolific(QUICK), ["COMPLETED"])
     assert gathered.rows == {"c": [row(2)]}
-    assert set(gathered.failures) == {"a", "b", "d", "e"}
-    assert gathered.summary()["submissions"].tolist() == [0, 0, 1, 0, 0]
+    assert (gathered.studies["failure"] != "").tolist() == [True, True, False, True, True]
+    assert gathered.studies["submissions"].tolist() == [0, 0, 1, 0, 0]
     with pytest.raises(RunError) as error:
         gathered.check()
     assert_says(error, "4 of 5 studies failed", "'Study a' (a)", "'Study e' (e)", "404")
@@ -200,32 +184,17 @@ def test_one_study_that_fails_does_not_lose_the_others(serve):
 
 
 def test_studies_that_all_answer_are_no_error(serve):
-    with asking(serve(crowded())) as prolific:
-        gathered = gather(prolific, ["COMPLETED"], "deprecated")
+    serve(crowded())
+    gathered = gather(Prolific(QUICK), ["COMPLETED"], "deprecated")
     gathered.check()
     assert gathered.rows == crowd()
 
 
 def test_a_missing_token_names_its_variable(serve, monkeypatch):
-    server = serve(crowded())
+    serve(crowded())
     monkeypatch.delenv("PROLIFIC_TOKEN")
     with pytest.raises(AccessError, match="PROLIFIC_TOKEN"):
-        asking(server)
-
-
-def test_the_token_comes_from_the_environment_before_env_in_the_working_directory(
-    serve, monkeypatch, tmp_path
-):
-    server = serve(crowded())
-    (tmp_path / ".env").write_text("PROLIFIC_TOKEN=wrong\n")
-    with asking(server) as prolific:
-        assert len(prolific.studies(["COMPLETED"])) == 2
-    monkeypatch.delenv("PROLIFIC_TOKEN")
-    with asking(server) as prolific, pytest.raises(AccessError):
-        prolific.studies(["COMPLETED"])
-    (tmp_path / ".env").write_text(f"PROLIFIC_TOKEN={KEY}\n")
-    with asking(server) as prolific:
-        assert len(prolific.studies(["COMPLETED"])) == 2
+        Prolific(QUICK).studies(["ACTIVE"])
 
 
 # to the platform
@@ -234,33 +203,29 @@ def test_the_token_comes_from_the_environment_before_env_in_the_working_director
 def test_nothing_is_sent_unless_the_platform_is_the_target_and_it_is_confirmed(serve, monkeypatch):
     server = serve({})
     monkeypatch.delenv("AGGREGATION_PLATFORM_KEY")  # a dry run needs none
-    found, to = cleaned(**crowd()), platform.service(base_url=server.url)
-    for target, confirm in (("file", True), ("file", False), ("platform", False)):
-        told = deliver(found, to, target=target, confirm=confirm)
+    for wanted in (FILE, DRY):
+        told = deliver(cleaned(**crowd()), wanted)
         assert "80 submissions of 2 studies" in told
         assert not NAMES_SOMEBODY.search(told)
     assert "confirm: true" in told
-    empty = deliver(clean({}), to, target="platform", confirm=True)
+    empty = deliver(clean({}, ()), SEND)
     assert "nothing is sent" in empty
     assert server.requests == []
 
 
 def test_what_is_sent_has_the_originals_shape_and_nobody_who_withdrew(serve):
     server = serve({})
-    found = cleaned(**crowd())
-    to = platform.service(base_url=server.url)
-    told = deliver(found, to, target="platform", confirm=True)
+    told = deliver(cleaned(**crowd()), SEND)
     kept = {"a1": crowd()["a1"], "b2": crowd()["b2"][:40]}
     assert server.demographics == [{"studyIdToDemoData": kept}]
-    assert told == f"Sent 80 submissions of 2 studies to {server.url}: status 200."
+    assert told == f"Sent 80 submissions of 2 studies to {server.url}."
 
 
 def test_a_platform_that_repeats_what_it_was_sent_names_nobody(serve):
     server = serve({})
     server.fail("/demographics", 400, said=f"bad row {person(1)}")
-    to = platform.service(base_url=server.url)
     with pytest.raises(AnswerError) as error:
-        deliver(cleaned(**crowd()), to, target="platform", confirm=True)
+        deliver(cleaned(**crowd()), SEND)
     assert_says(error, "400", "prolific/demographics")
     assert not NAMES_SOMEBODY.search(str(error.value))
 
@@ -268,14 +233,13 @@ def test_a_platform_that_repeats_what_it_was_sent_names_nobody(serve):
 # the notebook
 
 
-def execute(server, folder, **wanted):
+def execute(folder, **wanted):
     """The notebook under plain papermill; the error's message, if it ended with one."""
-    given = {"prolific_url": server.prolific_url, "base_url": server.url, **wanted}
     try:
         papermill.execute_notebook(
             str(ROOT / "notebooks" / "demographics.ipynb"),
             str(folder / "demographics.ipynb"),
-            parameters={"run": "some", "demographics": given},
+            parameters={"run": "some", "demographics": wanted},
             kernel_name="python3",
             cwd=str(folder),
             progress_bar=False,
@@ -298,7 +262,7 @@ def assert_names_nobody(folder):
 
 def test_the_notebook_leaves_counts_only_and_sends_nothing_by_default(serve, tmp_path):
     server = serve(crowded())
-    assert execute(server, tmp_path) == ""
+    assert execute(tmp_path) == ""
     files = assert_names_nobody(tmp_path)
     assert files == {"demographics.ipynb", "outputs/some/demographics/counts.json"}
     written = json.loads((tmp_path / "outputs/some/demographics/counts.json").read_text("utf-8"))
@@ -318,7 +282,7 @@ def test_the_notebook_leaves_counts_only_and_sends_nothing_by_default(serve, tmp
 def test_the_notebook_sends_what_is_good_and_ends_with_an_error_naming_what_failed(serve, tmp_path):
     bad = export([row(1), row(2, Completed_at=person(3))])
     server = serve(crowded() | worlds(zz=bad))
-    said = execute(server, tmp_path, target="platform", confirm=True)
+    said = execute(tmp_path, target="platform", confirm=True)
     assert said.startswith("RunError: 1 of 3 studies failed: 'Study zz' (zz).")
     assert "line 3" in said
     assert [set(sent["studyIdToDemoData"]) for sent in server.demographics] == [{"a1", "b2"}]

@@ -1,7 +1,6 @@
-"""Platform file: what the export says is read, what it lacks is named by record."""
+"""Platform export: what it says is read, what it lacks is named by record."""
 
 import json
-import sys
 
 import pandas as pd
 import pytest
@@ -168,11 +167,20 @@ def test_topics_form_a_tree_and_lost_parents_are_noted(file):
     assert got.guidelines["topic_id"].isna().all()
 
 
-@pytest.mark.parametrize("ring", ["a", "ab", "abc"])
+@pytest.mark.parametrize("ring", ["a", "abc"])
 def test_topic_within_itself_is_named(file, ring):
     topics = [{"id": i, "title": i, "parentId": ring[k - 1]} for k, i in enumerate(ring)]
     error = raised(file, topics=[{"id": "fine", "title": "x"}, *topics])
     assert_says(error, file, "topic 'a' lies within itself", "mend its parent")
+
+
+def test_blank_fields_are_counted_like_blank_cells_of_a_table(file):
+    ratings = [R1, R1 | {"authorId": ""}, R1 | {"guidelineId": ""}, R1 | {"rating": ""}]
+    got = platform(file, guidelines=[G1 | {"value": ""}], ratings=ratings)
+    assert cells(got) == {("u1", "g1"): 1.0}
+    assert counted(got, "ratings", "dropped") == 3
+    assert counted(got, "guidelines", "note", "no text") == 1
+    assert_conserved(got)
 
 
 # broken records
@@ -186,75 +194,82 @@ REQUIRED = [
 
 
 @pytest.mark.parametrize(("table", "key"), [(t, key) for t, row in REQUIRED for key in row])
-@pytest.mark.parametrize("bad", ["absent", None, "", True, 1.5, [], {"a": 1}])
-def test_missing_required_field_names_its_record(file, table, key, bad):
+def test_missing_required_field_names_its_record(file, table, key):
     row = dict(REQUIRED)[table]
-    broken = {k: v for k, v in row.items() if k != key} | ({key: bad} if bad != "absent" else {})
-    error = raised(file, **{table: [None, row, broken]})
-    assert_says(error, file, f"{table}[2]", f"`{key}`", "mend the record or download")
+    error = raised(file, **{table: [None, row, {k: v for k, v in row.items() if k != key}]})
+    assert_says(error, file, f"{table}.2.{key}: Field required", "mend the record, or download")
 
 
 @pytest.mark.parametrize(
     ("table", "key"),
     [
+        ("ratings", "authorId"),
+        ("ratings", "createdAt"),
+        ("guidelines", "value"),
         ("guidelines", "topicId"),
-        ("guidelines", "authorId"),
-        ("topics", "description"),
         ("topics", "parentId"),
     ],
 )
-@pytest.mark.parametrize("bad", [True, 1.5, [], {"a": 1}])
-def test_optional_field_of_another_type_names_its_record(file, table, key, bad):
+@pytest.mark.parametrize("bad", [True, [], {"a": 1}])
+def test_field_that_is_no_text_names_its_record(file, table, key, bad):
     error = raised(file, **{table: [dict(REQUIRED)[table] | {key: bad}]})
-    assert_says(error, file, f"{table}[0]", f"`{key}`", "mend the record")
+    assert_says(error, file, f"{table}.0.{key}: ", f"found {bad}", "mend the record")
 
 
 @pytest.mark.parametrize("table", ["guidelines", "users"])
 @pytest.mark.parametrize(
-    ("key", "bad"),
+    ("key", "bad", "place"),
     [
-        ("intercept", "0.5"),
-        ("intercept", True),
-        ("intercept", 10**400),
-        ("embeddings", 0.5),
-        ("embeddings", {"0": 1}),
-        ("embeddings", [0.5, "x"]),
-        ("embeddings", [None]),
-        ("embeddings", [[0.5]]),
+        ("intercept", "0.5", ""),
+        ("intercept", True, ""),
+        ("intercept", 1e160, ""),
+        ("intercept", -1.5e6, ""),
+        ("intercept", 10**400, ""),
+        ("intercept", float("inf"), ""),
+        ("intercept", float("nan"), ""),
+        ("embeddings", 0.5, ""),
+        ("embeddings", {"0": 1}, ""),
+        ("embeddings", [0.5, "x"], ".1"),
+        ("embeddings", [None], ".0"),
+        ("embeddings", [[0.5]], ".0"),
+        ("embeddings", [0.5, 1e160], ".1"),
+        ("embeddings", [float("-inf")], ".0"),
+        ("embeddings", [float("nan")], ".0"),
     ],
 )
-def test_bad_number_of_an_earlier_model_names_its_record(file, table, key, bad):
+def test_earlier_model_that_no_fit_can_start_from_names_its_record(file, table, key, bad, place):
     error = raised(file, **{table: [None, dict(REQUIRED)[table] | {key: bad}]})
-    assert_says(error, file, f"{table}[1]", key, "mend the record")
+    assert_says(error, file, f"{table}.1.{key}{place}: Input should be", "mend the record")
+    assert len(str(error.value)) < 500
 
 
-@pytest.mark.parametrize("bad", ["0.1", [], False, -(10**400)])
-def test_bad_mu_is_named(file, bad):
-    assert_says(raised(file, mu=bad), file, "mu is", "mend the record")
+@pytest.mark.parametrize("bad", ["0.1", [], False, -(10**400), 1e160, float("nan"), float("inf")])
+def test_mu_that_no_fit_can_start_from_is_named(file, bad):
+    assert_says(raised(file, mu=bad), file, "mu: Input should be", "mend the record")
 
 
-def test_infinite_number_is_named(file):
-    error = raised(file, b'{"guidelines": [], "ratings": [], "mu": 1e999}')
-    assert_says(error, file, "mu is inf", "mend the record")
+def test_earlier_model_as_large_as_allowed_is_read(file):
+    got = platform(file, mu=-1e6, users=[{"id": "u1", "intercept": 1e6, "embeddings": [-1e6]}])
+    assert (got.mu, got.users["intercept"][0], got.users["embedding"][0]) == (-1e6, 1e6, [-1e6])
 
 
 @pytest.mark.parametrize("table", LISTS)
 @pytest.mark.parametrize("bad", [3, "x", [1]])
 def test_record_of_another_type_is_named(file, table, bad):
     error = raised(file, **{table: [None, bad]})
-    assert_says(error, file, f"{table}[1] is no object", "download the export again")
+    assert_says(error, file, f"{table}.1: ", "mend the record, or download the export again")
 
 
 @pytest.mark.parametrize("table", ["topics", "guidelines", "users"])
 @pytest.mark.parametrize("bad", [{"a": 1}, "x", 0, False])
 def test_list_of_another_type_is_named(file, table, bad):
     error = raised(file, **{table: bad})
-    assert_says(error, file, f"`{table}` is no list", "download the export again")
+    assert_says(error, file, f"{table}: Input should be a valid", "download the export again")
 
 
-def test_bad_time_names_its_record_as_counted_in_the_file(file):
+def test_bad_time_names_its_place_in_the_list(file):
     error = raised(file, ratings=[None, R1, None, R1 | {"createdAt": "yesterday"}])
-    assert_says(error, file, "ratings[3]", "'yesterday' is no time", "write ISO 8601")
+    assert_says(error, file, "row 4", "'yesterday' is no time", "write ISO 8601")
 
 
 @pytest.mark.parametrize(
@@ -282,7 +297,7 @@ def test_same_record_again_is_merged(file, table):
 def test_unknown_rating_word_is_named_with_the_line_to_add(file):
     error = raised(file, ratings=[R1, R1 | {"rating": "somewhat"}, R1 | {"guidelineId": "away"}])
     # of a pair only its last rating counts
-    assert_says(error, file, "'somewhat': 1 rating\n", "ratings.values", "somewhat: helpful")
+    assert_says(error, file, "'somewhat': 1 rating\n", "ratings.values", '"somewhat": helpful')
 
 
 # lone surrogates
@@ -305,19 +320,21 @@ def test_lone_surrogates_in_texts_are_replaced_and_counted(file):
     got.guidelines.to_csv(file.with_suffix(".csv"))  # it can be written
 
 
+def test_half_of_a_pair_is_told_from_a_whole_pair_and_from_a_backslash(file):
+    text = r"\\ud800 \ud83d\ude00 \ude00\ud83d \\\ud800 \u00e9"
+    file.write_text(export_to(file).read_text().replace("Be brief.", text))
+    got = reading("platform-file", file)
+    assert got.guidelines["text"][0] == "\\ud800 \U0001f600 \ufffd\ufffd \\\ufffd \xe9"
+
+
 @pytest.mark.parametrize(
     ("table", "key"), [("ratings", "authorId"), ("guidelines", "id"), ("topics", "id")]
 )
-@pytest.mark.parametrize("bad", ["u\ud800", "u\0", "u\x1b[31m"])
-def test_id_that_cannot_be_stored_names_its_record(file, table, key, bad):
-    error = raised(file, **{table: [dict(REQUIRED)[table] | {key: bad}]})
-    assert_says(error, file, f"{table}[0]", "no id may hold", "mend the record")
-    str(error.value).encode()  # can be shown
-
-
-def test_lone_surrogate_as_a_time_is_named(file):
-    error = raised(file, ratings=[R1 | {"createdAt": "\ud800"}])
-    assert_says(error, file, "ratings[0]", "is no time")
+@pytest.mark.parametrize("bad", ["u\0", "u\x1b[31m"])
+def test_id_with_control_characters_names_its_record(file, table, key, bad):
+    error = raised(file, **{table: [None, dict(REQUIRED)[table] | {key: bad}]})
+    assert_says(error, file, f"row 2 of {table}", "holds control characters", "remove them")
+    assert str(error.value).isprintable()
 
 
 # broken files
@@ -336,22 +353,20 @@ WHOLE = json.dumps({"guidelines": [G1 | {"value": "größer"}], "ratings": [R1]}
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", ["line 1, column 1", "no whole JSON", "download the export again"]),
-        (WHOLE.encode()[:-9], ["line 1, column", "no whole JSON", "download the export again"]),
-        (b'{\n"ratings": [],,}', ["line 2, column", "no whole JSON", "download the export again"]),
-        (b'{"ratings": [], "mu": NaN}', ["it holds NaN", "download it again"]),
-        (b'{"ratings": [], "mu": -Infinity}', ["it holds -Infinity", "download it again"]),
-        (b'{"mu": ' + b"9" * 5000 + b"}", ["no usable JSON", "download it again"]),
-        (b"[" * 100_000 + b"]" * 100_000, ["no usable JSON", "download it again"]),
-        (b'{"a":' * 100_000, ["no usable JSON", "download it again"]),
-        (WHOLE.encode("latin-1"), ["line 1", "not UTF-8", "save it as UTF-8"]),
-        (WHOLE.encode("utf-16"), ["UTF-16", "save it as UTF-8"]),
-        (b"\x1f\x8b\x08\x00\x00", ["no text file (byte 3 is zero)", "give the exported file"]),
-        (b"[]", ["no platform export", "found none", "give the answer of GET /exports"]),
-        (b"null", ["no platform export", "give the answer of GET /exports"]),
-        (b'"x"', ["no platform export", "give the answer of GET /exports"]),
-        (b'{"ratings": {"r1": {}}}', ["no platform export", "found 'ratings'", "GET /exports"]),
-        (b'{"error": "forbidden"}', ["no platform export", "found 'error'", "GET /exports"]),
+        (b"", ["line 1 column", "is no JSON", "download the export again"]),
+        (WHOLE.encode()[:-9], ["line 1 column", "is no JSON", "download the export again"]),
+        (b'{\n"ratings": [],,}', ["line 2 column", "is no JSON", "download the export again"]),
+        (b'{"mu": ' + b"9" * 5000 + b"}", ["is no JSON", "download the export again"]),
+        (b"[" * 100_000 + b"]" * 100_000, ["is no JSON", "recursion limit"]),
+        (b'{"a":' * 100_000, ["is no JSON", "recursion limit"]),
+        (WHOLE.encode("latin-1"), ["line 1", "no UTF-8 text", "save it as UTF-8"]),
+        (WHOLE.encode("utf-16"), ["byte 3 is zero", "save it as UTF-8"]),
+        (b"\x1f\x8b\x08\x00\x00", ["byte 3 is zero", "unpack it"]),
+        (b"[]", ["Input should be an object", "give the answer of GET /exports"]),
+        (b"null", ["Input should be an object", "give the answer of GET /exports"]),
+        (b'{"ratings": {"r1": {}}}', ["ratings: Input should be a valid array", "GET /exports"]),
+        (b'{"error": "forbidden"}', ["ratings: Field required", "GET /exports"]),
+        (b'{"guidelines": []}', ["ratings: Field required", "GET /exports"]),
         (b'{"ratings": []}', ["no rating is left"]),
     ],
 )
@@ -365,24 +380,6 @@ def test_missing_file_is_named(tmp_path):
     with pytest.raises(InputError) as error:
         reading("platform-file", tmp_path / "away.json")
     assert_says(error, tmp_path / "away.json", "no such file", "check source.path")
-
-
-def test_value_nested_as_deep_as_can_be_read_is_named(file):
-    # at some depth the value can just be parsed, and showing it whole would overflow the stack
-    for depth in range(sys.getrecursionlimit() - 200, sys.getrecursionlimit(), 2):
-        deep = b"[" * depth + b"]" * depth
-        error = raised(file, b'{"guidelines": [{"id": %s}], "ratings": []}' % deep)
-        assert_says(error, file)
-        assert len(str(error.value)) < 1000
-
-
-def test_time_nested_as_deep_as_can_be_read_is_named(file):
-    for depth in range(sys.getrecursionlimit() - 200, sys.getrecursionlimit(), 2):
-        deep = b"[" * depth + b"]" * depth
-        rating = json.dumps(R1)[:-1].encode() + b', "createdAt": %s}' % deep
-        error = raised(file, b'{"guidelines": [], "ratings": [%s]}' % rating)
-        assert_says(error, file)
-        assert len(str(error.value)) < 1000
 
 
 # anything
@@ -428,7 +425,7 @@ EXPORT = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(EXPORT)
 def test_any_export_is_read_and_conserved_or_named(file, export):
     file.write_text(json.dumps(export), encoding="utf-8")
@@ -442,7 +439,7 @@ def test_any_export_is_read_and_conserved_or_named(file, export):
             getattr(got, name).to_csv()
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     st.lists(
         st.tuples(
@@ -480,11 +477,13 @@ def test_ratings_are_conserved_whatever_is_dropped(file, rows, duplicates, own, 
         assert got.ratings["helpful"].isin([0, 1]).all()
 
 
+@settings(max_examples=40)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_named(file, content):
     assert_says(raised(file, content), file)
 
 
+@settings(max_examples=40)
 @given(st.data())
 def test_damaged_export_is_read_or_named(file, data):
     content = bytearray(WHOLE.encode())

@@ -1,26 +1,26 @@
-"""Card: what a value says of itself in a notebook, small, and safe whatever strangers write."""
+"""Cards: a short summary of a value, as HTML in a notebook and as text. All text is escaped."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
 
-LONGEST = 200
+MAX_TEXT_LENGTH = 200
 """Characters of a text that a card shows, unless it says otherwise."""
 
-MOST = 20
+MAX_FACTS = 20
 """Facts that a card shows."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """A headline, facts by name, what to doubt, and which calls tell more."""
+    """A headline, facts by name, doubts, and the calls that tell more."""
 
     headline: str
     facts: tuple[tuple[str, str], ...] = ()
     doubts: tuple[str, ...] = ()
     more: tuple[str, ...] = ()
-    longest: int = LONGEST
+    longest: int = MAX_TEXT_LENGTH
 
     def html(self) -> str:
         """The card as HTML; every text escaped, and cut where it is too long."""
@@ -28,31 +28,30 @@ class Card:
             # A cell of its own keeps a text that turns the direction of writing to itself.
             f'<tr><th scope="row" style="{LEFT};white-space:nowrap">{self._safe(name)}</th>'
             f'<td style="{LEFT}">{self._safe(value)}</td></tr>'
-            for name, value in self.facts[:MOST]
+            for name, value in self.facts[:MAX_FACTS]
         ]
-        if len(self.facts) > MOST:
-            rows.append(f'<tr><td colspan="2">and {len(self.facts) - MOST} more</td></tr>')
+        if len(self.facts) > MAX_FACTS:
+            rows.append(f'<tr><td colspan="2">and {len(self.facts) - MAX_FACTS} more</td></tr>')
         parts = [f"<p><strong>{self._safe(self.headline)}</strong></p>"]
-        parts += [f"<p>{self._safe(_sentence(doubt))}</p>" for doubt in self.doubts[:MOST]]
+        doubts = (doubt[:1].upper() + doubt[1:] + "." for doubt in self.doubts[:MAX_FACTS])
+        parts += [f"<p>{self._safe(doubt)}</p>" for doubt in doubts]
         parts += [f'<table style="overflow-wrap:anywhere">{"".join(rows)}</table>'] if rows else []
-        if self.more:
-            calls = ", ".join(f"<code>{self._safe(call)}</code>" for call in self.more)
-            parts.append(f"<p>More: {calls}</p>")
+        calls = ", ".join(f"<code>{self._safe(call)}</code>" for call in self.more)
+        parts += [f"<p>More: {calls}</p>"] if calls else []
         return f"<div>{''.join(parts)}</div>"
 
     def line(self) -> str:
         """Headline and doubts as one line of text; what cannot be shown is written as code."""
-        words = [short(word, self.longest) for word in (self.headline, *self.doubts[:MOST])]
-        return (
-            "<" + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in "; ".join(words)) + ">"
-        )
+        words = (self.headline, *self.doubts[:MAX_FACTS])
+        text = "; ".join(short(word, self.longest) for word in words)
+        return f"<{''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)}>"
 
     def _safe(self, text: str) -> str:
         return escape(short(text, self.longest))
 
 
 LEFT = "text-align:left;vertical-align:top"
-"""JupyterLab would align cells to the right, and says so of each."""
+"""JupyterLab aligns cells to the right otherwise."""
 
 
 class Shown:
@@ -68,7 +67,7 @@ class Shown:
         return self._card().line()
 
 
-def short(text: str, longest: int = LONGEST) -> str:
+def short(text: str, longest: int = MAX_TEXT_LENGTH) -> str:
     """The text on one line, cut where it is longer, and saying so."""
     text = " ".join(text.split())
     return text if len(text) <= longest else text[:longest] + " ..."
@@ -77,7 +76,3 @@ def short(text: str, longest: int = LONGEST) -> str:
 def many(n: int, noun: str, nouns: str = "") -> str:
     """`1 rating`, `1,234 ratings`."""
     return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"
-
-
-def _sentence(words: str) -> str:
-    return words[:1].upper() + words[1:] + "."

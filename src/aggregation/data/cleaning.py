@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
+from annotated_types import Ge
 
 from aggregation.data.cards import many
-from aggregation.data.dataset import TABLES, About, Count, Dataset, frame
+from aggregation.data.dataset import TABLES, About, Action, Count, Dataset, clean_text, frame
 from aggregation.data.topics import check_depth
 from aggregation.errors import InputError
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What to do with raw ratings. `values` maps the source's words to a number or None (drop)."""
+    """What to do with raw ratings."""
 
     values: Mapping[str, float | None]
+    """The source's words -> a number, or None: leave out."""
     duplicates: Literal["last", "first", "error"] = "last"
+    """When a user rated a guideline more than once."""
     self_ratings: Literal["keep", "drop"] = "keep"
-    min_per_user: int = 1
-    min_per_guideline: int = 1
+    """Ratings of guidelines by their own authors."""
+    min_per_user: Annotated[int, Ge(1)] = 1
+    """Leave out users with fewer ratings. Both minima are applied until neither takes away more."""
+    min_per_guideline: Annotated[int, Ge(1)] = 1
+    """Leave out ratings of guidelines that have fewer."""
 
 
 def build(
-    ratings: pd.DataFrame,
-    guidelines: pd.DataFrame,
-    users: pd.DataFrame,
-    topics: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
     choices: Choices,
     *,
     where: str,
@@ -43,207 +45,180 @@ def build(
 ) -> Dataset:
     """A Dataset from raw tables.
 
-    `ratings` has the columns user_id, guideline_id, value (the source's own word; null or blank:
-    none given), rated_at, in the order of the source; the others are as in `TABLES`. `counts` say
-    what the source read and what it has left out already. `where` names the source in messages,
-    `files` those tables that have a file of their own.
+    Of `tables`, `ratings` has the columns user_id, guideline_id, value (the source's own word; null
+    or blank: none given), rated_at, in the order of the source; the others have any of the columns
+    in `TABLES`, and may be missing. The index of each is the place of a row in its file, counted
+    from 0. `counts` say what the source read and what it has left out already. `where` names the
+    source in messages, `files` those tables that have a file of their own.
 
     Raises InputError, naming the file, the place and the remedy.
     """
-    book = _Book(list(counts))
-    at = {name: (files or {}).get(name, where) for name in TABLES}
-    topics = _topics(topics, book, at["topics"])
-    guidelines = _guidelines(guidelines, topics, book, at["guidelines"])
-    ratings = _known(ratings, guidelines, book)
-    ratings = _one_per_pair(ratings, choices.duplicates, book, at["ratings"])
-    ratings = _valued(ratings, choices.values, book, at["ratings"])
+    raw = {name: tables.get(name, pd.DataFrame()) for name in TABLES}
+    book = _Book(list(counts), dict.fromkeys(TABLES, where) | dict(files or {}))
+    for key in ("user_id", "guideline_id"):
+        book.check_ids("ratings", raw["ratings"][key])
+    topics = _topics(raw["topics"], book)
+    guidelines = _guidelines(raw["guidelines"], topics, book)
+    ratings = _known(raw["ratings"], guidelines, book)
+    ratings = _one_per_pair(ratings, choices.duplicates, book)
+    ratings = _valued(ratings, choices.values, book)
     if choices.self_ratings == "drop":
         author = guidelines.set_index("guideline_id")["author_id"]
         own = ratings["guideline_id"].map(author).eq(ratings["user_id"])
-        ratings = book.drop(ratings, "ratings", own, "the user wrote the guideline")
+        ratings = book.take("dropped", "ratings", ratings, own, "the user wrote the guideline")
     ratings = _active(ratings, choices, book)
     if ratings.empty:
-        raise InputError(f"{where}: no rating is left to learn from. What became of them:\n{book}")
+        told = [c for c in book.counts if c.table == "ratings"]
+        told = "\n".join(f"  {c.n} ratings {c.action}: {c.reason}".removesuffix(": ") for c in told)
+        raise InputError(f"{where}: no rating is left to learn from. What became of them:\n{told}")
     if ratings["helpful"].nunique() == 1:
-        word = "every rating has the same value: nothing tells the users or guidelines apart"
-        book.counts.append(Count("ratings", "note", word, len(ratings)))
-    ratings = ratings.sort_values(["user_id", "guideline_id"], ignore_index=True).astype(
-        {"user_id": "str", "guideline_id": "str"}
-    )
-    users = _users(users, ratings, book, at["users"])
+        book.add("note", "ratings", "all have the same value: nothing can be learned", len(ratings))
+    ratings = ratings.sort_values(["user_id", "guideline_id"], ignore_index=True)
+    users = _users(raw["users"], ratings, book)
     kept = {"ratings": ratings, "guidelines": guidelines, "users": users, "topics": topics}
-    for name, table in kept.items():
-        book.counts.append(Count(name, "kept", "", len(table)))
+    book.counts += [Count(name, "kept", "", len(table)) for name, table in kept.items()]
     return Dataset(**kept, mu=mu, about=about or About(), counts=tuple(book.counts))
 
 
 class _Book:
-    """Counts being written."""
+    """Counts as they are made, and the file of each table."""
 
-    def __init__(self, counts: list[Count]) -> None:
-        self.counts = counts
+    def __init__(self, counts: list[Count], files: dict[str, str]) -> None:
+        self.counts, self.files = counts, files
 
-    def drop(
-        self, rows: pd.DataFrame, table: str, gone: pd.Series, reason: str, action: str = "dropped"
+    def add(self, action: Action, table: str, reason: str, n: float) -> None:
+        """Count rows, unless there are none."""
+        self.counts += [Count(table, action, reason, int(n))] if n else []
+
+    def take(
+        self, action: Action, table: str, rows: pd.DataFrame, gone: pd.Series, reason: str
     ) -> pd.DataFrame:
         """`rows` without the `gone` ones, counted."""
-        gone = gone.astype(bool)
-        if gone.any():
-            self.counts.append(Count(table, action, reason, int(gone.sum())))  # type: ignore[arg-type]
-        return rows[~gone.to_numpy()]
+        self.add(action, table, reason, gone.sum())
+        return rows[~gone.to_numpy(dtype=bool)]
 
-    def __str__(self) -> str:
-        return "\n".join(
-            f"  {c.n} {c.table} {c.action}" + (f": {c.reason}" if c.reason else "")
-            for c in self.counts
-            if c.table == "ratings"
-        )
+    def check_ids(self, table: str, ids: pd.Series) -> None:
+        """Raise InputError where an id holds what nobody can see; note blanks around ids."""
+        different = pd.Series(ids.dropna().unique(), dtype="str")
+        unseen = next((one for one in different if clean_text(one) != one), None)
+        if unseen is not None:
+            row = ids.index[int(np.argmax(ids.eq(unseen)))] + 1
+            what = f"row {row} of {table}: {ids.name} {unseen!r:.80} holds control characters"
+            raise InputError(f"{self.files[table]}, {what}: remove them")
+        around = ids.isin(different[different.ne(different.str.strip())])
+        reason = f"{ids.name} with blanks around it: another one than without"
+        self.add("note", table, reason, around.sum())
 
 
-def _same_id(rows: pd.DataFrame, key: str, table: str, book: _Book, where: str) -> pd.DataFrame:
-    """One row per id: equal rows are merged, unlike ones are an error."""
-    missing = rows[key].isna() | rows[key].eq("")
+def _one_per_id(raw: pd.DataFrame, key: str, table: str, book: _Book) -> pd.DataFrame:
+    """The columns of the table, one row per id: equal rows are merged, unlike ones are an error."""
+    where, ids = book.files[table], raw.get(key, pd.Series(dtype="str"))
+    missing = ids.isna() | ids.eq("")
     if missing.any():
-        at = int(np.argmax(missing.to_numpy()))
-        raise InputError(f"{where}: row {at + 1} of {table} has no {key}: give it one")
-    plain = rows.drop(columns=["embedding"], errors="ignore")
-    rows = book.drop(rows, table, plain.duplicated(), "the same row again", "merged")
-    again = rows[key].duplicated()
-    if again.any():
-        name = rows[key][again].iloc[0]
-        raise InputError(
-            f"{where}: {table} holds {key} {name!r:.80} more than once, with different content: "
-            "keep one of them"
-        )
+        row = missing.index[int(np.argmax(missing))] + 1
+        raise InputError(f"{where}: row {row} of {table} has no {key}: give it one")
+    book.check_ids(table, ids)
+    rows = frame(table, raw)
+    plain = rows.assign(embedding=rows["embedding"].map(str)) if "embedding" in rows else rows
+    rows = book.take("merged", table, rows, plain.duplicated(), "the same row again")
+    for again in rows[key][rows[key].duplicated()]:
+        problem = f"holds {key} {again!r:.80} more than once, with different content"
+        raise InputError(f"{where}: {table} {problem}: keep one of them")
     return rows.sort_values(key, ignore_index=True)
 
 
-def _topics(topics: pd.DataFrame, book: _Book, where: str) -> pd.DataFrame:
-    topics = _same_id(topics, "topic_id", "topics", book, where)
+def _topics(raw: pd.DataFrame, book: _Book) -> pd.DataFrame:
+    topics = _one_per_id(raw, "topic_id", "topics", book)
     parent = topics["parent_id"]
     lost = parent.notna() & ~parent.isin(topics["topic_id"])
-    if lost.any():
-        book.counts.append(
-            Count("topics", "note", "parent_id unknown, set to none", int(lost.sum()))
-        )
-        topics = topics.assign(parent_id=parent.mask(lost))
-    parents = topics["parent_id"].astype(object).where(topics["parent_id"].notna(), None)
-    above = dict(zip(topics["topic_id"], parents, strict=True))
-    check_depth(above, where)
+    book.add("note", "topics", "parent_id unknown, set to none", lost.sum())
+    topics = topics.assign(parent_id=parent.mask(lost))
+    check_depth(topics, book.files["topics"])
     return topics
 
 
-def _guidelines(
-    guidelines: pd.DataFrame, topics: pd.DataFrame, book: _Book, where: str
-) -> pd.DataFrame:
-    guidelines = _same_id(guidelines, "guideline_id", "guidelines", book, where)
-    text = guidelines["text"].fillna("")
-    notes = {
+def _guidelines(raw: pd.DataFrame, topics: pd.DataFrame, book: _Book) -> pd.DataFrame:
+    guidelines = _one_per_id(raw, "guideline_id", "guidelines", book)
+    text, topic = guidelines["text"].fillna(""), guidelines["topic_id"]
+    lost = topic.notna() & ~topic.isin(topics["topic_id"])
+    for reason, rows in {
         "no text": text.str.strip().eq(""),
         "characters that cannot be shown, replaced by \ufffd": text.str.contains("\ufffd"),
         "texts longer than 2,000 characters, cut short in the report": text.str.len() > 2000,
-    }
-    topic = guidelines["topic_id"]
-    lost = topic.notna() & ~topic.isin(topics["topic_id"])
-    notes["topic_id unknown, set to none"] = lost
-    for reason, rows in notes.items():
-        if rows.any():
-            book.counts.append(Count("guidelines", "note", reason, int(rows.sum())))
+        "topic_id unknown, set to none": lost,
+    }.items():
+        book.add("note", "guidelines", reason, rows.sum())
     return guidelines.assign(text=text, topic_id=topic.mask(lost))
 
 
-def _known(ratings: pd.DataFrame, guidelines: pd.DataFrame, book: _Book) -> pd.DataFrame:
-    for key in ("user_id", "guideline_id"):
+def _known(raw: pd.DataFrame, guidelines: pd.DataFrame, book: _Book) -> pd.DataFrame:
+    ratings = raw.astype({"user_id": "str", "guideline_id": "str", "value": "str"})
+    ratings = ratings.assign(value=ratings["value"].str.strip())
+    for key in ("user_id", "guideline_id", "value"):
+        reason = "no value given" if key == "value" else f"no {key}"
         blank = ratings[key].isna() | ratings[key].eq("")
-        ratings = book.drop(ratings, "ratings", blank, f"no {key}")
-    word = ratings["value"].astype("str").str.strip()
-    ratings = book.drop(ratings, "ratings", word.isna() | word.eq(""), "no value given")
-    stranger = ~ratings["guideline_id"].isin(guidelines["guideline_id"])
-    return book.drop(ratings, "ratings", stranger, "the guideline is not among the guidelines")
+        ratings = book.take("dropped", "ratings", ratings, blank, reason)
+    unknown = ~ratings["guideline_id"].isin(guidelines["guideline_id"])
+    reason = "the guideline is not among the guidelines"
+    return book.take("dropped", "ratings", ratings, unknown, reason)
 
 
-def _one_per_pair(ratings: pd.DataFrame, duplicates: str, book: _Book, where: str) -> pd.DataFrame:
+def _one_per_pair(ratings: pd.DataFrame, duplicates: str, book: _Book) -> pd.DataFrame:
     pair = ["user_id", "guideline_id"]
     if duplicates == "error":
-        again = ratings.duplicated(pair, keep=False)
-        if again.any():
-            user, guideline = ratings.loc[again, pair].iloc[0]
-            n = int((ratings[pair] == [user, guideline]).all(axis=1).sum())
-            raise InputError(
-                f"{where}: guideline {guideline!r:.80} has {n} ratings by user {user!r:.80}: "
-                "keep one with ratings.duplicates: last"
-            )
+        sizes = ratings.groupby(pair, sort=False).size()
+        if len(sizes) < len(ratings):
+            user, guideline = sizes.index[int(np.argmax(sizes))]
+            what = f"guideline {guideline!r:.80} has {sizes.max()} ratings by user {user!r:.80}"
+            remedy = "keep one with ratings.duplicates: last"
+            raise InputError(f"{book.files['ratings']}: {what}: {remedy}")
         return ratings
     # Stable, unknown times first: the source's own order decides among equal times.
     ratings = ratings.sort_values("rated_at", kind="stable", na_position="first")
     gone = ratings.duplicated(pair, keep="last" if duplicates == "last" else "first")
     reason = f"rated again: the {duplicates} rating of each pair counts"
-    return book.drop(ratings, "ratings", gone, reason, "merged")
+    return book.take("merged", "ratings", ratings, gone, reason)
 
 
-def _valued(
-    ratings: pd.DataFrame, values: Mapping[str, float | None], book: _Book, where: str
-) -> pd.DataFrame:
-    word = ratings["value"].astype("str").str.strip()
-    strange = word[~word.isin(list(values))]
-    if len(strange):
-        found = "".join(
-            f"\n  {value!r:.80}: {many(n, 'rating')}"
-            for value, n in strange.value_counts().head(10).items()
-        )
-        example = _as_key(strange.value_counts().index[0])
+def _valued(ratings: pd.DataFrame, values: Mapping[str, float | None], book: _Book) -> pd.DataFrame:
+    found = ratings["value"].value_counts()
+    unknown = found[~found.index.isin(list(values))]
+    if len(unknown):
+        listed = "".join(f"\n  {v!r:.80}: {many(n, 'rating')}" for v, n in unknown[:10].items())
+        word = str(unknown.index[0])
+        example = json.dumps(word, ensure_ascii=not word.isprintable())  # which YAML reads too
         raise InputError(
-            f"{where}: the parameters do not say what these rating values mean:{found}\n"
+            f"{book.files['ratings']}: the parameters do not say what these values mean:{listed}\n"
             "Add each under ratings.values as helpful, not_helpful, a number from 0 to 1, or null "
             f"(leave out), such as\n  {example}: helpful"
         )
-    for value, number in values.items():
-        if number is None:
-            left_out = word.eq(value)
-            ratings = book.drop(ratings, "ratings", left_out, f"value {value!r} is left out")
-            word = word[~left_out]
-    helpful = word.map(values).astype("float64")
-    return ratings.drop(columns="value").assign(helpful=helpful)[list(TABLES["ratings"])]
-
-
-def _as_key(word: str) -> str:
-    plain = re.fullmatch(r"[A-Za-z_][\w .-]*", word) and word.lower() not in {
-        "null",
-        "true",
-        "false",
-    }
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
-    return word if plain else '"' + "".join(map(_visible, escaped)) + '"'
-
-
-def _visible(c: str) -> str:
-    """A character of a YAML text in double quotes; those that do not show are written as code."""
-    return c if unicodedata.category(c)[0] not in "CZ" or c == " " else f"\\U{ord(c):08x}"
+    for value in (word for word, number in values.items() if number is None):
+        left_out = ratings["value"].eq(value)
+        ratings = book.take("dropped", "ratings", ratings, left_out, f"value {value!r} is left out")
+    helpful = ratings["value"].map(values).astype("float64")
+    return ratings.assign(helpful=helpful)[list(TABLES["ratings"])]
 
 
 def _active(ratings: pd.DataFrame, choices: Choices, book: _Book) -> pd.DataFrame:
     """Apply both minimum counts until neither takes anything away."""
-    limits = {"user_id": choices.min_per_user, "guideline_id": choices.min_per_guideline}
+    limits = {"user": choices.min_per_user, "guideline": choices.min_per_guideline}
     before, gone = None, dict.fromkeys(limits, 0)
     while before != len(ratings):
         before = len(ratings)
-        for key, least in limits.items():
-            few = ratings.groupby(key)[key].transform("size") < least
-            gone[key] += int(few.sum())
+        for whose, least in limits.items():
+            few = ratings.groupby(f"{whose}_id")["helpful"].transform("size") < least
+            gone[whose] += int(few.sum())
             ratings = ratings[~few]
-    for key, least in limits.items():
-        if gone[key]:
-            whose = "user" if key == "user_id" else "guideline"
-            reason = f"the {whose} has fewer than {least} ratings"
-            book.counts.append(Count("ratings", "dropped", reason, gone[key]))
+    for whose, n in gone.items():
+        book.add("dropped", "ratings", f"the {whose} has fewer than {limits[whose]} ratings", n)
     return ratings
 
 
-def _users(users: pd.DataFrame, ratings: pd.DataFrame, book: _Book, where: str) -> pd.DataFrame:
-    users = _same_id(users, "user_id", "users", book, where)
-    new = sorted(set(ratings["user_id"]) - set(users["user_id"]))
-    if new:
-        reason = "named only by their ratings"
-        book.counts.append(Count("users", "added", reason, len(new)))
-        users = pd.concat([users, frame("users", [{"user_id": u} for u in new])])
+def _users(raw: pd.DataFrame, ratings: pd.DataFrame, book: _Book) -> pd.DataFrame:
+    users = _one_per_id(raw, "user_id", "users", book)
+    raters = pd.Series(ratings["user_id"].unique())
+    new = raters[~raters.isin(users["user_id"])]
+    if len(new):
+        book.add("added", "users", "named only by their ratings", len(new))
+        users = pd.concat([users, frame("users", new.to_frame("user_id"))])
     return users.sort_values("user_id", ignore_index=True)

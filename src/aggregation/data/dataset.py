@@ -1,13 +1,12 @@
-"""Dataset: a deliberation's tables as read, and how raw tables become one.
+"""Dataset: the tables of a deliberation, and how many rows were left out or merged, and why.
 
-Every step that leaves something out or joins rows together is counted; for each table,
-read + added - dropped - merged = kept.
+For each table, read + added - dropped - merged = kept.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,14 +16,8 @@ from aggregation.data.cards import Card, Shown, many
 
 TABLES = {
     "ratings": {"user_id": "str", "guideline_id": "str", "helpful": "float64", "rated_at": "time"},
-    "guidelines": {
-        "guideline_id": "str",
-        "text": "str",
-        "topic_id": "str",
-        "author_id": "str",
-        "intercept": "float64",
-        "embedding": "list",
-    },
+    "guidelines": dict.fromkeys(("guideline_id", "text", "topic_id", "author_id"), "str")
+    | {"intercept": "float64", "embedding": "list"},
     "users": {"user_id": "str", "intercept": "float64", "embedding": "list"},
     "topics": {"topic_id": "str", "title": "str", "description": "str", "parent_id": "str"},
 }
@@ -34,12 +27,16 @@ HELPFUL = {"helpful": 1.0, "not_helpful": 0.0}
 """The two words of the platform and their numbers."""
 
 
+Action = Literal["read", "added", "dropped", "merged", "kept", "note"]
+"""What became of rows: `note` counts rows that stay."""
+
+
 @dataclass(frozen=True)
 class Count:
     """How many rows of a table met one fate, and why."""
 
     table: str
-    action: Literal["read", "added", "dropped", "merged", "kept", "note"]
+    action: Action
     reason: str
     n: int
 
@@ -55,8 +52,8 @@ class About:
     simulated: bool = False
 
 
-TOLD, MOST_TOLD = ("dropped", "merged", "note", "added"), 6
-"""What a card tells of the counts, in this order, and how many of them at most."""
+CARD_ACTIONS, MAX_CARD_COUNTS = ("dropped", "merged", "note", "added"), 6
+"""Which counts a card shows, in this order, and how many of them at most."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,21 +76,20 @@ class Dataset(Shown):
     def _card(self) -> Card:
         ratings, about = self.ratings, self.about
         raters, rated = ratings["user_id"].nunique(), ratings["guideline_id"].nunique()
-        facts = [("title", about.title), ("source", about.origin)]
-        if len(ratings):
-            facts.append(("helpful", f"{ratings['helpful'].mean():.0%} of the ratings"))
-        for name, table, active in (
-            ("users", self.users, raters),
-            ("guidelines", self.guidelines, rated),
-        ):
-            idle = f"{len(table) - active:,} of them without ratings"
-            facts.append((name, f"{len(table):,}, {idle}"))
-        facts += [
+        helpful = f"{ratings['helpful'].mean():.0%} of the ratings" if len(ratings) else ""
+        known = ratings["rated_at"].dropna()
+        idle = "{:,}, {:,} of them without ratings"
+        facts = (
+            ("title", about.title),
+            ("source", about.origin),
+            ("helpful", helpful),
+            ("users", idle.format(len(self.users), len(self.users) - raters)),
+            ("guidelines", idle.format(len(self.guidelines), len(self.guidelines) - rated)),
             ("topics", f"{len(self.topics):,}"),
-            ("rated", _period(ratings["rated_at"])),
+            ("rated", f"{known.min():%Y-%m-%d} to {known.max():%Y-%m-%d}" if len(known) else ""),
             ("earlier model", "" if self.mu is None else f"there is one, mu {self.mu:.3f}"),
             *self._fates(),
-        ]
+        )
         return Card(
             f"Dataset: {many(len(ratings), 'rating')} by {many(raters, 'user')} of "
             f"{many(rated, 'guideline')}",
@@ -104,33 +100,30 @@ class Dataset(Shown):
 
     def _fates(self) -> list[tuple[str, str]]:
         """What became of rows that are not here as they were read, for the card."""
-        told = [c for action in TOLD for c in self.counts if c.action == action and c.n]
-        fates = [(c.action, f"{c.n:,} {c.table}: {c.reason}") for c in told[:MOST_TOLD]]
-        if len(told) > MOST_TOLD:
-            fates.append(("and", f"{len(told) - MOST_TOLD} more, see counts_table()"))
+        told = [c for action in CARD_ACTIONS for c in self.counts if c.action == action and c.n]
+        fates = [(c.action, f"{c.n:,} {c.table}: {c.reason}") for c in told[:MAX_CARD_COUNTS]]
+        if len(told) > MAX_CARD_COUNTS:
+            fates.append(("and", f"{len(told) - MAX_CARD_COUNTS} more, see counts_table()"))
         lost = any(c.action in ("dropped", "merged") for c in told)
         return fates if lost else [("dropped", "nothing" if self.counts else "unknown"), *fates]
 
 
-def frame(table: str, rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
+def frame(table: str, rows: pd.DataFrame | Sequence[Mapping[str, object]]) -> pd.DataFrame:
     """A frame with exactly the columns of `table`; missing cells are null. Texts are cleaned."""
-    columns = TABLES[table]
-    cells = {name: [] for name in columns}
-    for row in rows:
-        for name in columns:
-            cells[name].append(row.get(name))
-    return pd.DataFrame({name: column(values, columns[name]) for name, values in cells.items()})
+    raw = pd.DataFrame(rows, dtype=object).reindex(columns=list(TABLES[table]))
+    return pd.DataFrame({name: column(raw[name], kind) for name, kind in TABLES[table].items()})
 
 
 def column(values: Iterable[object], kind: str) -> pd.Series:
     """One column of the given kind of `TABLES`; None is null."""
+    raw = pd.Series(list(values), dtype=object)
     if kind == "str":
-        return pd.Series([None if v is None else clean_text(str(v)) for v in values], dtype="str")
+        return raw.map(lambda value: clean_text(str(value)), na_action="ignore").astype("str")
+    if kind == "list":
+        return raw.where(raw.notna(), None)
     if kind == "time":
-        return pd.to_datetime(pd.Series(list(values), dtype=object), utc=True).astype(
-            "datetime64[ms, UTC]"
-        )
-    return pd.Series(list(values), dtype="float64" if kind == "float64" else object)
+        return pd.to_datetime(raw, utc=True).astype("datetime64[ms, UTC]")
+    return raw.astype("float64")
 
 
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -140,9 +133,3 @@ UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 def clean_text(text: str) -> str:
     """The text with characters that cannot be shown or stored replaced by U+FFFD."""
     return UNPRINTABLE.sub("\ufffd", text)
-
-
-def _period(rated_at: pd.Series) -> str:
-    """First and last day; empty where no time is known."""
-    known = rated_at.dropna()
-    return "" if known.empty else f"{known.min():%Y-%m-%d} to {known.max():%Y-%m-%d}"

@@ -1,4 +1,4 @@
-"""Fingerprint: a hash of what a table says, whatever the order of its rows and columns."""
+"""Fingerprint: a hash of a table's content, independent of the order of its rows and columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Topics: how deep they lie within each other."""
+"""Topics: the tree they form."""
 
 from __future__ import annotations
 
@@ -10,31 +10,29 @@ DEEPEST = 50
 """Topics within topics: a page shows no more, and no deliberation needs them."""
 
 
-def check_depth(above: dict[str, str | None], where: str) -> None:
-    """Raise InputError where a topic lies within itself or too deep. `above`: topic -> parent."""
+def check_depth(topics: pd.DataFrame, where: str) -> None:
+    """Raise InputError where a topic lies within itself or too deep."""
+    above = _parents(topics)
     for topic in above:
-        way = [topic]  # from the topic upwards
-        while (parent := above[way[-1]]) is not None:
-            if parent in way:
-                raise InputError(
-                    f"{where}: topic {parent!r} lies within itself (parent_id {above[parent]!r}): "
-                    "mend its parent"
-                )
-            way.append(parent)
-            if len(way) > DEEPEST:
-                raise InputError(
-                    f"{where}: topic {topic!r} lies more than {DEEPEST} deep within others, which "
-                    "no page can show: mend its parent"
-                )
+        depth, at = 0, topic
+        while at is not None and depth <= DEEPEST:
+            depth, at = depth + 1, above[at]
+        if depth > DEEPEST:
+            problem = f"lies within itself, or more than {DEEPEST} deep within others"
+            raise InputError(f"{where}: topic {topic!r:.80} {problem}: mend its parent")
 
 
 def topic_paths(topics: pd.DataFrame) -> dict[str, str]:
     """topic_id -> titles from the root down, joined by ` > `."""
-    above = dict(zip(topics["topic_id"], topics["parent_id"], strict=True))
-    title = dict(zip(topics["topic_id"], topics["title"], strict=True))
+    above, title = _parents(topics), dict(zip(topics["topic_id"], topics["title"], strict=True))
 
     def path(topic: str) -> str:
         parent = above[topic]
-        return title[topic] if pd.isna(parent) else f"{path(parent)} > {title[topic]}"
+        return title[topic] if parent is None else f"{path(parent)} > {title[topic]}"
 
     return {topic: path(topic) for topic in above}
+
+
+def _parents(topics: pd.DataFrame) -> dict[str, str | None]:
+    pairs = zip(topics["topic_id"], topics["parent_id"], strict=True)
+    return {topic: None if pd.isna(parent) else parent for topic, parent in pairs}

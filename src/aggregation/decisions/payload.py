@@ -38,9 +38,10 @@ class Payload(BaseModel):
 def payload(constitution: Constitution, parameters: Parameters, ids: Ids) -> Payload:
     """What the platform is told: the accepted guidelines, and the model of everybody in it.
 
-    Guidelines and users without ratings are not in the model and so not in the payload.
+    Guidelines and users without ratings are not in the model and so not in the payload. Accepted
+    guidelines are in the order of their ids, as in the original notebook's `produce_constitution`.
     """
-    accepted = constitution.accepted
+    accepted = constitution.accepted.sort_values("guideline_id")
     p = parameters
     return Payload(
         accepted_guideline_ids=list(accepted["guideline_id"]),

@@ -63,6 +63,10 @@ class Condition:
         """The value with as few decimals as show on which side of the bound it lies."""
         return apart(value, self.bound, self.decimals)
 
+    def __str__(self) -> str:
+        _, needs = COMPARISONS[self.comparison]
+        return f"{self.column.removeprefix('n_').replace('_', ' ')} {needs} {self.bound:g}"
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -109,12 +113,7 @@ class Rule:
         return cls(values["name"], tuple(Condition(**c) for c in values["conditions"]))
 
     def __str__(self) -> str:
-        told = (
-            f"{c.column.removeprefix('n_').replace('_', ' ')} {COMPARISONS[c.comparison][1]} "
-            f"{c.bound:g}"
-            for c in self.conditions
-        )
-        return f"{self.name}: {', '.join(told)}"
+        return f"{self.name}: {', '.join(map(str, self.conditions))}"
 
 
 ALIGNED_2023 = Rule(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow
 
 from aggregation.errors import InputError
 
@@ -135,25 +136,47 @@ def encode(ratings: pd.DataFrame) -> tuple[Ratings, Ids]:
     were read changes no bit of what follows. Users and guidelines without ratings get no row:
     the loss says nothing about them.
 
-    Raises ValueError where a (user, guideline) pair occurs twice or a rating lies outside [0, 1].
+    Raises InputError where an id is missing or no text, a (user, guideline) pair occurs twice, or a
+    rating lies outside [0, 1].
     """
-    users = pd.Index(sorted(ratings["user_id"].unique()), dtype="str", name="user_id")
-    guidelines = pd.Index(
-        sorted(ratings["guideline_id"].unique()), dtype="str", name="guideline_id"
-    )
-    user = users.get_indexer(pd.Index(ratings["user_id"])).astype(np.int32)
-    guideline = guidelines.get_indexer(pd.Index(ratings["guideline_id"])).astype(np.int32)
+    user, users = _codes(ratings["user_id"])
+    guideline, guidelines = _codes(ratings["guideline_id"])
     helpful = ratings["helpful"].to_numpy(dtype=np.float64)
-    if not ((helpful >= 0) & (helpful <= 1)).all():
-        bad = helpful[~((helpful >= 0) & (helpful <= 1))][0]
-        raise ValueError(f"a rating is {bad}: ratings must lie in [0, 1]")
-    order = np.lexsort((guideline, user))
-    user, guideline, helpful = user[order], guideline[order], helpful[order]
-    twice = (np.diff(user) == 0) & (np.diff(guideline) == 0)
-    if twice.any():
-        at = int(np.argmax(twice))
-        raise ValueError(
-            f"user {users[user[at]]!r} rated guideline {guidelines[guideline[at]]!r} more than "
-            "once: keep one rating of each pair with ratings.duplicates: last"
-        )
+    bad = ~((helpful >= 0) & (helpful <= 1))  # NaN is neither
+    if bad.any():
+        raise InputError(f"a rating is {helpful[bad][0]}: ratings must lie in [0, 1]")
+    pair = user.astype(np.int64) * len(guidelines) + guideline
+    if not (np.diff(pair) > 0).all():
+        order = np.argsort(pair)
+        user, guideline, helpful, pair = user[order], guideline[order], helpful[order], pair[order]
+        again = np.diff(pair) == 0
+        if again.any():
+            at = int(np.argmax(again))
+            raise InputError(
+                f"user {users[user[at]]!r:.80} rated guideline {guidelines[guideline[at]]!r:.80} "
+                "more than once: keep one rating of each pair"
+            )
     return Ratings(user, guideline, helpful, len(users), len(guidelines)), Ids(users, guidelines)
+
+
+def _codes(ids: pd.Series) -> tuple[np.ndarray, pd.Index]:
+    """The place of each id among the different ones, int32 [n], and these, sorted as text."""
+    try:
+        text = pyarrow.array(ids, pyarrow.large_string(), from_pandas=True)
+    except pyarrow.ArrowTypeError:
+        other = next(one for one in ids if not isinstance(one, str))
+        raise InputError(
+            f"{ids.name} holds {other!r:.80}, which is no text: convert the ids with astype(str)"
+        ) from None
+    if isinstance(text, pyarrow.ChunkedArray):
+        text = text.combine_chunks()
+    if text.null_count:
+        row = int(np.argmax(ids.isna()))
+        raise InputError(f"row {row} (counted from 0) has no {ids.name}: leave it out")
+    coded = text.dictionary_encode()
+    found = coded.dictionary.to_pylist()
+    order = sorted(range(len(found)), key=found.__getitem__)
+    place = np.empty(len(found), dtype=np.int32)
+    place[order] = np.arange(len(found), dtype=np.int32)
+    different = pd.Index([found[k] for k in order], dtype="str", name=ids.name)
+    return place[coded.indices.to_numpy()], different

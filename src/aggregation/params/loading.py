@@ -1,4 +1,4 @@
-"""Loading of the parameter file: strict, with the line and the nearest valid name in each error."""
+"""Loading: a parameter file read strictly, with errors that name file, line, key and remedy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, SimpleNamespace
 from typing import Annotated, Any, get_args
@@ -26,13 +26,16 @@ SECRET = re.compile(
 )
 """Names that look like a secret's. The names in `ratings.values` are the data's, and exempt."""
 
-MOST = 100_000
-"""Values of a parameter file, written out. Aliases of aliases stand for any number."""
+CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+"""Where one word of a camelCase name ends and the next begins."""
+
+MAX_BYTES, MAX_VALUES = 1_000_000, 100_000
+"""Size of a parameter file, and of its values written out: aliases stand for any number."""
 
 TAKE_OUT = "looks like a secret: take it out and put it into the environment"
 
-CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-"""Where one word of a camelCase name ends and the next begins."""
+Loc = tuple[str, ...]
+"""Keys from the top of the file down to a value."""
 
 
 def load_params(path: str | Path, changes: Sequence[str] = ()) -> Params:
@@ -41,28 +44,20 @@ def load_params(path: str | Path, changes: Sequence[str] = ()) -> Params:
     Raises ParameterError naming file, line, key, and the nearest valid name.
     """
     path = Path(path)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise ParameterError(
-            f"{path}: cannot be read ({error.strerror or error}): check the path"
-        ) from None
-    except UnicodeDecodeError:
-        raise ParameterError(f"{path}: is not UTF-8 text: save it as UTF-8") from None
+    text = _text(path)
     values, marks = _parse(text, str(path)), _parse(text, str(path), marked=True)
     if not isinstance(values, dict):
         raise ParameterError(f"{path}: holds no parameters: begin with `run: a-name`")
-    overrides = _set(values, changes)
+    changed = _change(values, changes)
 
-    def place(loc: tuple[str, ...]) -> str:
-        for end in range(len(loc), 0, -1):
-            if loc[:end] in overrides:
-                return "--set"
+    def place(loc: Loc) -> str:
+        if any(loc[:end] in changed for end in range(1, len(loc) + 1)):
+            return "--set"
         line = _line(marks, loc)
         return f"{path}, line {line}" if line else str(path)
 
+    params = _validated(Params, values, place, texts=changed)
     try:
-        params = _validated(Params, values, place)
         json.dumps(params.model_dump(), ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
         half = "half of a surrogate pair (such as \\ud800), which no file can hold"
@@ -101,51 +96,26 @@ def parse_values(text: str, where: str) -> list[str]:
 
     Raises ParameterError, beginning with `where`.
     """
-    found = _parse(f"[{text}]", where)
-    return [json.dumps(value, ensure_ascii=False) for value in found]
+    return [json.dumps(value, ensure_ascii=False) for value in _parse(f"[{text}]", where)]
 
 
-def _set(values: dict[str, Any], changes: Sequence[str]) -> set[tuple[str, ...]]:
-    """Make the changes in `values`; return the keys, sections among them, that they brought."""
-    brought: set[tuple[str, ...]] = set()
-    for change in changes:
-        key, equals, value = change.partition("=")
-        if not equals:
-            raise ParameterError(f"--set {key}: write it as key=value, such as train.starts=16")
-        steps = tuple(key.strip().split("."))
-        if _is_secret(steps):  # before its value is parsed: YAML's errors quote parts of it
-            raise ParameterError(f"--set: {key}: {TAKE_OUT}")
-        at = values
-        for depth, step in enumerate(steps[:-1], start=1):
-            if step not in at:
-                brought.add(steps[:depth])
-            at = at.setdefault(step, {})
-            if not isinstance(at, dict):
-                raise ParameterError(f"--set {key}: {'.'.join(steps[:depth])} is no section")
-        brought.add(steps)
-        at[steps[-1]] = _typed(value, f"--set {key}", wants_text=_wants_text(steps, values))
-    return brought
-
-
-def _typed(text: str, where: str, *, wants_text: bool) -> Any:
-    """The value of a change. Where the schema wants a text, 2024 is one, and so is `a: b`."""
+def _text(path: Path) -> str:
     try:
-        value = _parse(text, where)
-    except ParameterError:
-        if not wants_text:
-            raise
-        return text
-    is_one = isinstance(value, str) or text.strip() == "null"
-    return value if is_one or not wants_text else text.strip()
-
-
-def _wants_text(steps: tuple[str, ...], values: dict[str, Any]) -> bool:
-    source = values.get("source")
-    kind = source.get("kind") if isinstance(source, dict) else None
-    return _schema(steps if steps[0] != "source" else ("source", str(kind), *steps[1:])) is str
+        if path.exists() and not path.is_file():  # a pipe or a device may have no end
+            raise ParameterError(f"{path}: is no file: give a parameter file (YAML)")
+        if path.stat().st_size > MAX_BYTES:
+            raise ParameterError(f"{path}: is larger than {MAX_BYTES:,} bytes: is it the data?")
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ParameterError(
+            f"{path}: cannot be read ({error.strerror or error}): check the path"
+        ) from None
+    except UnicodeDecodeError:
+        raise ParameterError(f"{path}: is not UTF-8 text: save it as UTF-8") from None
 
 
 def _parse(text: str, where: str, *, marked: bool = False) -> Any:
+    """The YAML values; `marked`: with the lines of their keys."""
     yaml = YAML(typ="rt" if marked else "safe", pure=True)
     try:
         found = yaml.load(text)
@@ -164,20 +134,24 @@ def _parse(text: str, where: str, *, marked: bool = False) -> Any:
         todo += (
             value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
         )
-        if n > MOST:
+        if n > MAX_VALUES:
             raise ParameterError(
-                f"{where}: a YAML alias stands for itself, or for more than {MOST:,} values: "
+                f"{where}: a YAML alias stands for itself, or for more than {MAX_VALUES:,} values: "
                 "take it out"
             )
+        if isinstance(value, int) and value.bit_length() > 64:
+            raise ParameterError(f"{where}: holds a number of more than 64 bits: mend it")
     return found
 
 
-def _line(marks: Any, loc: tuple[str, ...]) -> int | None:
+def _line(marks: Any, loc: Loc) -> int | None:
     line = None
     for step in loc:
-        if not isinstance(marks, CommentedMap):
-            break
-        key = next((k for k in marks if str(k) == step), None)
+        key = (
+            next((k for k in marks if str(k) == step), None)
+            if isinstance(marks, CommentedMap)
+            else None
+        )
         if key is None:
             break
         line = marks.lc.key(key)[0] + 1
@@ -185,73 +159,116 @@ def _line(marks: Any, loc: tuple[str, ...]) -> int | None:
     return line
 
 
-def _validated(schema: Any, values: Any, place: Any, prefix: tuple[str, ...] = ()) -> Any:
-    """`values` under `schema`, or a ParameterError with one line for each thing that is wrong."""
-    problems = [f"{place(loc)}: {'.'.join(loc)}: {TAKE_OUT}" for loc in _secrets(values, prefix)]
-    checked = None
+def _change(values: dict[str, Any], changes: Sequence[str]) -> dict[Loc, str]:
+    """Make the changes in `values`; the keys and sections that they brought -> the text given."""
+    brought: dict[Loc, str] = {}
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals:
+            raise ParameterError(f"--set {key}: write it as key=value, such as train.starts=16")
+        loc = tuple(key.strip().split("."))
+        if _is_secret(loc):  # before its value is parsed: YAML's errors quote parts of it
+            raise ParameterError(f"--set: {key}: {TAKE_OUT}")
+        at = values
+        for depth, step in enumerate(loc[:-1], start=1):
+            if step not in at:
+                brought[loc[:depth]] = ""
+            at = at.setdefault(step, {})
+            if not isinstance(at, dict):
+                raise ParameterError(f"--set {key}: {'.'.join(loc[:depth])} is no section")
+        brought[loc] = text
+        at[loc[-1]] = _typed(text, f"--set {key}")
+    return brought
+
+
+def _typed(text: str, where: str) -> Any:
     try:
-        checked = TypeAdapter(schema).validate_python(values)
-    except ValidationError as error:
-        if not problems:
-            for item in error.errors(include_url=False, include_context=True):
-                tagged = prefix + tuple(str(step) for step in item["loc"])
-                loc = tuple(s for k, s in enumerate(tagged) if not _is_tag(tagged, k))
-                line = f"{place(loc)}: {'.'.join(loc)}: {_problem(item, loc, tagged)}"
-                if line not in problems:
-                    problems.append(line)
+        return _parse(text, where)
+    except ParameterError:
+        if text.lstrip().startswith(("{", "[", '"', "'")):  # meant as YAML
+            raise
+        return text
+
+
+def _validated(
+    schema: Any,
+    values: Any,
+    place: Callable[[Loc], str],
+    prefix: Loc = (),
+    texts: Mapping[Loc, str] | None = None,
+) -> Any:
+    """`values` under `schema`, or a ParameterError with one line for each thing that is wrong.
+
+    `texts`: of values that were given as text; where the schema wants a text, 2024 is one.
+    """
+    problems = [f"{place(loc)}: {'.'.join(loc)}: {TAKE_OUT}" for loc in _secrets(values, prefix)]
     if problems:
         raise ParameterError("\n".join(problems))
-    return checked
+    try:
+        return TypeAdapter(schema).validate_python(values)
+    except ValidationError as error:
+        again = False
+        for item in error.errors(include_url=False, include_context=True):
+            tagged = prefix + tuple(str(step) for step in item["loc"])
+            loc = tuple(s for k, s in enumerate(tagged) if not _is_tag(tagged, k))
+            text = (texts or {}).get(loc)
+            if item["type"] == "string_type" and text is not None and text.strip() != "null":
+                _set_text(values, loc, text.strip())
+                again = True
+            line = f"{place(loc)}: {'.'.join(loc)}: {_problem(item, loc, tagged)}"
+            problems += [line] if line not in problems else []
+        if not again:
+            raise ParameterError("\n".join(problems)) from None
+    return _validated(schema, values, place, prefix)
 
 
-def _is_tag(loc: tuple[str, ...], k: int) -> bool:
+def _set_text(values: Any, loc: Loc, text: str) -> None:
+    for step in loc[:-1]:
+        values = values[step]
+    values[loc[-1]] = text
+
+
+def _is_tag(loc: Loc, k: int) -> bool:
     """Steps that pydantic adds for the branch of a union that it tried."""
     if loc[0] == "source":
         return k == 1 and loc[1] in DEFAULT_VALUES
     return k == 3 and loc[:2] == ("ratings", "values")
 
 
-def _problem(item: Any, loc: tuple[str, ...], tagged: tuple[str, ...]) -> str:
-    kind = item["type"]
-    if kind == "extra_forbidden":
-        return f"unknown key{_nearest(loc[-1], _names_beside(tagged))}"
-    if kind == "missing":
-        return "is missing: add it"
-    given = item["input"]
-    value = "" if kind.startswith("union_tag_not") else f", not {_yaml(given):.80}"
-    if kind == "string_type" and isinstance(given, int | float):
-        value += ": put it in quotes"
-    if kind == "value_error":
-        return str(item["ctx"]["error"])
-    if kind == "invalid_key":
-        return "is no key: is there a decimal comma? Write 0.5"
-    if kind == "union_tag_not_found":
-        return "`kind` is missing: one of " + ", ".join(DEFAULT_VALUES)
-    if kind == "union_tag_invalid":
-        found = str(item["ctx"]["tag"])
-        return f"kind {found!r} is unknown{_nearest(found, DEFAULT_VALUES)}"
-    if kind == "string_pattern_mismatch":
-        return f"must be letters, digits, `_`, `-` or `.`{value}"
+def _problem(item: Any, loc: Loc, tagged: Loc) -> str:
+    kind, given = item["type"], item["input"]
+    plain = {None: "null", True: "true", False: "false"}
+    told = plain[given] if given is None or isinstance(given, bool) else repr(given)
+    value = f", not {told:.80}"
+    match kind:
+        case "extra_forbidden":
+            beside = getattr(_schema(tagged[:-1]), "model_fields", {})
+            return f"unknown key{_nearest(loc[-1], beside)}"
+        case "missing":
+            return "is missing: add it"
+        case "string_type" if isinstance(given, int | float):
+            value += ": put it in quotes"
+        case "value_error":
+            return str(item["ctx"]["error"])
+        case "invalid_key":
+            return "is no key: is there a decimal comma? Write 0.5"
+        case "union_tag_not_found":
+            return "`kind` is missing: one of " + ", ".join(DEFAULT_VALUES)
+        case "union_tag_invalid":
+            found = str(item["ctx"]["tag"])
+            return f"kind {found!r} is unknown{_nearest(found, DEFAULT_VALUES)}"
+        case "string_pattern_mismatch":
+            return f"must be letters, digits, `_`, `-` or `.`{value}"
+        case "model_type" | "model_attributes_type" | "dict_type" if len(loc) < 3:
+            return f"must be a section, keys and their values{value}"
     if loc[:2] == ("ratings", "values") and len(loc) == 3:
         return f"must be helpful, not_helpful, null or a number from 0 to 1{value}"
-    if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return f"must be a section, keys and their values{value}"
     message = item["msg"].replace("Input should be ", "must be ")
     return message[:1].lower() + message[1:] + value
 
 
-def _yaml(value: Any) -> str:
-    words = {None: "null", True: "true", False: "false"}
-    return words[value] if value is None or isinstance(value, bool) else repr(value)
-
-
-def _names_beside(tagged: tuple[str, ...]) -> list[str]:
-    """Valid names at the place of an unknown key."""
-    return list(getattr(_schema(tagged[:-1]), "model_fields", {}))
-
-
-def _schema(tagged: tuple[str, ...]) -> Any:
-    """Section or type of the schema at a place; of `X | None` it is X; None: no such place."""
+def _schema(tagged: Loc) -> Any:
+    """Section of the schema at a place; of `X | None` it is X; None: no such place."""
     kinds = {get_args(source.model_fields["kind"].annotation)[0]: source for source in SOURCES}
     model: Any = Params
     for step in tagged:
@@ -262,23 +279,22 @@ def _schema(tagged: tuple[str, ...]) -> Any:
     return model
 
 
-def _nearest(name: str, valid: Any) -> str:
+def _nearest(name: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f": did you mean {close[0]!r}?" if close else ": it can be " + ", ".join(valid)
 
 
-def _secrets(values: Any, prefix: tuple[str, ...]) -> list[tuple[str, ...]]:
+def _secrets(values: Any, prefix: Loc) -> list[Loc]:
+    """Places of all keys that look like secrets."""
     if isinstance(values, list):
         values = dict(enumerate(values))
-    if not isinstance(values, Mapping):
-        return []
-    found = []
-    for key, value in values.items():
+    found: list[Loc] = []
+    for key, value in values.items() if isinstance(values, Mapping) else ():
         loc = (*prefix, str(key))
         found += [loc] if _is_secret(loc) else []
         found += _secrets(value, loc)
     return found
 
 
-def _is_secret(loc: tuple[str, ...]) -> bool:
+def _is_secret(loc: Loc) -> bool:
     return SECRET.search(CAMEL.sub("_", loc[-1])) is not None and loc[:-1] != ("ratings", "values")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -12,7 +16,6 @@ from pydantic import (
     ConfigDict,
     Field,
     create_model,
-    field_validator,
     model_validator,
 )
 
@@ -25,20 +28,28 @@ from aggregation.model.parameters import ALIGNED, COMMUNITY_NOTES, Parameters, P
 from aggregation.model.ratings import Ids
 
 
+def _fields_of(core: type, *left_out: str) -> dict[str, Any]:
+    """The fields of a dataclass of the core as pydantic's: types, bounds, defaults, docstrings."""
+    body: list[Any] = ast.parse(inspect.getsource(core)).body[0].body  # type: ignore[attr-defined]
+    docs = {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in itertools.pairwise(body)
+        if hasattr(field, "annotation")
+    }
+    types = get_type_hints(core, include_extras=True)
+    return {
+        f.name: (types[f.name], Field(default=f.default, description=docs[f.name]))
+        for f in fields(core)
+        if f.name not in left_out
+    }
+
+
 class Section(BaseModel):
     """Base of all sections: unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
-
-
-def _without_secrets(address: str | None) -> str | None:
-    if address is not None and set("@?#") & {*address}:
-        raise ValueError(
-            "take name, password and query out of the address: a key comes from the environment"
-        )
-    return address
 
 
 FLAGS = ("topics", "guidelines", "ratings", "users", "mu")
@@ -68,9 +79,6 @@ class PlatformSource(Section):
     kind: Literal["platform"]
     environment: Literal["production", "development"] = "production"
     """Which of the platform's two addresses; `AGGREGATION_PLATFORM_URL` overrides both."""
-    base_url: str | None = None
-    """Another address; overrides all."""
-    _address = field_validator("base_url")(_without_secrets)
     topics: bool = True
     """Ask for topics."""
     guidelines: bool = True
@@ -173,69 +181,44 @@ DEFAULT_VALUES: dict[str, dict[str, Any]] = {
 }
 
 
-class RatingsSection(Section):
+_ChoicesSection: Any = create_model("_", __base__=Section, **_fields_of(Choices, "values"))
+_SettingsSection: Any = create_model("_", __base__=Section, **_fields_of(Settings, "seed"))
+
+
+class RatingsSection(_ChoicesSection):
     """What counts as a rating."""
 
     values: Values | None = None
     """What each of the source's words means: helpful, not_helpful, null (leave out) or a number
     from 0 to 1. Default for polis: agree helpful, disagree not_helpful, pass null; elsewhere
     helpful and not_helpful stand for themselves. Any other word found is an error."""
-    duplicates: Literal["last", "first", "error"] = "last"
-    """When a user rated a guideline more than once."""
-    self_ratings: Literal["keep", "drop"] = "keep"
-    """Ratings of guidelines by their own authors."""
-    min_per_user: int = Field(default=1, ge=1)
-    """Leave out users with fewer ratings. Both minima are applied until neither takes away more."""
-    min_per_guideline: int = Field(default=1, ge=1)
-    """Leave out ratings of guidelines that have fewer."""
 
     def choices(self, kind: str) -> Choices:
         """These settings for a source of this kind."""
-        values = DEFAULT_VALUES[kind] if self.values is None else self.values
-        return Choices(
-            {k: HELPFUL[v] if isinstance(v, str) else v for k, v in values.items()},
-            self.duplicates,
-            self.self_ratings,
-            self.min_per_user,
-            self.min_per_guideline,
-        )
+        words = DEFAULT_VALUES[kind] if self.values is None else self.values
+        numbers = {k: HELPFUL[v] if isinstance(v, str) else v for k, v in words.items()}
+        return Choices(numbers, **self.model_dump(exclude={"values"}))
 
 
-class TrainSection(Section):
+class TrainSection(_SettingsSection):
     """How the model is fitted."""
 
-    method: Literal["alternating", "gradient-descent"] = "alternating"
-    """`alternating`: exact minimisation with a certificate. `gradient-descent`: the original's,
-    which stops far from the optimum; only to reproduce old decisions."""
     penalty: Literal["aligned", "community-notes"] = "aligned"
     """`aligned`, the original's: every rating counts alike, absolute embeddings. `community-notes`:
     every parameter counts alike, squared embeddings. The next four can change either."""
-    intercept_penalty: float = Field(default=0.15, gt=0)
+    intercept_penalty: float = Field(default=ALIGNED.intercept, gt=0)
     """lambda_i. Original: 0.15."""
-    embedding_penalty: float = Field(default=0.03, gt=0)
+    embedding_penalty: float = Field(default=ALIGNED.embedding, gt=0)
     """lambda_f. Original: 0.03."""
     embedding_norm: Literal["l1", "l2"] | None = None
     """Absolute or squared embeddings. Default: the penalty's own."""
     penalty_per: Literal["rating", "parameter"] | None = None
     """What counts alike in the penalty. Default: the penalty's own."""
-    dimensions: int = Field(default=1, ge=1, le=8)
-    """Number of axes."""
-    starts: int = Field(default=8, ge=1, le=256)
-    """Starts before the first look at where they ended."""
-    max_starts: int = Field(default=256, ge=1, le=4096)
-    """Starts at most; the search ends before when three of them reach the lowest loss."""
-    moves: bool = True
-    """Whether to try to lower the lowest ends by moving single guidelines (and, where few carry
-    an axis, users). With `starts: 1`, `max_starts: 1` and `moves: false` a fit is one descent."""
-    tolerance: float = Field(default=1e-6, gt=0, lt=1)
-    """Largest KKT residual of a fit that counts as converged."""
-    max_sweeps: int = Field(default=5000, ge=1)
-    """Give up on a start after this many sweeps."""
     warm_start: bool = True
     """Where the source brings an earlier model, start from it too."""
     hold: Literal["users", "guidelines"] | None = None
-    """Keep the level and all users (or guidelines) that the earlier model knows as they are, and
-    fit only the rest: new guidelines scored against fixed users."""
+    """Keep the level and all users (or guidelines) that the earlier model knows fixed, and fit only
+    the rest: new guidelines scored against fixed users."""
 
     def weights(self) -> Penalty:
         """The penalty itself."""
@@ -251,33 +234,25 @@ class TrainSection(Section):
         """The earlier model that the source brought, unless there is none or it is not wanted."""
         if not self.warm_start and self.hold is None:
             return None
-        users, guidelines = dataset.users, dataset.guidelines
-        return from_tables(users, guidelines, dataset.mu, ids, self.dimensions)
+        return from_tables(dataset.users, dataset.guidelines, dataset.mu, ids, self.dimensions)
 
     def settings(self, seed: int) -> Settings:
         """The search's settings."""
-        return Settings(
-            method=self.method,
-            dimensions=self.dimensions,
-            starts=self.starts,
-            max_starts=self.max_starts,
-            moves=self.moves,
-            tolerance=self.tolerance,
-            max_sweeps=self.max_sweeps,
-            seed=seed,
-        )
+        return Settings(**{name: getattr(self, name) for name in SETTINGS}, seed=seed)
+
+
+SETTINGS = tuple(_SettingsSection.model_fields)
+"""Keys of `train` that are `model.multistart.Settings`."""
 
 
 class DiagnosticsSection(Section):
     """What is computed to judge the decisions by."""
 
-    depth: Literal["quick"] = "quick"
-    """`quick`: what one fit tells."""
     near_misses: int = Field(default=12, ge=0)
     """How many near misses (exactly one condition failed) to show in full."""
 
 
-class _RuleSection(Section):
+class RuleBase(Section):
     """When a guideline is accepted: all conditions hold. The first that fails decides otherwise."""
 
     name: str = ALIGNED_2023.name
@@ -287,7 +262,7 @@ class _RuleSection(Section):
         return RULES[self.name].with_bounds(**self.model_dump(exclude={"name"}))
 
 
-def _rule_section(rule: Rule) -> type[_RuleSection]:
+def rule_section(rule: Rule) -> type[RuleBase]:
     """The section of a rule: its name, and the bound of each condition."""
     keys: dict[str, Any] = {
         c.name: (
@@ -297,13 +272,13 @@ def _rule_section(rule: Rule) -> type[_RuleSection]:
         for c in rule.conditions
     }
     keys["name"] = (Literal[rule.name], Field(default=rule.name, description="The rule."))
-    return create_model("RuleSection", __base__=_RuleSection, **keys)
+    return create_model("RuleSection", __base__=RuleBase, **keys)
 
 
 if TYPE_CHECKING:
-    RuleSection = _RuleSection
+    RuleSection = RuleBase
 else:
-    RuleSection = _rule_section(ALIGNED_2023)
+    RuleSection = rule_section(ALIGNED_2023)
 
 
 class PublishSection(Section):
@@ -314,9 +289,6 @@ class PublishSection(Section):
     `confirm`."""
     environment: Literal["production", "development"] = "production"
     """Which of the platform's two addresses; `AGGREGATION_PLATFORM_URL` overrides both."""
-    base_url: str | None = None
-    """Another address; overrides all."""
-    _address = field_validator("base_url")(_without_secrets)
     confirm: bool = False
     """Send it. Without, a dry run says what would change."""
     force: bool = False
@@ -339,7 +311,8 @@ StudyState = Literal[
 
 class DemographicsSection(Section):
     """Who took part, as Prolific knows it. The token comes from the environment variable
-    `PROLIFIC_TOKEN` or from `.env`. Without this section the stage is left out.
+    `PROLIFIC_TOKEN` or from `.env`, as does another address, `PROLIFIC_URL`. Without this
+    section the stage is left out.
     """
 
     states: list[StudyState] = Field(default=["ACTIVE", "COMPLETED"], min_length=1)
@@ -348,16 +321,11 @@ class DemographicsSection(Section):
     """Which of Prolific's two exports of demographics."""
     left_out: list[str] = ["RETURNED", "TIMED-OUT", "REJECTED"]
     """Submissions of these statuses are left out. Who withdrew consent always is."""
-    prolific_url: str | None = None
-    """Another address than Prolific's own."""
     target: Literal["file", "platform"] = "file"
     """`file`: counts go into the run's folder, nothing is sent. `platform`: submissions go to the
     platform as well, see `confirm`."""
     environment: Literal["production", "development"] = "production"
     """Which of the platform's two addresses; `AGGREGATION_PLATFORM_URL` overrides both."""
-    base_url: str | None = None
-    """Another address of the platform; overrides all."""
-    _address = field_validator("base_url", "prolific_url")(_without_secrets)
     confirm: bool = False
     """Send them. Without, a dry run says how many."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from aggregation.services.demographics import LEAST
+from aggregation.services.demographics import MIN_CELL_SIZE
 
 
 def demographics_section(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def demographics_section(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         (name, list(rows)) for name, rows in groupby(rest, key=lambda row: row["category"])
     ]
     return {
-        "least": LEAST,
+        "least": MIN_CELL_SIZE,
         "people": people,
         "n_held": sum(row["suppressed"] for row in rest if row["value"]),
         "hidden": [name for name, rows in categories if not rows[0]["value"]],

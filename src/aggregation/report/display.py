@@ -1,14 +1,19 @@
-"""Tables: frames as notebooks show them, safe whatever strangers have written into the cells."""
+"""Display: what notebooks show beside figures, tables and the progress of a fit."""
 
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 
 import pandas as pd
+from pandas.api.types import is_string_dtype
+from tqdm import tqdm
 
-LONGEST = 400
+MAX_CELL_LENGTH = 400
 """Characters of a cell that a table shows."""
 
 
@@ -23,7 +28,7 @@ class Table:
 
     def _repr_html_(self) -> str:
         shown = self._short()
-        texts = cycle([pd.api.types.is_string_dtype(shown[name]) for name in shown.columns])
+        texts = cycle([is_string_dtype(shown[name]) for name in shown.columns])
         # Names may break after an underscore (U+200B), so that texts keep the width.
         html = shown.rename(columns=lambda name: str(name).replace("_", "_\u200b")).to_html(
             index=False,
@@ -33,9 +38,10 @@ class Table:
             float_format="{:.3f}".format,
             justify="left",
         )
-        # JupyterLab aligns every cell to the right, texts too. All that strangers wrote is escaped,
-        # so what looks like a cell is one.
-        return re.sub("<t[hd]>", lambda cell: _aligned(cell[0]) if next(texts) else cell[0], html)
+        # JupyterLab aligns every cell to the right, texts too. All texts are escaped, so whatever
+        # looks like a cell is one.
+        left = ' style="text-align: left;">'
+        return re.sub("<t[hd]>", lambda cell: cell[0][:-1] + left if next(texts) else cell[0], html)
 
     def __repr__(self) -> str:
         if self.frame.empty:
@@ -45,23 +51,33 @@ class Table:
     def _short(self) -> pd.DataFrame:
         shown = self.frame.copy()
         for name in shown.columns:
-            cells = list(shown[name])
-            if cells and all(isinstance(cell, list) for cell in cells):
-                words = [", ".join(map(_word, cell)) for cell in cells]
-                shown[name] = pd.Series(words, index=shown.index, dtype="str")
-            if pd.api.types.is_string_dtype(shown[name]):
+            if not shown.empty and all(isinstance(cell, list) for cell in shown[name]):
+                shown[name] = shown[name].map(_list_text).astype("str")
+            if is_string_dtype(shown[name]):
                 text = shown[name].astype("str")
-                cut = text.str.len() > LONGEST
-                shown[name] = text.where(~cut.fillna(value=False), text.str[:LONGEST] + " ...")
-        blank = [
-            name for name in shown.columns if shown[name].isna().all() or shown[name].eq("").all()
-        ]
-        return shown if self.frame.empty else shown.drop(columns=blank)
+                cut = text.str.len() > MAX_CELL_LENGTH
+                shown[name] = text.mask(
+                    cut.fillna(value=False), text.str[:MAX_CELL_LENGTH] + " ..."
+                )
+        blank = (shown.isna() | (shown == "")).all()
+        return shown if shown.empty else shown.loc[:, ~blank]
 
 
-def _word(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+def _list_text(cells: list[object]) -> str:
+    return ", ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in cells)
 
 
-def _aligned(cell: str) -> str:
-    return f'{cell[:-1]} style="text-align: left;">'
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, float, float], None]]:
+    """A callback for `fit`: a bar for a fit that takes longer than a second.
+
+    It shows sweeps, loss and residual, in notebooks and on terminals, and is removed at the end.
+    """
+    with tqdm(delay=1, unit=" sweeps", leave=False, file=sys.stderr, mininterval=0.5) as bar:
+
+        def show(doing: str, sweeps: int, loss: float, residual: float) -> None:
+            bar.set_description_str(doing, refresh=False)
+            bar.set_postfix_str(f"loss {loss:.7f}, residual {residual:.1e}", refresh=False)
+            bar.update(sweeps - bar.n)
+
+        yield show

@@ -1,37 +1,38 @@
-"""Index: the report that everybody reads."""
+"""Index: the report that everybody reads.
+
+What it says of the rule follows from the rule's conditions: a sentence on a condition that the
+rule does not have is left out.
+"""
 
 from __future__ import annotations
 
 import base64
+import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from aggregation import __version__
 from aggregation.data.cards import many
 from aggregation.data.dataset import Dataset
 from aggregation.decisions.constitution import Constitution
-from aggregation.decisions.rules import UNDECIDED, apart
+from aggregation.decisions.rules import ACCEPTED, UNDECIDED, Rule
 from aggregation.decisions.table import table
-from aggregation.evidence.sides import SIDES, Perspectives, perspectives
+from aggregation.evidence.sides import SIDES, perspectives
+from aggregation.model.fit import Fit
+from aggregation.model.parameters import Penalty
+from aggregation.model.ratings import Ids, Ratings
 from aggregation.report import figures
 from aggregation.report.demographics import demographics_section
-from aggregation.report.environment import TEMPLATES
-from aggregation.runs.folder import RunFolder
-from aggregation.runs.stages import STAGES
+from aggregation.report.environment import TEMPLATES, conditions_on
 
-CONDITION = re.compile(r"\[([^\[\]\n]{1,200})\]:\s*")
+PREFIX = re.compile(r"\[([^\[\]\n]{1,200})\]:\s*(?=\S)")
 """`[condition]:` before a guideline, set off as on the platform's page."""
 
-PEOPLE, MINIMA = "demographics/counts.json", "evidence/minima.json"
-
-LONGEST = 2000
-"""Characters of a text that the report shows; the table for download has all."""
-
-CLOSE = 0.02
+CLOSE_INTERCEPT = 0.02
 """An intercept this near the rule's bound is called close to it, in the list of doubts."""
 
 
@@ -39,213 +40,179 @@ CLOSE = 0.02
 class Topic:
     """A topic as the report shows it."""
 
-    title: str
-    description: str
+    title: str = ""
+    description: str = ""
     n_guidelines: int = 0
     accepted: list[dict[str, Any]] = field(default_factory=list)
     children: list[Topic] = field(default_factory=list)
 
-    @property
-    def total(self) -> int:
-        """Guidelines here and below."""
-        return self.n_guidelines + sum(child.total for child in self.children)
-
-    @property
-    def n_accepted(self) -> int:
-        """Accepted guidelines here and below."""
-        return len(self.accepted) + sum(child.n_accepted for child in self.children)
-
 
 def index_page(
-    folder: RunFolder,
+    dataset: Dataset,
+    ratings: Ratings,
+    ids: Ids,
+    fit: Fit,
+    constitution: Constitution,
+    minima: pd.DataFrame | Sequence[Mapping[str, Any]],
     *,
-    run: str = "",
+    run: str,
     title: str = "",
     question: str = "",
     participants: str = "",
     attribution: str = "",
     near_misses: int = 12,
+    penalty: Penalty | None = None,
+    demographics: Sequence[Mapping[str, Any]] | None = None,
+    stages: Sequence[str] = (),
+    version: str = "",
 ) -> str:
-    """report/index.html, from the run's other files. Empty words fall back to the source's own.
+    """The report of a run: one HTML file that needs nothing else, and names no participant.
 
-    `run` is its name, if the folder's is another one by now.
+    `ratings` and `ids` are those of `fit`; the scores of `constitution` have the columns of
+    `evidence.sides`; `minima` is the table of `evidence.minima`. Empty texts fall back to the
+    source's own. `near_misses`: how many of them are shown. `penalty`: that of the fit, if the
+    page is to name it. `demographics`: the records of `services.demographics.counts`. `stages`
+    have pages, to which this one links. `version`: of this package.
     """
-    run = run or folder.path.name
-    dataset, constitution = folder.dataset(), folder.constitution()
-    ratings, ids, parameters = folder.model()
-    fit = folder.read_json("model/fit.json")
-    found = perspectives(ratings, parameters.user_embedding)
-    row = {g: k for k, g in enumerate(ids.guidelines)}
-    cards = _cards(constitution, dataset, found, row)
-    number = {card["id"]: card for card in cards}
-    near = [number[g] for g in constitution.near_misses()["guideline_id"]]
-    accepted = [card for card in cards if card["verdict"] == "accepted"]
-    side = np.sign(parameters.user_embedding[:, 0])
-    people = folder.path / PEOPLE
+    cards = _cards(constitution, dataset, ratings, ids, fit)
+    by_id = {card["guideline_id"]: card for card in cards}
+    side = np.sign(fit.parameters.user_embedding[:, 0])
     return TEMPLATES.get_template("index.html").render(
+        run=run,
         title=title or dataset.about.title or run,
         question=question or dataset.about.description,
         participants=participants,
         attribution=attribution,
-        about=dataset.about,
+        dataset=dataset,
         period=_period(dataset.ratings["rated_at"]),
+        ratings=ratings,
         fit=fit,
+        penalty=penalty,
+        constitution=constitution,
         rule=constitution.rule,
-        sides={name: int((side == sign).sum()) for name, sign in SIDES.items()},
-        no_side=int((side == 0).sum()),
-        accepted=accepted,
-        mean_consensus=constitution.accepted["consensus_score"].mean() if accepted else None,
-        topics=_topics(dataset, accepted),
-        near=near[:near_misses],
-        more_near=max(len(near) - near_misses, 0),
+        least_ratings=_least_ratings(constitution.rule),
+        sides={name: int((side == sign).sum()) for name, sign in (SIDES | {"neither": 0}).items()},
+        topics=_topics(dataset, cards),
+        near=[by_id[g] for g in constitution.near_misses()["guideline_id"]],
+        near_misses=near_misses,
         cards=cards,
-        majority=_majority(constitution),
-        doubts=_doubts(dataset, constitution, fit, folder.read_json(MINIMA)),
-        counts=[c for c in dataset.counts if c.n],
-        embedding=figures.embedding(constitution.scores, folder.read_table("model/users.parquet")),
+        doubts=doubts(dataset, fit, constitution, pd.DataFrame(minima)),
+        embedding=figures.embedding(constitution.scores, fit.parameters),
         bridging=figures.bridging(constitution.scores, constitution.rule),
         csv=base64.b64encode(table(constitution, dataset).encode("utf-8-sig")).decode("ascii"),
-        stages=[s for s in STAGES if s == "publish" or _is_done(folder, s)],
-        demographics=demographics_section(folder.read_json(PEOPLE)) if people.exists() else None,
-        run=run,
-        version=__version__,
+        demographics=demographics and demographics_section(demographics),
+        stages=stages,
+        version=version,
     )
 
 
-def _is_done(folder: RunFolder, stage: str) -> bool:
-    """Whether the stage has a notebook, and so a page; publish itself is under way."""
-    return (folder.path / "notebooks" / f"{stage}.ipynb").is_file()
-
-
-def _cards(
-    constitution: Constitution, dataset: Dataset, found: Perspectives, row: dict[str, int]
-) -> list[dict[str, Any]]:
-    """One per guideline, in the order of the constitution."""
-    texts = dataset.guidelines.set_index("guideline_id")[["text", "topic_id"]]
-    cards = []
-    for number, score in enumerate(constitution.scores.to_dict("records"), start=1):
-        text = str(texts.loc[score["guideline_id"], "text"])
-        match = CONDITION.match(text)
-        start = match.end() if match and match.end() < len(text) else 0
-        k = row.get(score["guideline_id"])
-        cards.append(
-            {
-                **score,
-                "number": number,
-                "id": score["guideline_id"],
-                "topic_id": texts.loc[score["guideline_id"], "topic_id"],
-                "condition": match[1] if match and start else "",
-                "text": text[start : start + LONGEST] or "(no text)",
-                "cut": len(text) if len(text) - start > LONGEST else 0,
-                "intercept": apart(
-                    score["intercept"], constitution.rule.bound("min_intercept"), least=3
-                ),
-                "reasons": [f["reason"] for f in score["failed"]],
-                "bars": [] if k is None else _bars(found.helpful[k], found.not_helpful[k]),
-                "sides": [
-                    (name, score[f"helpful_rate_{name}"], score[f"n_ratings_{name}"])
-                    for name in SIDES
-                ],
-            }
-        )
-    return cards
-
-
-def _bars(helpful: np.ndarray, not_helpful: np.ndarray) -> list[dict[str, float]]:
-    """Heights, 0 to 1, of the stacked histogram; the tallest bar fills it."""
-    tallest = (helpful + not_helpful).max()
-    return [
-        {"helpful": float(h / tallest), "not_helpful": float(n / tallest)}
-        for h, n in zip(helpful, not_helpful, strict=True)
-    ]
-
-
-def _topics(dataset: Dataset, accepted: list[dict[str, Any]]) -> list[Topic]:
-    """The topic tree, in the order of titles; guidelines without a topic come last."""
-    topics = {
-        t["topic_id"]: Topic(t["title"], "" if pd.isna(t["description"]) else t["description"])
-        for t in dataset.topics.to_dict("records")
-    }
-    loose = Topic("Without a topic" if topics else "", "")
-    for topic_id in dataset.guidelines["topic_id"]:
-        topics.get(topic_id, loose).n_guidelines += 1
-    for card in accepted:
-        topics.get(card["topic_id"], loose).accepted.append(card)
-    roots = []
-    for t in dataset.topics.sort_values(["title", "topic_id"]).to_dict("records"):
-        parent = t["parent_id"]
-        (roots if pd.isna(parent) else topics[parent].children).append(topics[t["topic_id"]])
-    return roots + ([loose] if loose.n_guidelines else [])
-
-
-def _majority(constitution: Constitution) -> dict[str, int]:
-    """How many guidelines the helpful rate alone would accept, and how many are accepted."""
-    liked = constitution.rule.liked(constitution.scores)
-    return {"liked": int(liked.sum()), "accepted": len(constitution.accepted)}
-
-
-def _period(rated_at: pd.Series) -> str:
-    known = rated_at.dropna()
-    if known.empty:
-        return ""
-    first, last = known.min(), known.max()
-    words = [f"{day.day} {day:%B %Y}" for day in (first, last)]
-    return words[0] if words[0] == words[1] else " to ".join(words)
-
-
-def _doubts(
-    dataset: Dataset,
-    constitution: Constitution,
-    fit: dict[str, Any],
-    minima: list[dict[str, Any]],
+def doubts(
+    dataset: Dataset, fit: Fit, constitution: Constitution, minima: pd.DataFrame
 ) -> list[str]:
     """What a reader should hold against these results, in sentences."""
-    scores, rule, doubts = constitution.scores, constitution.rule, []
-    least = rule.bound("min_ratings")
+    scores, rule, found = constitution.scores, constitution.rule, []
     if dataset.ratings["helpful"].nunique() == 1:
-        doubts.append(
+        found.append(
             "Every rating is the same: nothing tells users or guidelines apart, so these verdicts "
             "say nothing of what bridges."
         )
-    close = scores["intercept"].sub(rule.bound("min_intercept")).abs() < CLOSE
-    names = [{condition["name"] for condition in failed} for failed in scores["failed"]]
-    alone = np.array([name <= {"min_intercept"} for name in names])
-    n = int((close & alone).sum())
-    if n:
-        doubts.append(
-            f"{many(n, 'decision')} would turn on a change of the intercept by less than {CLOSE}: "
-            "treat them as close calls."
-        )
-    if not fit["settled"]:
-        doubts.append(
-            f"Fewer than three of {many(len(fit['starts']), 'start')} of the fit reached the "
+    names = scores["failed"].map(lambda failed: {f["name"] for f in failed})
+    for condition in conditions_on(rule, "intercept"):
+        close = (scores["intercept"] - condition.bound).abs() < CLOSE_INTERCEPT
+        alone = names.map({condition.name}.issuperset).astype(bool)
+        if n := int((close & alone).sum()):
+            found.append(
+                f"{many(n, 'decision')} would turn on a change of the intercept by less than "
+                f"{CLOSE_INTERCEPT}: treat them as close calls."
+            )
+    if not fit.settled:
+        found.append(
+            f"Fewer than three of {many(len(fit.starts), 'start')} of the fit reached the "
             "lowest loss: a lower one, perhaps with another constitution, may exist."
         )
-    other = [b for b in minima if b["gained"] or b["lost"]]
+    other = [m for m in minima.to_dict("records") if m["gained"] or m["lost"]]
     if other:
-        near, number = other[0], many(len(other), "other minimum", "other minima")
-        doubts.append(
+        lowest, number = other[0], many(len(other), "other minimum", "other minima")
+        found.append(
             f"The fit has {number} that would decide otherwise. The lowest of them, at a loss of "
-            f"{near['loss']:.6f} instead of {minima[0]['loss']:.6f}, would accept "
-            f"{many(near['accepted'], 'guideline')}: {len(near['gained'])} that are not accepted "
-            f"here, without {len(near['lost'])} of those that are. The lowest minimum was taken."
+            f"{lowest['loss']:.6f} instead of {minima['loss'].iloc[0]:.6f}, would accept "
+            f"{many(lowest['accepted'], 'guideline')}: {len(lowest['gained'])} that are not "
+            f"accepted here, without {len(lowest['lost'])} of those that are. The lowest minimum "
+            "was taken."
         )
-    if fit["n_blocks"] > 1:
-        doubts.append(
-            f"The ratings fall into {fit['n_blocks']} blocks of users and guidelines that share no "
+    if fit.n_blocks > 1:
+        found.append(
+            f"The ratings fall into {fit.n_blocks} blocks of users and guidelines that share no "
             "rating: nothing relates the sides of one block to those of another."
         )
-    accepted = constitution.accepted
-    thin = [int((accepted[f"n_ratings_{name}"] < least).sum()) for name in SIDES]
-    if any(thin):
-        doubts.append(
-            f"{many(max(thin), 'accepted guideline')} had fewer than {least} ratings "
-            "from one of the two sides: what that side thinks of them is hardly known."
+    least = _least_ratings(rule)
+    by_side = constitution.accepted[[f"n_ratings_{name}" for name in SIDES]]
+    if n := int((by_side < least).any(axis=1).sum()):
+        found.append(
+            f"{many(n, 'accepted guideline')} had fewer than {many(least, 'rating')} from one of "
+            "the two sides: what that side thinks of them is hardly known."
         )
-    undecided = int((scores["verdict"] == UNDECIDED).sum())
-    if undecided:
-        doubts.append(
-            f"{many(undecided, 'guideline')} got fewer than {least} ratings and "
-            f"{'is' if undecided == 1 else 'are'} undecided, neither accepted nor rejected."
+    undecided = scores.loc[scores["verdict"] == UNDECIDED, "failed"]
+    if len(undecided):
+        names = {failed[0]["name"] for failed in undecided}
+        needs = " or ".join(str(c) for c in rule.conditions if c.name in names)
+        found.append(
+            f"{many(len(undecided), 'guideline')} {'is' if len(undecided) == 1 else 'are'} "
+            f"undecided, neither accepted nor rejected. Condition not met: {needs}."
         )
-    return doubts
+    return found
+
+
+def _least_ratings(rule: Rule) -> int:
+    """The fewest ratings that the rule asks of a guideline; 0 if it has no such condition."""
+    bounds = {">=": math.ceil, ">": lambda bound: math.floor(bound) + 1}
+    conditions = [c for c in conditions_on(rule, "n_ratings") if c.comparison in bounds]
+    return max((bounds[c.comparison](c.bound) for c in conditions), default=0)
+
+
+def _cards(
+    constitution: Constitution, dataset: Dataset, ratings: Ratings, ids: Ids, fit: Fit
+) -> list[dict[str, Any]]:
+    """One per guideline, in the order of the constitution: its scores, and how they are shown."""
+    about = dataset.guidelines.set_index("guideline_id")
+    found = perspectives(ratings, fit.parameters.user_embedding)
+    # Stacked bars of helpful and all ratings; the tallest one has the height 1.
+    tops = np.stack([found.helpful, found.helpful + found.not_helpful], axis=-1)
+    tops /= tops.max(axis=(1, 2), keepdims=True)
+    bars = dict(zip(ids.guidelines, tops.tolist(), strict=True))
+    cards = []
+    for number, score in enumerate(constitution.scores.to_dict("records"), start=1):
+        guideline = about.loc[score["guideline_id"]]
+        prefix = PREFIX.match(guideline["text"])
+        shown = {
+            "number": number,
+            "topic_id": guideline["topic_id"],
+            "prefix": prefix[1] if prefix else "",
+            "text": guideline["text"][prefix.end() if prefix else 0 :],
+            "bars": bars.get(score["guideline_id"]),
+        }
+        cards.append(score | shown)
+    return cards
+
+
+def _topics(dataset: Dataset, cards: list[dict[str, Any]]) -> list[Topic]:
+    """The topic tree, in the order of titles; guidelines without a topic come last."""
+    rows = dataset.topics.sort_values(["title", "topic_id"]).fillna("").to_dict("records")
+    topics = {row["topic_id"]: Topic(row["title"], row["description"]) for row in rows}
+    loose = Topic("Without a topic" if topics else "")
+    for card in cards:
+        topic = topics.get(card["topic_id"], loose)
+        topic.n_guidelines += 1
+        topic.accepted += [card] if card["verdict"] == ACCEPTED else []
+    roots = []
+    for row in rows:
+        siblings = topics[row["parent_id"]].children if row["parent_id"] else roots
+        siblings.append(topics[row["topic_id"]])
+    return [*roots, loose] if loose.n_guidelines else roots
+
+
+def _period(rated_at: pd.Series) -> str:
+    """First and last day of rating; empty where no time is known."""
+    known = rated_at.dropna()
+    days = [] if known.empty else [known.min(), known.max()]
+    return " to ".join(dict.fromkeys(f"{day.day} {day:%B %Y}" for day in days))

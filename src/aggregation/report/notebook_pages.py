@@ -1,69 +1,63 @@
-"""Pages: an executed notebook as one self-contained HTML file."""
+"""Notebook pages: an executed notebook as one self-contained HTML file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
-import nbformat
-from jinja2 import pass_context
 from latex2mathml.converter import convert
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbformat import NotebookNode
 
 from aggregation.report.environment import TEMPLATES
-from aggregation.runs.folder import RunFolder
 
-IN_THE_LAB = "lab"
+LAB_TAG = "lab"
 """Tag of cells for those who work in JupyterLab, which pages leave out."""
 
 
 class _MathRenderer(IPythonRenderer):
-    """Markdown whose TeX becomes MathML here and now, so that the page needs no script."""
+    """Markdown whose TeX becomes MathML here, so that the page needs no script."""
 
     def inline_math(self, body: str) -> str:
-        return _mathml(body, "inline")
+        return mathml(body, "inline")
 
     def block_math(self, body: str) -> str:
-        return _mathml(body, "block").replace("<math ", '<math tabindex="0" ', 1)  # it may scroll
+        return mathml(body, "block").replace("<math ", '<math tabindex="0" ', 1)  # it may scroll
 
 
-class _Exporter(HTMLExporter):
-    """nbconvert's `basic` body, with code folded away."""
-
-    @pass_context
-    def markdown2html(self, context: Any, source: str) -> str:
-        del context
-        renderer = _MathRenderer(allow_harmful_protocols=False, exclude_anchor_links=True)
-        return MarkdownWithMath(renderer=renderer).render(source)
-
-
-def _mathml(tex: str, display: str) -> str:
-    """MathML; where the TeX cannot be read, the TeX itself."""
+def mathml(tex: str, display: str) -> str:
+    """MathML; where the TeX cannot be read, the TeX itself. `display`: inline or block."""
     try:
         return convert(tex, display=display)
-    except Exception:  # the converter raises whatever it comes across
+    except Exception:  # the converter has no exception of its own
         return f"<code>{escape(tex)}</code>"
 
 
-def write_page(folder: RunFolder, stage: str, stages: Sequence[str]) -> None:
-    """Render the executed notebook of a stage to report/<stage>.html; `stages` have pages too."""
-    exporter = _Exporter(
-        template_name="page",
+def _html(markdown: str) -> str:
+    renderer = _MathRenderer(allow_harmful_protocols=False, exclude_anchor_links=True)
+    return MarkdownWithMath(renderer=renderer).render(markdown)
+
+
+def notebook_page(
+    notebook: NotebookNode,
+    stage: str,
+    stages: Sequence[str],
+    *,
+    run: str = "",
+    simulated: bool = False,
+) -> str:
+    """The page of a stage's executed notebook; `stages` have pages too, to which it links."""
+    exporter = HTMLExporter(
+        template_name="page",  # nbconvert's `basic`, with code folded away
+        filters={"markdown2html": _html},
         extra_template_basedirs=[str(Path(__file__).parent / "templates")],
         exclude_input_prompt=True,
         exclude_output_prompt=True,
     )
-    notebook = nbformat.read(folder.path / "notebooks" / f"{stage}.ipynb", as_version=4)
-    notebook.cells = [c for c in notebook.cells if IN_THE_LAB not in c.metadata.get("tags", [])]
-    body, _ = exporter.from_notebook_node(notebook)
-    page = TEMPLATES.get_template("notebook.html").render(
-        title=f"{stage}: {folder.path.name}",
-        body=body,
-        stages=stages,
-        stage=stage,
-        simulated=folder.dataset().about.simulated,
+    cells = [c for c in notebook.cells if LAB_TAG not in c.metadata.get("tags", [])]
+    body, _ = exporter.from_notebook_node(NotebookNode(notebook | {"cells": cells}))
+    return TEMPLATES.get_template("notebook.html").render(
+        title=f"{stage}: {run}", body=body, stages=stages, stage=stage, simulated=simulated
     )
-    folder.write_text(f"report/{stage}.html", page)

@@ -1,64 +1,65 @@
-"""Manifest: what a run was made from and what it made, by hash. Nothing in it changes with time."""
+"""Provenance: what a run was made from, and its record in manifest.json."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import platform
-import re
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from aggregation import __version__
-from aggregation.files import checksum_holds, sha256
-from aggregation.params import Params
-from aggregation.runs.folder import MANIFEST, PARTIAL, RunFolder
-from aggregation.runs.notebook_source import ROOT
-from aggregation.runs.stages import Record
+from aggregation.files import checksum_holds, read_if_any, sha256, with_checksum, write_json
 
-KINDS = (".py", ".html", ".css", ".csv")
-"""Suffixes of the package's files."""
+PACKAGE = Path(__file__).resolve().parents[1]
+CHECKOUT = PACKAGE.parents[1]
+"""The project, if the package is used from a checkout."""
 
-COMMIT = re.compile("[0-9a-f]{40,64}")
-"""What git calls one; other words could be options."""
+MANIFEST, PARTIAL = "manifest.json", "manifest.partial.json"
+"""Of a run that is whole, and of one that is under way, has stopped, or was changed by hand."""
+
+PACKAGE_FILES = (".py", ".html", ".css", ".j2", ".csv", ".json")
+"""Suffixes of the package's own files."""
 
 LIBRARIES = ("jax", "jaxlib", "numpy", "pandas", "pyarrow", "matplotlib", "papermill")
+
+Record = dict[str, Any]
+"""Of a stage: hash of its `notebook`, its `parameters`, name and hash of what it read (`input`) and
+made (`outputs`)."""
+
+
+def project_file(name: str) -> Path:
+    """A file of the project, such as notebooks/train.ipynb: of the checkout, else of the wheel."""
+    here = CHECKOUT / name
+    return here if (CHECKOUT / "pyproject.toml").is_file() else PACKAGE / name
 
 
 def surroundings() -> dict[str, Any]:
     """What every stage depends on besides its own input: package, lock, Python."""
     return {
-        "package": {"version": __version__, "sha256": package()},
-        "lock": sha256(ROOT / "requirements.lock"),
+        "package": {"version": __version__, "sha256": package_hash()},
+        "lock": sha256(project_file("requirements.lock")),
         "python": platform.python_version(),
     }
 
 
-def package() -> str:
-    """Hash of the package's own files: code and templates, not what an editor leaves there."""
-    here = Path(__file__).parents[1]
+def package_hash() -> str:
+    """Hash of the package's own code and templates."""
     digest = hashlib.sha256()
-    for path in sorted(here.rglob("*")):
-        if path.suffix in KINDS and not path.name.startswith("."):
-            digest.update(f"{path.relative_to(here).as_posix()}\0{sha256(path)}\n".encode())
+    for path in sorted(PACKAGE.rglob("*")):
+        if path.suffix in PACKAGE_FILES and not path.name.startswith("."):
+            digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0{sha256(path)}\n".encode())
     return digest.hexdigest()
 
 
 def circumstances() -> dict[str, Any]:
-    """What else a run is made by: commit, whether what counts differs from it (both null where git
+    """What else a run is made by: commit, whether the checkout differs from it (both null where git
     does not tell), processor, libraries.
     """
-    changed = _git(
-        "status",
-        "--porcelain",
-        "--untracked-files=normal",
-        "--",
-        "src",
-        "notebooks",
-        "requirements.lock",
-    )
+    paths = ("src", "notebooks", "requirements.lock")
+    changed = _git("status", "--porcelain", "--untracked-files=normal", "--", *paths)
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": None if changed is None else bool(changed),
@@ -67,47 +68,21 @@ def circumstances() -> dict[str, Any]:
     }
 
 
-def as_committed(commit: str) -> bool | None:
-    """Whether package and lock are here as they were in that commit; None: git does not know it."""
-    if not COMMIT.fullmatch(commit):
-        return False
-    if _git("cat-file", "-e", f"{commit}^{{commit}}") is None:
-        return None
-    modes = ("-c", "core.fileMode=false")  # who may execute a file is no part of its content
-    return _git(*modes, "diff", "--quiet", commit, "--", "src", "requirements.lock") is not None
+def write_manifest(path: Path, name: str, values: dict[str, Any]) -> None:
+    """Write MANIFEST or PARTIAL with its checksum into a run's folder."""
+    write_json(path / name, with_checksum(values))
 
 
-def manifest(
-    params: Params, folder: RunFolder, made_by: dict[str, Any], stages: dict[str, Record]
-) -> dict[str, Any]:
-    """The content of manifest.json, but for its seal. `made_by`: surroundings, circumstances."""
-    return {
-        "run": params.run,
-        "seed": params.seed,
-        **made_by,
-        "parameters": sha256(folder.path / "params.yaml"),
-        "tables": folder.read_json("data/ingest.json")["tables"] if "ingest" in stages else {},
-        "stages": stages,
-    }
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest in a run's folder, of a whole run or of one under way.
 
-
-def read_manifest(folder: RunFolder) -> dict[str, Any]:
-    """The manifest, of a whole run or of one under way; empty where there is none that can be read.
-
-    Reading it wrong only makes stages run again.
+    Empty where there is none, or it was changed: then stages run again.
     """
-    found = (folder.read_if_any(name) for name in (MANIFEST, PARTIAL))
-    return next((one for one in found if checksum_holds(one) and _is_known(one)), {})
-
-
-def _is_known(found: dict[str, Any]) -> bool:
-    """Whether there is a record of each stage, of the kind that this package writes."""
-    try:
-        records = [*found["stages"].values(), *found.get("aside", {}).values()]
-        kinds = {"notebook": str, "parameters": dict, "input": dict, "outputs": dict}
-        return all(isinstance(one[name], kind) for one in records for name, kind in kinds.items())
-    except (LookupError, TypeError, AttributeError):
-        return False
+    for name in (MANIFEST, PARTIAL):
+        found = read_if_any(path / name)
+        if checksum_holds(found):
+            return found
+    return {}
 
 
 def _processor() -> str:
@@ -125,11 +100,13 @@ def _processor() -> str:
 
 
 def _git(*words: str) -> str | None:
-    """Answer of git about the project; None where it is no checkout. It takes no lock there."""
+    """Answer of git about the checkout; None where there is none. It takes no lock there."""
+    if not (CHECKOUT / ".git").exists():  # an installed package may lie within another checkout
+        return None
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(
-            ["git", "-C", str(ROOT), *words],
+            ["git", "-C", str(CHECKOUT), *words],
             env=env | {"GIT_OPTIONAL_LOCKS": "0"},
             capture_output=True,
             text=True,

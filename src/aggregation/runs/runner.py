@@ -1,56 +1,66 @@
-"""Runs: one parameter file through the notebooks, into a run's folder; what still holds is kept."""
+"""Runner: one parameter file through the notebooks, into a run's folder.
+
+A run is built in a folder beside it, outputs/.<run>.partial/<run>/, and takes the old one's place
+when it is whole. It begins with a copy of the old one, or with what a run that failed has left, and
+keeps what still holds. So a finished folder is never changed, and the same command goes on from
+where it stopped. `source/` and `published/` outlive runs: they stay in the run's folder, and the
+folder that is built has links to them.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from aggregation.errors import RunError, unwritable
-from aggregation.files import checksum_holds, remove_partial, sha256, with_checksum
+from aggregation.files import read_if_any, read_json, remove_partial, sha256, write_json
 from aggregation.params import Params, dump, load_params
-from aggregation.runs.folder import MANIFEST, PARTIAL, RunFolder
-from aggregation.runs.lock import alone
-from aggregation.runs.notebook_source import notebook_source
-from aggregation.runs.provenance import circumstances, manifest, read_manifest, surroundings
-from aggregation.runs.stages import (
-    ASIDE,
-    RECEIPTS,
-    STAGES,
+from aggregation.runs.lock import lock
+from aggregation.runs.notebook import notebook_source
+from aggregation.runs.pages import write_page
+from aggregation.runs.provenance import (
+    MANIFEST,
+    PARTIAL,
     Record,
+    circumstances,
+    read_manifest,
+    surroundings,
+    write_manifest,
+)
+from aggregation.runs.stages import (
+    MAKES,
+    OUTLIVE,
+    STAGES,
     asks,
     begun,
-    clear,
     made_by,
-    missing,
     named,
     own,
     page,
-    put_aside,
-    source_files,
     stale,
-    take_back,
     wanted,
 )
+from aggregation.services.delivery import LAST
 
-TIMEOUT, LONGEST = 6 * 3600.0, 366 * 24 * 3600.0
+DEFAULT_TIMEOUT, MAX_TIMEOUT = 6 * 3600.0, 366 * 24 * 3600.0
 """Seconds that a stage may take, unless told otherwise, and at most."""
 
 TIMING = "timing.json"
 """The only file of a run with times and host."""
 
+OWN = {"params.yaml", MANIFEST, PARTIAL, TIMING}.union(*map(own, STAGES))
+"""Names of all files that runs make."""
+
 Say = Callable[[str], None]
 
 Execute = Callable[..., list[float]]
-"""Executes one notebook, as `notebook.execute` does in a kernel of its own (the default)."""
+"""Executes one notebook, as `executor.Executor` does in a kernel of its own (the default)."""
 
 
 def run(
@@ -60,7 +70,7 @@ def run(
     first: str | None = None,
     until: str = STAGES[-1],
     force: bool = False,
-    timeout: float = TIMEOUT,
+    timeout: float = DEFAULT_TIMEOUT,
     out: str | Path = "outputs",
     say: Say = print,
     execute: Execute | None = None,
@@ -69,194 +79,168 @@ def run(
 
     A stage runs again if what it depends on has changed (see `stages.stale`), if it asks over the
     network, or if that is wanted: `first` and all after it, or all with `force`. Otherwise what it
-    made is kept. All parameters are checked before anything runs. A folder without manifest.json
-    is of a run that did not finish. `say` hears a line when a stage begins, with the reason, and
-    when it ends.
+    made is kept. All parameters are checked before anything runs. `say` hears a line when a stage
+    begins, with the reason, and when it ends.
 
-    Where only demographics failed, the others are done before that error is raised. Raises
-    ParameterError; or RunError with the cell and its error, and the failed notebook is kept as
-    notebooks/<stage>.failed.ipynb. What was made before and may hold again is then kept aside.
+    Raises ParameterError; or RunError with the cell and its error. Then the run's folder is as it
+    was, and the failed notebook is kept beside it. Where only demographics failed, the other stages
+    are done before that error is raised.
     """
     params = load_params(params_path, changes)
-    if not 0 < timeout <= LONGEST:
-        raise RunError(f"--timeout {timeout:g}: give seconds, more than 0 and at most {LONGEST:g}")
+    if not 0 < timeout <= MAX_TIMEOUT:
+        raise RunError(
+            f"--timeout {timeout:g}: give seconds, more than 0 and at most {MAX_TIMEOUT:g}"
+        )
     if first is not None and STAGES.index(first) > STAGES.index(until):
         raise RunError(f"--from {first} comes after --until {until}: there is nothing to run")
-    out = Path(out).expanduser()
-    folder = RunFolder.of(params.run, out)
-    _check(folder, params)
-    with alone(folder.path) as ours:
-        try:
-            work = _Work(params, folder, str(out), timeout, say, execute)
-            work.go(STAGES[0] if force else first, until)
-            work.finish(ours)
-        except OSError as error:
-            raise unwritable(folder.path, error) from None
-    return folder.path
-
-
-def _check(folder: RunFolder, params: Params) -> None:
-    """Raise RunError where a run would write over, or remove, what no run has made."""
-    path = folder.path
+    path = Path(out).expanduser() / params.run
+    home = path.resolve() if path.is_symlink() else path  # it may lie on another disk
+    _check(home, params, first)
     try:
-        str(path.absolute()).encode("utf-8")
+        with lock(home.with_name(f".{home.name}.lock")):
+            build = _Build(params, home, timeout, say, execute)
+            try:
+                build.go(STAGES[0] if force else first, until)
+            finally:
+                build.close()
+    except OSError as error:
+        raise unwritable(path, error) from None
+    return path
+
+
+def _check(home: Path, params: Params, first: str | None) -> None:
+    """Raise RunError where a run cannot be made, or would replace what no run has made."""
+    try:
+        str(home.absolute()).encode("utf-8")
     except UnicodeEncodeError:
-        raise RunError(f"{str(path)!a}: is no UTF-8: choose another folder with --out") from None
-    try:
-        others = [p.name for p in sorted(path.iterdir()) if not p.name.startswith(".")]
-    except OSError:  # it is not there; or it cannot be used, and that is said when it is
-        return
-    by_hand = {"about", "tables"} <= folder.read_if_any("data/ingest.json").keys()
-    strange = [name for name in others if name not in ("source", "published")]
-    if strange and not by_hand and not read_manifest(folder):
+        raise RunError(f"{str(home)!a}: is no UTF-8: choose another folder with --out") from None
+    for at in named(params.source):
+        if not at.exists() and first in (None, STAGES[0]):
+            raise RunError(
+                f"{at}: there is no such file or folder, seen from {Path.cwd()}: check source.path"
+            )
+    if home.exists() and not home.is_dir():
+        raise RunError(f"{home}: is a file: choose another name with --set run=...")
+    others = {p.name for p in home.iterdir()} - {*OUTLIVE} if home.is_dir() else ()
+    if others and not read_manifest(home) and not (home / "data" / "ingest.json").is_file():
         raise RunError(
-            f"{path}: is no run's folder, it holds {strange[0]}: choose another name with "
+            f"{home}: is no run's folder, it holds {min(others)}: choose another name with "
             "--set run=..., or another folder with --out"
         )
-    here = os.path.realpath(path)
-    for at in named(params.source):
-        inside = Path(os.path.realpath(at))  # which bears links that lead in a circle
-        if inside.is_relative_to(here) and inside.relative_to(here).parts[:1] != ("source",):
-            raise RunError(
-                f"the source {at} lies in the run's own folder {path}, which is cleared: "
-                "move it, or choose another name with --set run=..."
-            )
 
 
-def _check_there(params: Params) -> None:
-    """Raise RunError, before an earlier run is taken apart, where a source is not there."""
-    for at in named(params.source):
-        if not at.exists():
-            raise RunError(
-                f"{at}: there is no such file or folder, seen from {Path.cwd()}: check the "
-                "source's path"
-            )
-
-
-class _Work:
-    """A run under way. `done` holds the stages whose results hold, made now or kept."""
+class _Build:
+    """A run under way: the folder `built` takes the place of `home`, if anything has to run."""
 
     def __init__(
-        self,
-        params: Params,
-        folder: RunFolder,
-        out: str,
-        timeout: float,
-        say: Say,
-        execute: Execute | None,
+        self, params: Params, home: Path, timeout: float, say: Say, execute: Execute | None
     ) -> None:
-        self.execute = execute
-        self.params, self.folder, self.out, self.timeout = params, folder, out, timeout
-        self.path = folder.path
+        self.params, self.home, self.timeout, self.execute = params, home, timeout, execute
         self.say: Say = lambda text: say(f"{datetime.now():%H:%M:%S} {text}")  # noqa: DTZ005
-        self.around = surroundings()
-        self.made_with: dict[str, Any] = {}
-        self.before = read_manifest(folder)
-        self.kept: dict[str, Record] = self.before.get("aside", {}) | self.before.get("stages", {})
+        self.out = home.with_name(f".{home.name}.partial")
+        self.built, self.replaced = self.out / params.run, self.out / ".replaced"
+        if (self.built / MANIFEST).is_file():
+            self._replace()  # it was whole when its process was killed
+        shutil.rmtree(self.replaced, ignore_errors=True)
+        self.around, self.started = surroundings(), datetime.now(UTC).isoformat()
         self.done: dict[str, Record] = {}
-        self.timing = self._timing()
-        self.changing = False
+        """Stages whose results hold."""
         self.late: RunError | None = None
-        others = ("params.yaml", MANIFEST, PARTIAL, TIMING, *RECEIPTS, *RECEIPTS.values())
-        for name in (*others, *(name for stage in STAGES for name in own(stage))):
-            remove_partial(self.path / name)
+        self.at, self.before = home, read_manifest(home)
+        """The folder with earlier results, and its manifest."""
+        partial, done = read_manifest(self.built), self.before.get("stages", {})
+        if partial and any(self._stale(s, self._now(s, done)) for s in wanted(params)):
+            self.at, self.before = self.built, partial
+        times = read_if_any(self.at / TIMING)
+        self.times = {name: times.get(name, {}) for name in ("seconds", "cells")}
 
     def go(self, first: str | None, until: str) -> None:
         """Run what has to run up to `until`; keep what holds, beyond it too."""
         stages = wanted(self.params)
         todo = [s for s in stages if STAGES.index(s) <= STAGES.index(until)]
-        with ThreadPoolExecutor(1) as beside:  # a page is rendered while the next kernel works
-            pages: dict[str, Future[None]] = {}
-            for stage in stages:
-                source = notebook_source(stage)
-                now = begun(stage, source, self.params, self.path, self.done)
-                if stage not in todo:
-                    if not self._stale(stage, now):
-                        self._keep(stage)
-                    elif stage in self.kept:
-                        self.say(f"{stage}: what it made does not hold any more, and is removed")
-                    continue
-                why = self._why(stage, now, first)
-                at = f"[{todo.index(stage) + 1}/{len(todo)}] {stage}"
-                if not why:
-                    self._keep(stage)
+        for stage in stages:
+            at = f"[{todo.index(stage) + 1}/{len(todo)}] {stage}" if stage in todo else stage
+            known = stage in self.before.get("stages", {})
+            now = self._now(stage, self.done)
+            stale = self._stale(stage, now)
+            if stage in todo and (why := self._why(stage, stale, first)):
+                self.say(f"{at}: {why} ..." if known else f"{at} ...")
+                self._run(stage, at, now)
+            elif not stale:
+                self.done[stage] = self.before["stages"][stage]
+                if stage in todo:
                     self.say(f"{at} skipped: nothing that it depends on has changed")
-                    continue
-                if stage == "ingest" and self.kept:
-                    _check_there(self.params)
-                self.say(f"{at}: {why} ..." if stage in self.kept else f"{at} ...")
-                self._begin()
-                if self._stage(stage, at, source, now):
-                    self.done[stage]["pages"] = todo
-                    pages[stage] = beside.submit(write_page, self.folder, stage, todo)
-            for stage, made in pages.items():
-                made.result()
-                self.done[stage]["outputs"][page(stage)] = sha256(self.path / page(stage))
-        self._pages()
+            elif known:
+                self.say(f"{at}: what it made does not hold any more, and is left out")
+        if self.at == self.built or not self._is_current():
+            self._finish()
+        shutil.rmtree(self.out, ignore_errors=True)
 
-    def _why(self, stage: str, now: Record, first: str | None) -> str:
-        """Why a stage has to run; empty: what it made holds."""
-        why = self._stale(stage, now)
+    def close(self) -> None:
+        """End what executes notebooks."""
+        getattr(self.execute, "close", lambda: None)()
+
+    def _now(self, stage: str, done: dict[str, Record]) -> Record:
+        """The record of a stage as it would run now, after those of `done`."""
+        here = self.built / OUTLIVE[0]
+        raw = here if here.exists() else self.home / OUTLIVE[0]
+        return begun(stage, notebook_source(stage), self.params, raw, done)
+
+    def _stale(self, stage: str, now: Record) -> str:
+        """Why earlier results of a stage do not hold; empty: they do."""
+        if stage not in self.before.get("stages", {}):
+            return "it is not done yet"
+        for name, value in self.around.items():
+            if self.before.get(name) != value:
+                words = {"lock": "requirements.lock", "python": "Python"}
+                return f"{words.get(name, f'the {name}')} has changed"
+        return stale(stage, now, self.before["stages"][stage], self.at)
+
+    def _why(self, stage: str, stale: str, first: str | None) -> str:
+        """Why a stage has to run; empty: it does not."""
         if first is None:
-            return why or asks(stage, self.params)
+            return stale or asks(stage, self.params)
         if STAGES.index(stage) >= STAGES.index(first):
-            return why or "it was asked for"
-        if why:
+            return stale or "it was asked for"
+        if stale:
             raise RunError(
-                f"to begin at {first}, {stage} must be as it was left, but {why}: "
+                f"to begin at {first}, {stage} must be as it was left, but {stale}: "
                 "run it without --from"
             )
         return ""
 
-    def _stale(self, stage: str, now: Record) -> str:
-        if stage not in self.kept:
-            return "it is not done yet"
-        for name, value in self.around.items():
-            if self.before.get(name) != value:
-                word = {"lock": "requirements.lock", "python": "Python"}.get(name, f"the {name}")
-                return f"{word} has changed"
-        return stale(stage, now, self.kept[stage], self.path)
-
     def _begin(self) -> None:
-        """Begin to change the folder: from here on it is of a run that did not finish.
+        """Begin to build, with a copy of the finished run or with what an earlier build left."""
+        if self.at == self.home:
+            for name in (n for s in self.before.get("stages", {}) for n in own(s)):
+                if (self.home / name).is_file():
+                    (self.built / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(self.home / name, self.built / name)
+        self.at = self.built
+        self.built.mkdir(parents=True, exist_ok=True)
+        (self.built / "params.yaml").write_text(dump(self.params), encoding="utf-8")
+        needed = (self.params.source.kind, self.params.publish.target)
+        for name, kind in zip(OUTLIVE, needed, strict=True):
+            if kind == "platform" and self.home.is_dir():
+                (self.home / name).mkdir(exist_ok=True)
+                if not os.path.lexists(self.built / name):
+                    (self.built / name).symlink_to(f"../../{self.home.name}/{name}")
 
-        What is not known to hold is put aside, so that results of two runs never lie together.
-        """
-        if self.changing:
-            return
-        self.changing = True
-        # Before there is a second thread: Ctrl-C while both import can leave both waiting.
-        import_module("aggregation.report.notebook_pages")
-        self.made_with = self.around | circumstances()
-        for stage, record in self.done.items():
-            take_back(stage, record, self.path)  # a run that was stopped may have left it aside
-        self._save()
-        (self.path / MANIFEST).unlink(missing_ok=True)
-        (self.path / TIMING).unlink(missing_ok=True)
-        for stage in STAGES:
-            if stage not in self.done:
-                put_aside(stage, self.kept.get(stage), self.path)
-        self.folder.write_text("params.yaml", dump(self.params))
-        self._save()
-
-    def _keep(self, stage: str) -> None:
-        if self.changing:
-            take_back(stage, self.kept[stage], self.path)
-        self.done[stage] = self.kept[stage]
-
-    def _stage(self, stage: str, at: str, source: bytes, record: Record) -> bool:
-        """Execute a notebook; whether it worked. Only demographics may fail without an error."""
+    def _run(self, stage: str, at: str, record: Record) -> None:
+        """Execute a notebook, and note what it made."""
+        self._begin()
         if self.execute is None:
-            from aggregation.runs import notebook  # loads papermill; nothing may have to run
+            from aggregation.runs.executor import Executor  # nothing may have to run
 
-            self.execute = notebook.execute
+            self.execute = Executor()
         begin = time.monotonic()
+        self._remove(stage)
         try:
             cells = self.execute(
                 stage,
-                source,
-                self.folder,
-                {**record["parameters"], "out": self.out},
+                notebook_source(stage),
+                self.built,
+                {**record["parameters"], "out": str(self.out)},
                 timeout=self.timeout,
                 say=lambda text: self.say(f"{at}: {text}"),
             )
@@ -265,102 +249,92 @@ class _Work:
                 raise
             self.late = error  # who took part changes no verdict: the constitution goes on
             self.say(f"{at} failed, the others go on")
-            return False
-        if lost := missing(stage, self.path):
+            return
+        outputs, now = made_by(stage, self.built), self._now(stage, self.done)
+        if lost := [name for name in MAKES[stage] if name not in outputs]:
             raise RunError(
                 f"the {stage} notebook did not write {lost[0]}: put back the cell that does, or "
                 "get the notebook back with git"
             )
-        if stage == "ingest":
-            record = record | {"input": self._as_read(record["input"])}
-        self.done[stage] = record | {"outputs": made_by(stage, self.path)}
-        self.timing["seconds"][stage] = round(time.monotonic() - begin, 3)
-        self.timing["cells"][stage] = cells
-        self._save()
-        self.say(f"{at} done in {self.timing['seconds'][stage]:.1f} s")
-        return True
-
-    def _as_read(self, before: dict[str, str]) -> dict[str, str]:
-        """The hashes of the source's files, which nobody may change while they are read."""
-        after = source_files(self.params, self.path)
-        changed = [n for n in sorted(before | after) if before.get(n) != after.get(n)]
+        changed = [n for n, digest in now["input"].items() if record["input"].get(n) != digest]
         if changed and self.params.source.kind != "platform":
             raise RunError(f"{changed[0]} was changed while it was read: run it again")
-        return after
+        self.done[stage] = record | {"input": now["input"], "outputs": outputs}
+        self.times["seconds"][stage] = seconds = round(time.monotonic() - begin, 3)
+        self.times["cells"][stage] = cells
+        self._note(self.around)
+        self.say(f"{at} done in {seconds:.1f} s")
+        if stage == "publish" and (self.built / LAST).is_file():
+            self.say((self.built / LAST).read_text("utf-8").strip())
 
-    def _pages(self) -> None:
-        """Make pages anew that are gone, were changed, or link to other stages than there are."""
-        shown = list(self.done)
-        for stage, record in self.done.items():
-            name, outputs = page(stage), record["outputs"]
-            if record.get("pages") != shown or outputs.get(name) != sha256(self.path / name):
-                self._begin()
-                write_page(self.folder, stage, shown)
-                made = {name: sha256(self.path / name)}
-                self.done[stage] = record | {"outputs": outputs | made, "pages": shown}
+    def _remove(self, stage: str) -> None:
+        """Remove what a stage made in the folder that is built, whole or not."""
+        left = [f"notebooks/{stage}.{kind}.ipynb" for kind in ("partial", "failed")]
+        for name in (*own(stage), *left, *([LAST] if stage == "publish" else [])):
+            (self.built / name).unlink(missing_ok=True)
 
-    def finish(self, ours: Callable[[], bool]) -> None:
-        """Write timing.json and manifest.json, if anything has changed and everything is there.
+    def _note(self, made_with: dict[str, Any]) -> None:
+        """Note what is done and what it took, for the next run or for this one's end."""
+        times = {name: {s: of[s] for s in self.done if s in of} for name, of in self.times.items()}
+        timing = {"started": self.started, "host": platform.node(), **times}
+        write_json(self.built / TIMING, timing)
+        values = {"run": self.params.run, "seed": self.params.seed, **made_with}
+        values["parameters"] = sha256(self.built / "params.yaml")
+        values["tables"] = read_json(self.built / "data" / "ingest.json")["tables"]
+        write_manifest(self.built, PARTIAL, values | {"stages": self.done})
 
-        Where demographics failed the run is not finished, and ends with that error.
-        """
-        if not self.changing and self._whole():
-            (self.path / PARTIAL).unlink(missing_ok=True)  # of a run that was killed as it began
-            shutil.rmtree(self.path / ASIDE, ignore_errors=True)
-            return
+    def _is_current(self) -> bool:
+        """Whether the finished folder is that of just these parameters and stages, pages too."""
+        pages = {page(s): r["outputs"].get(page(s)) for s, r in self.done.items()}
+        hashes = pages | {"params.yaml": self.before.get("parameters")}
+        return (
+            list(self.done) == list(self.before.get("stages", {}))
+            and (self.home / MANIFEST).is_file()
+            and (self.home / TIMING).is_file()
+            and (self.home / "params.yaml").read_bytes() == dump(self.params).encode("utf-8")
+            and all(sha256(self.home / name) == digest for name, digest in hashes.items())
+        )
+
+    def _finish(self) -> None:
+        """Complete the folder that was built, and let it take the old one's place."""
         self._begin()
         if self.late is not None:
             raise self.late
         if surroundings() != self.around:
             raise RunError("the package was changed while the run was at work: run it again")
-        for stage in STAGES:
-            if stage not in self.done:
-                clear(stage, self.path)
-            (self.path / "notebooks" / f"{stage}.failed.ipynb").unlink(missing_ok=True)
+        for stage in set(STAGES) - self.done.keys():
+            self._remove(stage)
         for stage, record in self.done.items():
-            found = made_by(stage, self.path)
-            other = [
-                name for name, digest in record["outputs"].items() if found.get(name) != digest
-            ]
-            if other or not ours():
+            outputs = {n: h for n, h in record["outputs"].items() if n != page(stage)}
+            if changed := [n for n, digest in outputs.items() if sha256(self.built / n) != digest]:
                 raise RunError(
-                    f"{self.path}: {(other or ['the folder'])[0]} was changed or taken away while "
-                    "the run was at work: run it again"
+                    f"{self.built}: {changed[0]} was changed or taken away while the run was at "
+                    "work: run it again"
                 )
-        self.folder.write_json(TIMING, with_checksum(self.timing))
-        shutil.rmtree(self.path / ASIDE, ignore_errors=True)
-        self.kept = {}
-        self._save()
-        (self.path / PARTIAL).replace(self.path / MANIFEST)
+            write_page(self.built, stage, list(self.done))
+            outputs[page(stage)] = sha256(self.built / page(stage))
+            self.done[stage] = record | {"outputs": outputs}
+        remove_partial(self.built)
+        self._note(self.around | circumstances())
+        (self.built / PARTIAL).replace(self.built / MANIFEST)
+        self._replace()
 
-    def _whole(self) -> bool:
-        """Whether the folder is of a finished run already, and one of just these parameters."""
-        written = sha256(self.path / "params.yaml")
-        return (
-            (self.path / MANIFEST).is_file()
-            and (self.path / TIMING).is_file()
-            and list(self.done) == list(self.before.get("stages", {}))
-            and written == self.before["parameters"]
-            and written == hashlib.sha256(dump(self.params).encode("utf-8")).hexdigest()
-        )
+    def _replace(self) -> None:
+        """Let the folder that was built, which is whole, take the finished one's place.
 
-    def _save(self) -> None:
-        """Note what is done, for this run's end or for the next one."""
-        found = manifest(self.params, self.folder, self.made_with, self.done)
-        aside = {s: r for s, r in self.kept.items() if s not in self.done}
-        self.folder.write_json(PARTIAL, with_checksum(found | ({"aside": aside} if aside else {})))
-
-    def _timing(self) -> dict[str, Any]:
-        """When and where, and how long each stage took when it ran last."""
-        then = self.folder.read_if_any(TIMING)
-        then = then if checksum_holds(then) else {"seconds": {}, "cells": {}}
-        seconds, cells = dict(then["seconds"]), dict(then["cells"])
-        started = datetime.now(UTC).isoformat()
-        return {"started": started, "host": platform.node(), "seconds": seconds, "cells": cells}
-
-
-def write_page(folder: RunFolder, stage: str, stages: list[str]) -> None:
-    """Render a stage's page, which links to those of `stages`."""
-    from aggregation.report import notebook_pages as pages  # loads nbconvert
-
-    pages.write_page(folder, stage, stages)
+        Files there that no run made move over first. Each step can be repeated, so the next run
+        goes on with it if the process is killed.
+        """
+        for name in OUTLIVE:
+            if (self.built / name).is_symlink():
+                (self.built / name).unlink()
+        for file in sorted(self.home.rglob("*")) if self.home.is_dir() else ():
+            name = file.relative_to(self.home).as_posix()
+            folder = file.is_dir() and not file.is_symlink()
+            if not folder and name not in OWN and not os.path.lexists(self.built / name):
+                (self.built / name).parent.mkdir(parents=True, exist_ok=True)
+                file.rename(self.built / name)
+        if self.home.is_dir():
+            self.home.rename(self.replaced)
+        self.built.rename(self.home)
+        shutil.rmtree(self.out, ignore_errors=True)

@@ -1,19 +1,17 @@
-"""Stages: what each notebook of a run reads and makes, and whether it has to run again."""
+"""Stages: what each notebook of a run reads and makes, and whether its results still hold."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from aggregation.data.dataset import TABLES
 from aggregation.files import sha256
 from aggregation.params import Params, Source
-from aggregation.runs.notebook_source import declared
-from aggregation.services.delivery import LAST
+from aggregation.runs.notebook import declared
+from aggregation.runs.provenance import Record
 
 STAGES = ("ingest", "train", "diagnostics", "demographics", "publish")
 """Notebooks of a run, in order; demographics only where the parameters have that section."""
@@ -26,17 +24,9 @@ MAKES = {
     ),
     "diagnostics": ("evidence/guidelines.parquet", "evidence/summary.json", "evidence/minima.json"),
     "demographics": ("demographics/counts.json",),
-    "publish": ("constitution.json", "constitution.csv", "report/index.html", LAST),
+    "publish": ("constitution.json", "constitution.csv", "report/index.html"),
 }
-"""Files besides its notebook and its page; all of them but `LAST`, which is for the platform."""
-
-RECEIPTS = {
-    "source/receipt.json": "source/export.json",
-    "published/receipt.json": "published/pending.json",
-    "published/known.json": "published/constitution.json",
-}
-"""Receipts of what came from the platform or went there, and what each is for: they are no stage's
-own, and outlive runs."""
+"""Files that each notebook writes."""
 
 READS = {
     "ingest": (),
@@ -45,13 +35,10 @@ READS = {
     "demographics": (),
     "publish": ("ingest", "train", "diagnostics", "demographics"),
 }
+"""Stages whose files each stage reads."""
 
-ASIDE = ".before"
-"""Where results of an earlier run wait until it is known whether they still hold."""
-
-Record = dict[str, Any]
-"""What manifest.json holds of a stage: hash of the notebook, parameters, hashes of what it read
-(`input`) and made (`outputs`), and the stages that its page links to (`pages`)."""
+OUTLIVE = ("source", "published")
+"""Folders of what the platform sent and was sent; they outlive runs, and no stage owns them."""
 
 
 def wanted(params: Params) -> list[str]:
@@ -59,13 +46,16 @@ def wanted(params: Params) -> list[str]:
     return [s for s in STAGES if s != "demographics" or params.demographics is not None]
 
 
-def begun(stage: str, source: bytes, params: Params, path: Path, done: dict[str, Record]) -> Record:
-    """The record of a stage before it runs: all but its outputs."""
+def begun(stage: str, source: bytes, params: Params, raw: Path, done: dict[str, Record]) -> Record:
+    """The record of a stage before it runs: all but its outputs.
+
+    `source`: its notebook. `raw`: the folder of the platform's export. `done`: earlier stages.
+    """
     given = params.model_dump(mode="json")
     return {
         "notebook": hashlib.sha256(source).hexdigest(),
         "parameters": {n: given[n] for n in declared(stage, source) if n in given},
-        "input": source_files(params, path) if stage == "ingest" else handed_on(stage, done),
+        "input": source_files(params, raw) if stage == "ingest" else handed_on(stage, done),
     }
 
 
@@ -75,10 +65,13 @@ def named(source: Source) -> list[Path]:
     return [Path(name).expanduser() for name in names if isinstance(name, str)]
 
 
-def source_files(params: Params, path: Path) -> dict[str, str]:
-    """Name and hash of each file that the source names or sent; none for a simulated one."""
+def source_files(params: Params, raw: Path) -> dict[str, str]:
+    """Name and hash of each file that the source names; for the platform, of its export in `raw`.
+
+    A simulated source has none. A file that is not there has an empty hash. Raises InputError.
+    """
     if params.source.kind == "platform":
-        return {"export.json": sha256(path / "source" / "export.json")}
+        return {"export.json": sha256(raw / "export.json")}
     files: list[Path] = []
     for at in named(params.source):
         files += sorted(filter(_is_read, at.iterdir())) if at.is_dir() else [at]
@@ -90,17 +83,13 @@ def source_files(params: Params, path: Path) -> dict[str, str]:
 
 def _is_read(file: Path) -> bool:
     """Whether a source whose folder the file lies in would read it."""
-    return file.suffix.lower() in (".csv", ".json") and not file.name.startswith(".")
+    return file.suffix.lower() == ".csv" and not file.name.startswith(".")
 
 
 def handed_on(stage: str, done: dict[str, Record]) -> dict[str, str]:
     """Name and hash of what a stage reads, of what the stages before it made."""
-    return {
-        name: digest
-        for earlier in READS[stage]
-        for name, digest in done.get(earlier, {"outputs": {}})["outputs"].items()
-        if name in MAKES[earlier]
-    }
+    earlier = [e for e in READS[stage] if e in done]
+    return {n: h for e in earlier for n, h in done[e]["outputs"].items() if n in MAKES[e]}
 
 
 def asks(stage: str, params: Params) -> str:
@@ -108,42 +97,41 @@ def asks(stage: str, params: Params) -> str:
     if stage == "demographics":
         return "it asks Prolific"
     online = params.source.kind == "platform" and not params.source.offline
-    if (stage == "ingest" and online) or (
-        stage == "publish" and params.publish.target == "platform"
-    ):
-        return "it asks the platform"
-    return ""
+    sends = params.publish.target == "platform"
+    return (
+        "it asks the platform" if (stage, True) in (("ingest", online), ("publish", sends)) else ""
+    )
 
 
 def stale(stage: str, now: Record, then: Record, path: Path) -> str:
-    """Why a stage has to run again, in a few words; empty: what it made then still holds.
+    """Why what a stage made then does not hold now, in a few words; empty: it holds.
 
-    What it made lies in the run's folder `path`, or aside. Its page does not count: that can be
-    made anew from the notebook.
+    What it made lies in the run's folder `path`. Its page does not count: that can be made again
+    from the notebook.
     """
     if now["notebook"] != then["notebook"]:
         return "its notebook has changed"
     if now["parameters"] != then["parameters"]:
-        changed = _changes(then["parameters"], now["parameters"])
-        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-        return changed[0] + more
+        return _difference(flat(then["parameters"]), flat(now["parameters"]))
     for name in sorted(now["input"].keys() | then["input"].keys()):
         if now["input"].get(name) != then["input"].get(name):
             return f"{name} has changed"
-    for name, digest in then["outputs"].items():
-        found = [sha256(at / name) for at in (path, path / ASIDE)]
-        if digest not in found and name != page(stage):
-            return f"{name} {'was changed' if any(found) else 'is gone'}"
+    for name in own(stage):
+        found = sha256(path / name)
+        if name != page(stage) and found != then["outputs"].get(name, ""):
+            return f"{name} {'was changed' if found else 'is gone'}"
     return ""
 
 
-def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    old, new = flat(then), flat(now)
-    return [
-        f"{key} is {_word(new, key)}, was {_word(old, key)}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key, ...) != new.get(key, ...)
-    ]
+def _difference(then: dict[str, Any], now: dict[str, Any]) -> str:
+    keys = [k for k in sorted(then.keys() | now.keys()) if then.get(k, ...) != now.get(k, ...)]
+    first, more = keys[0], f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+    return f"{first} is {_word(now, first)}, was {_word(then, first)}{more}"
+
+
+def _word(values: dict[str, Any], key: str) -> str:
+    text = json.dumps(values[key], ensure_ascii=False) if key in values else "not set"
+    return text if len(text) <= 60 else text[:60] + " ..."
 
 
 def flat(values: dict[Any, Any], above: str = "") -> dict[str, Any]:
@@ -153,11 +141,6 @@ def flat(values: dict[Any, Any], above: str = "") -> dict[str, Any]:
         deep = isinstance(value, dict) and value
         found |= flat(value, f"{above}{key}.") if deep else {f"{above}{key}": value}
     return found
-
-
-def _word(values: dict[str, Any], key: str) -> str:
-    text = json.dumps(values[key], ensure_ascii=False) if key in values else "not set"
-    return text if len(text) <= 60 else text[:60] + " ..."
 
 
 def page(stage: str) -> str:
@@ -172,39 +155,4 @@ def own(stage: str) -> tuple[str, ...]:
 
 def made_by(stage: str, path: Path) -> dict[str, str]:
     """Name and hash of every file that a stage has made in the run's folder."""
-    return {name: sha256(path / name) for name in own(stage) if (path / name).is_file()}
-
-
-def missing(stage: str, path: Path) -> list[str]:
-    """What a stage should have made, and has not."""
-    return [n for n in MAKES[stage] if n != LAST and not (path / n).is_file()]
-
-
-def clear(stage: str, path: Path) -> None:
-    """Remove what a stage made, whole or not, and folders that are empty then."""
-    unfinished = (f"notebooks/{stage}.{kind}.ipynb" for kind in ("failed", "partial"))
-    for name in (*own(stage), *unfinished):
-        (path / name).unlink(missing_ok=True)
-        with suppress(OSError):  # something else lies there, or it is a link to another disk
-            (path / name).parent.rmdir()
-
-
-def put_aside(stage: str, record: Record | None, path: Path) -> None:
-    """Keep aside what a stage made, as far as it is what its record says; remove the rest."""
-    for name in own(stage):
-        if record and name in record["outputs"] and sha256(path / name) == record["outputs"][name]:
-            _move(name, path, path / ASIDE)
-    clear(stage, path)
-
-
-def take_back(stage: str, record: Record, path: Path) -> None:
-    """Move what is kept aside back to where it was made."""
-    for name in own(stage):
-        digest = record["outputs"].get(name, "")
-        if sha256(path / name) != digest and (path / ASIDE / name).exists():
-            _move(name, path / ASIDE, path)
-
-
-def _move(name: str, path: Path, to: Path) -> None:
-    (to / name).parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(path / name, to / name)  # a folder may be a link to another disk
+    return {name: digest for name in own(stage) if (digest := sha256(path / name))}

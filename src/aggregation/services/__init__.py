@@ -16,12 +16,10 @@ from aggregation.errors import ParameterError
 def setting(name: str) -> str:
     """The environment's value of `name`, else that of `.env` in the working directory, else ""."""
     file = Path(".env")
-    repository = RepositoryEmpty()
-    if file.is_file():
-        try:
-            repository = RepositoryEnv(str(file), encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError):
-            repository = None  # the error holds the file's text, so it must not be raised from here
+    try:
+        repository = RepositoryEnv(str(file), "utf-8-sig") if file.is_file() else RepositoryEmpty()
+    except (OSError, UnicodeDecodeError):
+        repository = None  # the error holds the file's text, so it must not be raised from here
     if repository is None:
         raise ParameterError(".env: cannot be read as UTF-8 text: save it as UTF-8")
     return str(Config(repository)(name, default="")).strip()

@@ -1,7 +1,7 @@
-"""Demographics: what Prolific tells of the people who took part, and what may be told of them.
+"""Demographics: what Prolific knows of the people who took part, and what may be shown of it.
 
-A row names a participant, so rows go nowhere but into the body that is posted. All else sees
-counts, and none of fewer than `LEAST` people.
+A row names a participant, so rows go nowhere but into the body that is posted. Everything else
+gets counts, and none of fewer than `MIN_CELL_SIZE` people.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import pandas as pd
 
@@ -26,15 +27,11 @@ Row = dict[str, str]
 PARTICIPANT, STATUS, COMPLETED = "Participant id", "Status", "Completed at"
 
 CATEGORIES = {
-    "age": "Age",
-    "sex": "Sex",
-    "country of residence": "Country of residence",
-    "employment status": "Employment status",
-    "ethnicity": "Ethnicity simplified",
-    "nationality": "Nationality",
-    "student status": "Student status",
-    "language": "Language",
-    "country of birth": "Country of birth",
+    column.removesuffix(" simplified").lower(): column
+    for column in (
+        *("Age", "Sex", "Country of residence", "Employment status", "Ethnicity simplified"),
+        *("Nationality", "Student status", "Language", "Country of birth"),
+    )
 }
 """What the platform's public page shows, and the column of the CSV that holds it."""
 
@@ -44,8 +41,8 @@ REVOKED, EXPIRED = "CONSENT_REVOKED", "DATA_EXPIRED"
 """Prolific's marks: the person withdrew; the answer is no longer known."""
 
 LEFT_OUT = ("RETURNED", "TIMED-OUT", "REJECTED")
-LEAST = 10
-"""Fewest people of whom a number is shown (issue 4)."""
+MIN_CELL_SIZE = 10
+"""Fewest people of whom a number is shown."""
 
 UNKNOWN = "unknown"
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -64,12 +61,7 @@ class Cleaned:
 
     def fates(self) -> pd.DataFrame:
         """What became of the submissions that were read, as a table."""
-        return pd.DataFrame([asdict(count) for count in self.counts])
-
-    def summary(self) -> pd.DataFrame:
-        """Number of submissions that would be posted, by study."""
-        numbers = [(study, len(rows)) for study, rows in self.studies.items()]
-        return pd.DataFrame(numbers, columns=["study_id", "rows"])
+        return pd.DataFrame(list(self.counts))
 
 
 def parse(data: bytes, where: str) -> list[Row]:
@@ -77,43 +69,35 @@ def parse(data: bytes, where: str) -> list[Row]:
 
     Raises InputError naming `where` (the study) and the line, and never what a cell holds.
     """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise InputError(f"{where}, line {line}: is not UTF-8 text: export it again") from None
-    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[Row] = []
     try:
-        header = next(lines, [])
-        _check_header(header, where)
-        for cells in lines:
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                raise InputError(
-                    f"{where}, line {lines.line_num}: has {len(cells)} cells, the header has "
-                    f"{len(header)}: export it again"
-                )
-            row = dict(zip(header, cells, strict=True))
-            _check(row, f"{where}, line {lines.line_num}")
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: is not UTF-8 text: export it again") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        wrong = _wrong_header(list(reader.fieldnames or ()))
+        while not wrong and (row := next(reader, None)) is not None:
+            wrong = _wrong_row(row)
             rows.append(row)
     except csv.Error as error:
-        raise InputError(f"{where}, line {lines.line_num}: {error}: export it again") from None
+        wrong = f"{error}: export it again"
+    if wrong:
+        raise InputError(f"{where}, line {max(reader.reader.line_num, 1)}: {wrong}")
     return rows
 
 
 def clean(
-    rows_by_study: Mapping[str, Sequence[Row]], statuses_left_out: Collection[str] = LEFT_OUT
+    rows_by_study: Mapping[str, Sequence[Row]], left_out: Collection[str] = LEFT_OUT
 ) -> Cleaned:
-    """Leave out who withdrew consent and the statuses named; find the people behind the rest.
+    """Leave out who withdrew consent and these statuses; find the people behind the rest.
 
     Who withdrew in one study is left out of all. Of a participant's several submissions the one
     completed last is counted; where none is later, the one of the study whose id sorts last.
     """
     rows = [(study, row) for study in sorted(rows_by_study) for row in rows_by_study[study]]
     withdrawn = {_participant(row) for _, row in rows if _withdrew(row)}
-    unwanted = {_words(status) for status in statuses_left_out}
+    unwanted = {_words(status) for status in left_out}
     dropped: Counter[str] = Counter()
     studies: dict[str, list[Row]] = {study: [] for study in sorted(rows_by_study)}
     for study, row in rows:
@@ -127,25 +111,15 @@ def clean(
     kept = [row for of_study in studies.values() for row in of_study]
     # sorted() is stable: rows completed at the same time stay in the order of their studies
     people = {_participant(row): row for row in sorted(kept, key=_completed)}
-    differing = {
-        _participant(row) for row in kept if _answers(row) != _answers(people[_participant(row)])
-    }
-    return Cleaned(
-        studies,
-        list(people.values()),
-        (
-            Count("submissions", "read", "", len(rows)),
-            *(Count("submissions", "dropped", why, n) for why, n in sorted(dropped.items())),
-            Count("submissions", "merged", "the same participant", len(kept) - len(people)),
-            Count("submissions", "kept", "", len(people)),
-            Count(
-                "submissions",
-                "note",
-                "participants with differing answers: the last completed counts",
-                len(differing),
-            ),
-        ),
+    differing = {p for row in kept if _answers(row) != _answers(people[p := _participant(row)])}
+    counts: tuple[tuple[Any, str, int], ...] = (
+        ("read", "", len(rows)),
+        *(("dropped", why, n) for why, n in sorted(dropped.items())),
+        ("merged", "the same participant", len(kept) - len(people)),
+        ("kept", "", len(people)),
+        ("note", "participants with differing answers: the last completed counts", len(differing)),
     )
+    return Cleaned(studies, [*people.values()], tuple(Count("submissions", *c) for c in counts))
 
 
 def body(cleaned: Cleaned) -> bytes:
@@ -154,7 +128,7 @@ def body(cleaned: Cleaned) -> bytes:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 
-def counts(cleaned: Cleaned, least: int = LEAST) -> pd.DataFrame:
+def counts(cleaned: Cleaned, least: int = MIN_CELL_SIZE) -> pd.DataFrame:
     """How many people gave each answer, without any number that tells of fewer than `least`.
 
     Columns: category, value, n (int, or None where suppressed), suppressed. The first row,
@@ -200,27 +174,28 @@ def suppressed(cells: Mapping[str, int], least: int) -> set[str] | None:
     return None
 
 
-def _check_header(header: list[str], where: str) -> None:
+def _wrong_header(header: list[str]) -> str:
+    """What is wrong with it, and the remedy; empty: nothing."""
     missing = [name for name in REQUIRED if name not in header]
     if missing:
-        raise InputError(
-            f"{where}, line 1: is no demographic export: it has no column {missing[0]!r}: look at "
-            "it on Prolific, or try the other demographics.endpoint"
-        )
+        what = f"is no demographic export: it has no column {missing[0]!r}"
+        return f"{what}: look at it on Prolific, or try the other demographics.endpoint"
     twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise InputError(f"{where}, line 1: the column {twice[0]!r:.80} occurs twice")
+    return f"the column {twice[0]!r:.80} occurs twice: export it again" if twice else ""
 
 
-def _check(row: Row, where: str) -> None:
+def _wrong_row(row: Row) -> str:
+    if None in row or None in row.values():  # as DictReader marks cells too many or too few
+        return "has more or fewer cells than the header: export it again"
     if _withdrew(row):
-        return
+        return ""
     if _participant(row) in ("", EXPIRED):
-        raise InputError(f"{where}: has no {PARTICIPANT!r}: export it again")
+        return f"has no {PARTICIPANT!r}: export it again"
     try:
         _completed(row)
     except ValueError:
-        raise InputError(f"{where}: {COMPLETED!r} is no ISO 8601 time: export it again") from None
+        return f"{COMPLETED!r} is no ISO 8601 time: export it again"
+    return ""
 
 
 def _participant(row: Row) -> str:

@@ -1,23 +1,20 @@
-"""HTTP: requests to one service, made so that a key can be trusted to them.
+"""HTTP: requests to one service that keep its key safe.
 
-The key goes to the service's own host and nowhere else: TLS is verified, plain http is refused but
-on this machine itself, and a redirect to another host is not followed. Answers are bounded in time
-and size. A GET is tried again when that may help; a POST only where it surely did not arrive.
+The key goes to the service's own host only: no redirect is followed, and no address that a service
+names is ever requested. Answers are limited in size and total time. A request that changes nothing
+is repeated where that may help; one that does, only where the service surely did not take it.
+Messages quote nothing that a service says, since it may repeat the key.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from pathlib import Path
-from typing import Any, Self
-from urllib.parse import urljoin, urlsplit
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import requests
 import urllib3
@@ -31,30 +28,19 @@ from aggregation.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from aggregation.files import atomic_write
-from aggregation.services.address import NOWHERE, loopback, origin, plain
-from aggregation.services.wire import UNDER_WAY, Exchange, session
+from aggregation.services import setting
 
-REDIRECTS, FOLLOWED = (301, 302, 303, 307, 308), 5
-TOO_MANY, UNAUTHORIZED, FORBIDDEN, FAILED = 429, 401, 403, 500
-PIECE = 1 << 16
-
-
-@dataclass(frozen=True)
-class Service:
-    """Who is asked, and with what right."""
-
-    name: str
-    """As messages call it."""
-    url: str
-    """Base address."""
-    scheme: str
-    """The word before the key in the authorization header."""
-    variable: str
-    """Environment variable that holds the key."""
-    key: str = field(repr=False)
-    key_from: str
-    """Where a person gets a key."""
+JSON = "application/json"
+READ_SIZE = 1 << 16
+MIN_MASKED = 16
+ADDRESS = re.compile(
+    r"(https://([\w.-]+|\[[0-9a-f:]+\])|http://(localhost|127\.0\.0\.1|\[::1\]))"
+    r"(:[0-9]{1,5})?(/[\w.~%/-]*)?",
+    re.ASCII,
+)
+"""Addresses that may get a key. Over plain http, only this machine itself."""
+REFUSED = frozenset({400, 401, 403, 404, 405, 413, 415, 422, 429})
+"""Statuses of a request that the service did not take. After any other error it may have."""
 
 
 @dataclass(frozen=True)
@@ -62,313 +48,196 @@ class Policy:
     """Limits; seconds and bytes."""
 
     connect: float = 10.0
-    """For a connection: more means that nobody is there."""
+    """For a connection."""
     read: float = 60.0
-    """Between two pieces of an answer: an export is gathered before its first byte."""
+    """Between two pieces of an answer: the platform gathers an export before its first byte."""
     deadline: float = 900.0
     """For a call with all its tries: an export of 200 MB at 2 Mbit/s."""
     tries: int = 6
     first_wait: float = 1.0
-    """Before the second try, at most; doubled from try to try, and a random part of it waited, so
-    that many clients do not come back at once."""
-    longest_wait: float = 60.0
-    most_bytes: int = 1 << 31
-    """Of an answer, unpacked: ten times the largest export that is expected."""
+    """Longest wait before the second try; doubled from try to try. A random part of it is waited,
+    so that many clients do not come back at once."""
+    max_wait: float = 60.0
+    max_bytes: int = 1 << 30
+    """Of an answer, unpacked: five times the largest export that is expected."""
 
 
 DEFAULT = Policy()
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What came back."""
+@dataclass(eq=False)
+class _FailedError(Exception):
+    """One try that failed."""
 
-    status: int
-    body: bytes
-
-
-class _AgainError(Exception):
-    """A try that failed where another may not. `sent`: the request may have arrived."""
-
-    def __init__(self, error: ServiceError, *, sent: bool, wait: float = 0.0) -> None:
-        super().__init__()
-        self.error, self.sent, self.wait = error, sent, wait
+    kind: type[ServiceError]
+    what: str
+    remedy: str = "try again later"
+    sent: bool = True
+    """Whether the service may have acted on it."""
+    again: bool = False
+    """Whether another try may help."""
+    wait: float = 0.0
+    """Seconds that the service asks to wait before."""
 
 
 class Client:
-    """Requests to one service. Every failure is a ServiceError that never holds the key."""
+    """Requests to one service. Every failure is a ServiceError without the key.
 
-    def __init__(self, service: Service, policy: Policy = DEFAULT) -> None:
-        _check(service)
-        self.service, self.policy, self.url = service, policy, service.url
-        self._session = session(f"{service.scheme} {service.key}")
-        # A proxy would see a key that is not encrypted; to reach itself this machine needs none.
-        self._session.trust_env = service.url.startswith("https:")
+    The constructor raises ParameterError for an unsafe address in the environment.
+    """
 
-    def __enter__(self) -> Self:
-        return self
+    name: ClassVar[str]
+    """As messages call the service."""
+    url_variable: ClassVar[str]
+    """Environment variable that holds another address."""
+    scheme: ClassVar[str]
+    """The word before the key in the authorization header."""
+    key_variable: ClassVar[str]
+    """Environment variable that holds the key."""
+    key_from: ClassVar[str]
+    """Where a person gets a key."""
 
-    def __exit__(self, *_: object) -> None:
-        self._session.close()
+    def __init__(self, url: str, policy: Policy = DEFAULT) -> None:
+        self.url, self.policy = (setting(self.url_variable) or url).rstrip("/"), policy
+        if not ADDRESS.fullmatch(self.url):
+            raise ParameterError(
+                f"{self.name}: the address in {self.url_variable} cannot be used: write it as "
+                "https://host/path, without name, password, query or blanks"
+            )
 
-    def get(
-        self, path: str, query: Mapping[str, str] | None = None, *, accept: str = "application/json"
-    ) -> bytes:
-        """The body of the answer. `path` is below the base address, or an address of its host."""
-        answer = self._call("GET", path, query, None, accept, b"".join)
-        return answer.body
+    def get(self, path: str, query: Mapping[str, str] | None = None, accept: str = JSON) -> bytes:
+        """The body of the answer. `path` is below the base address."""
+        return self._call("GET", path, accept, safe=True, params=query)
 
-    def download(self, path: str, query: Mapping[str, str] | None, target: Path) -> str:
-        """The JSON answer as the file `target`, whole or not at all; returns its sha256, in hex."""
-        with atomic_write(target) as partial, partial.open("wb") as file:
+    def post(self, path: str, body: bytes, accept: str = JSON, *, safe: bool = False) -> bytes:
+        """Send JSON: once, unless it is `safe`, that is, changes nothing there.
 
-            def keep(pieces: Iterator[bytes]) -> bytes:
-                file.seek(0)  # what an earlier try left
-                file.truncate()
-                digest, last = hashlib.sha256(), b""
-                for piece in pieces:
-                    file.write(piece)
-                    digest.update(piece)
-                    last = piece.rstrip()[-1:] or last
-                if last not in (b"}", b"]"):  # HTTP alone does not always tell
-                    raise AnswerError(
-                        f"{self.service.name} ({path}): its answer is cut off, or no JSON: "
-                        "try again later"
-                    )
-                return digest.hexdigest().encode()
+        Raises UnknownOutcomeError where it may have arrived without a usable answer.
+        """
+        return self._call("POST", path, accept, safe=safe, data=body)
 
-            digest = self._call("GET", path, query, None, "application/json", keep).body
-        return digest.decode()
-
-    def post(self, path: str, body: bytes, *, accept: str = "application/json") -> Answer:
-        """Send JSON once. UnknownOutcomeError where it may have arrived without a usable answer."""
-        return self._call("POST", path, None, body, accept, b"".join)
-
-    def _call(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None,
-        body: bytes | None,
-        accept: str,
-        take: Callable[[Iterator[bytes]], bytes],
-    ) -> Answer:
-        """Try until it works, or cannot, or must not be tried again."""
-        end = time.monotonic() + self.policy.deadline
-        url = self._url(path)
-        for number in range(self.policy.tries):
+    def _call(self, method: str, path: str, accept: str, *, safe: bool, **content: Any) -> bytes:
+        """Try until it works, cannot work, or must not be tried again."""
+        end, key = time.monotonic() + self.policy.deadline, self._key()
+        content["headers"] = {"accept": accept, "accept-encoding": "gzip", "content-type": JSON}
+        where, number = f"{self.name} ({self.url}/{path})", 0
+        while True:
             try:
-                return self._try(method, url, query, body, accept, take, end)
-            except _AgainError as error:
-                again = error
+                return self._try(method, path, key, end, content)
+            except _FailedError as error:
+                failed = error
             # Raised out here: an error keeps the one it is raised in, whose request has the key.
-            if method == "POST" and again.sent:
+            if failed.sent and not safe:
                 raise UnknownOutcomeError(
-                    f"{self._where(url)}: {_first(again.error)}.\n"
-                    "Nobody knows whether what was sent arrived: look before you send it again"
+                    f"{where}: {failed.what}.\nIt is unknown whether what was sent arrived: look "
+                    "before you send it again"
                 )
-            most = min(self.policy.longest_wait, self.policy.first_wait * 2**number)
-            wait = max(random.uniform(0, most), again.wait)
-            if number + 1 == self.policy.tries or time.monotonic() + wait > end:
-                raise again.error
+            wait = min(self.policy.max_wait, self.policy.first_wait * 2**number)
+            wait, number = max(random.uniform(0, wait), failed.wait), number + 1
+            late = time.monotonic() + wait > end
+            if not failed.again or number >= self.policy.tries or late:
+                raise failed.kind(f"{where}: {failed.what}: {failed.remedy}")
             time.sleep(wait)
-        raise AssertionError("unreachable")
 
-    def _try(
-        self,
-        method: str,
-        url: str,
-        query: Mapping[str, str] | None,
-        body: bytes | None,
-        accept: str,
-        take: Callable[[Iterator[bytes]], bytes],
-        end: float,
-    ) -> Answer:
-        headers = {"accept": accept, "accept-encoding": "gzip, deflate"}
-        if body is not None:
-            headers["content-type"] = "application/json"
-            self._session.close()  # an old connection may be dead: who knows then what arrived
-        exchange = Exchange(self.policy.read, end)
-        UNDER_WAY.set(exchange)
-        answered = False
+    def _try(self, method: str, path: str, key: str, end: float, content: dict[str, Any]) -> bytes:
+        """Send it once, on a new connection: an old one may be dead, and hide what arrived."""
+        left = max(end - time.monotonic(), 0.01)
+
+        def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
+            request.headers["authorization"] = f"{self.scheme} {key}"
+            return request
+
+        session = requests.Session()
+        # None: requests would read the whole body of a redirect, however large it is.
+        session.get_redirect_target = lambda resp: None  # noqa: ARG005
+        session.auth = authorize  # as a mere header, an entry in .netrc would replace it
+        # A proxy would see a key that is not encrypted; to reach itself this machine needs none.
+        session.trust_env = self.url.startswith("https:")
         try:
-            for _ in range(FOLLOWED):
-                left = max(end - time.monotonic(), 0.01)
-                with self._session.request(
+            with (
+                session,
+                session.request(
                     method,
-                    url,
-                    params=query,
-                    data=body,
-                    headers=headers,
+                    f"{self.url}/{path}",
                     timeout=(min(self.policy.connect, left), min(self.policy.read, left)),
                     allow_redirects=False,
                     stream=True,
-                ) as response:
-                    answered = True
-                    if response.status_code in REDIRECTS:
-                        url, query = self._redirected(method, url, response), None
-                        continue
-                    self._judge(method, url, response)
-                    try:
-                        self._expect(url, response, accept)
-                        return Answer(response.status_code, take(self._pieces(url, response)))
-                    except AnswerError as error:
-                        unusable = error
-                    raise _AgainError(unusable, sent=True) if method == "POST" else unusable
-            raise AnswerError(f"{self._where(url)}: redirects in a circle: check the address")
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            broken = self._broken(url, error, exchange, answered=answered)
-        except OSError:
-            if answered:  # not of the connection: the disk, for one
-                raise
-            broken = UnreachableError(
-                f"{self._where(url)}: the trusted certificates cannot be read: check "
-                "REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE in the environment"
-            )
-        raise broken
+                    **content,
+                ) as response,
+            ):
+                self._check(response)
+                body = self._read(response, end)
+        except (OSError, urllib3.exceptions.HTTPError, zlib.error) as error:
+            raise _broken(error) from None
+        # a shorter key is one for trying things, and may be a word of somebody's text
+        return body.replace(key.encode(), b"***") if len(key) >= MIN_MASKED else body
 
-    def _pieces(self, url: str, response: requests.Response) -> Iterator[bytes]:
-        """The body as it comes, unpacked, up to the size allowed."""
-        size = 0
-        while piece := response.raw.read1(PIECE, decode_content=True):
-            size += len(piece)
-            if size > self.policy.most_bytes:
-                raise AnswerError(
-                    f"{self._where(url)}: its answer is larger than {self.policy.most_bytes:,} "
-                    "bytes: that is no answer of this service; check the address"
-                )
-            yield piece
-
-    def _judge(self, method: str, url: str, response: requests.Response) -> None:
-        """Raise unless the status is good."""
-        status = response.status_code
-        if 200 <= status < 300:
-            return
-        where = f"{self._where(url)}: status {status}"
-        if status in (UNAUTHORIZED, FORBIDDEN):
+    def _key(self) -> str:
+        key = setting(self.key_variable)
+        if not re.fullmatch(r"[!-~]{1,4096}", key):
+            wrong = "holds blanks or characters that no key has" if key else "is not set"
             raise AccessError(
-                f"{where}: it refuses the key in {self.service.variable}.\n"
-                f"Get one from {self.service.key_from}, and set it in the environment or in .env"
+                f"{self.name} needs a key, and {self.key_variable} {wrong}.\n"
+                f"Get one from {self.key_from}, and set it in the environment or in .env"
             )
-        if status == TOO_MANY:
-            wait = retry_after(response.headers.get("retry-after"))
-            remedy = f"wait {wait:g} s" if wait is not None else "wait a while"
-            error = BusyError(f"{where}: too many requests, also after waiting: {remedy}")
-            raise _AgainError(error, sent=False, wait=wait or 0.0)
-        if status >= FAILED:
-            error = BusyError(f"{where}: the service failed: try again later")
-            raise _AgainError(error, sent=True)
-        said = self._said(response)
-        raise AnswerError(f"{where}: it refuses this {method}: check address and data{said}")
+        return key
 
-    def _said(self, response: requests.Response) -> str:
-        """The beginning of what the service wrote, harmless."""
-        said = b""
-        try:
-            for piece in self._pieces("", response):
-                said += piece
-                if len(said) > PIECE:
-                    break
-        except (ServiceError, requests.RequestException, urllib3.exceptions.HTTPError):
-            return ""
-        text = said.decode("utf-8", "replace")  # not cut: half a key would not be found
-        text = re.sub(r"<[^>]*>|[^\w .,;:!?()/'-]+", " ", text.replace(self.service.key, "***"))
-        text = " ".join(text.split())[:200]
-        return f".\nIt says: {text}" if text else ""
+    def _check(self, response: requests.Response) -> None:
+        """Raise unless the status is good and the answer is no web page, such as one to sign in."""
+        status, sent = response.status_code, response.status_code not in REFUSED
+        what = f"status {status}"
+        if status == 429 or status >= 500:
+            raise _FailedError(BusyError, what, sent=sent, again=True, wait=_asked_wait(response))
+        if status in (401, 403):
+            what = f"{what}: it refuses the key in {self.key_variable}"
+            raise _FailedError(AccessError, what, f"get one from {self.key_from}", sent)
+        if response.is_redirect:
+            what = f"{what}: a redirect, which would take the key elsewhere"
+        if not 200 <= status < 300:
+            raise _FailedError(AnswerError, what, "check address and data", sent)
+        if "html" in response.headers.get("content-type", "").lower():
+            raise _FailedError(AnswerError, "answers with a web page", "check the address")
 
-    def _expect(self, url: str, response: requests.Response, accept: str) -> None:
-        """Raise unless the body is of the kind that was asked for."""
-        kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
-        if kind == accept or (accept == "*/*" and kind != "text/html"):
-            return
-        raise AnswerError(
-            f"{self._where(url)}: answers with {kind[:60] or 'no content type'} instead of "
-            f"{accept}: check the address"
-        )
-
-    def _redirected(self, method: str, url: str, response: requests.Response) -> str:
-        try:
-            target = urljoin(url, response.headers.get("location", ""))
-        except ValueError:
-            target = NOWHERE
-        if method == "GET" and origin(target) == origin(url):
-            return target
-        raise AnswerError(
-            f"{self._where(url)}: redirects to {origin(target)}, which would get the key: "
-            "not followed. Check the address"
-        )
-
-    def _broken(
-        self, url: str, error: Exception, exchange: Exchange, *, answered: bool
-    ) -> ServiceError | _AgainError:
-        """What a broken connection means, and whether another try may help."""
-        text = str(error)
-        if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text:
-            return UnreachableError(
-                f"{self._where(url)}: its certificate does not verify: nothing was sent. Check the "
-                "address, and who stands between"
-            )
-        if time.monotonic() >= exchange.end:
-            what = f"its answer was not whole after {self.policy.deadline:g} s: try again later"
-        elif answered:
-            what = "the connection broke in the middle of its answer: try again later"
-        elif not exchange.sent:
-            what = "cannot be reached: check the address and the network"
-        elif isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
-            what = f"does not answer within {self.policy.read:g} s: try again later"
-        else:
-            what = "broke the connection without an answer: try again later"
-        return _AgainError(UnreachableError(f"{self._where(url)}: {what}"), sent=exchange.sent)
-
-    def _url(self, path: str) -> str:
-        url = path if "://" in path else f"{self.service.url.rstrip('/')}/{path.lstrip('/')}"
-        if origin(url) != origin(self.service.url):
-            raise AnswerError(
-                f"{self.service.name} names an address of another host, {origin(url)}, which "
-                "would get the key: not followed"
-            )
-        return url
-
-    def _where(self, url: str) -> str:
-        return f"{self.service.name} ({plain(url)})"
+    def _read(self, response: requests.Response, end: float) -> bytes:
+        """The body, unpacked."""
+        body, most = bytearray(), self.policy.max_bytes
+        while len(body) <= most and (piece := response.raw.read1(READ_SIZE, decode_content=False)):
+            body += piece
+            if time.monotonic() > end:
+                raise _FailedError(UnreachableError, "its answer takes too long")
+        if response.headers.get("content-encoding") == "gzip" and len(body) <= most:
+            unpack = zlib.decompressobj(zlib.MAX_WBITS | 16)  # 16: gzip
+            body = unpack.decompress(body, most + 1)
+            if len(body) <= most and not unpack.eof:
+                raise zlib.error
+        if len(body) > most:
+            what = f"its answer is larger than {most:,} bytes"
+            raise _FailedError(AnswerError, what, "check the address")
+        return bytes(body)
 
 
-def retry_after(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for: a number, or a date; None: nothing usable."""
-    if value is None:
-        return None
-    if re.fullmatch(r"[0-9]{1,9}", value.strip()):
-        return float(value)
+def _broken(error: Exception) -> _FailedError:
+    """What a broken connection means, and whether another try may help."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    if type(error) is OSError or (
+        isinstance(error, requests.exceptions.SSLError) and "verify failed" in str(error)
+    ):
+        what = "its certificate does not verify, so nothing was sent"
+        remedy = "check the address, and REQUESTS_CA_BUNDLE in the environment"
+        return _FailedError(UnreachableError, what, remedy, sent=False)
+    if isinstance(error, requests.exceptions.InvalidURL) or isinstance(
+        reason, (urllib3.exceptions.ConnectTimeoutError, urllib3.exceptions.ProxyError)
+    ):
+        what, remedy = "cannot be reached", "check the address, the network and the proxy"
+        return _FailedError(UnreachableError, what, remedy, sent=False, again=True)
+    slow = isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError))
+    what = "does not answer in time" if slow else "the connection broke"
+    return _FailedError(UnreachableError, what, again=True)
+
+
+def _asked_wait(response: requests.Response) -> float:
+    """Seconds that a Retry-After header asks for; 0 if there is none that can be used."""
     try:
-        then = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max((then - datetime.now(UTC if then.tzinfo else None)).total_seconds(), 0.0)
-
-
-def _check(service: Service) -> None:
-    """Raise unless address and key are fit to be used."""
-    if origin(service.url) == NOWHERE:
-        raise ParameterError(f"{service.name}: {service.url!r:.80} is no http(s) address")
-    parts = urlsplit(service.url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-        raise ParameterError(f"{service.name}: {plain(service.url)!r} is no http(s) address")
-    if parts.scheme == "http" and not loopback(parts.hostname):
-        raise ParameterError(
-            f"{service.name}: {plain(service.url)} would send the key without encryption: use https"
-        )
-    if not service.key:
-        raise AccessError(
-            f"{service.name} needs a key, and {service.variable} is not set.\n"
-            f"Get one from {service.key_from}, and set it in the environment or in .env"
-        )
-    if not re.fullmatch(r"[\x21-\x7e]{1,4096}", service.key):
-        raise AccessError(
-            f"{service.name}: the key in {service.variable} holds blanks or characters that no "
-            "key has: copy it again"
-        )
-
-
-def _first(error: Any) -> str:
-    """The error's message without service and remedy."""
-    return str(error).split("): ", maxsplit=1)[-1].split(": ", maxsplit=1)[0]
+        return urllib3.Retry().parse_retry_after(response.headers.get("retry-after", "0"))
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
+        return 0.0

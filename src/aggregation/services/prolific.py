@@ -8,32 +8,18 @@ from typing import Literal
 from urllib.parse import quote
 
 import pandas as pd
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AliasPath, BaseModel, Field, ValidationError
 
 from aggregation.errors import AggregationError, AnswerError, RunError
-from aggregation.services import setting
+from aggregation.params.schema import DemographicsSection
 from aggregation.services.demographics import Cleaned, Row, body, parse
-from aggregation.services.http import Client, Service
+from aggregation.services.http import DEFAULT, Client, Policy
 from aggregation.services.platform import Platform
 
 URL = "https://api.prolific.com/api/v1"
 Endpoint = Literal["successor", "deprecated"]
 
-PAGE_SIZE = "100"
-NAMED = 10
-"""Failed studies that an error names; the table before it has all."""
-
-
-def service(base_url: str | None = None) -> Service:
-    """Prolific at `base_url`, else at its own address."""
-    return Service(
-        name="Prolific",
-        url=(base_url or URL).rstrip("/"),
-        scheme="Token",
-        variable="PROLIFIC_TOKEN",
-        key=setting("PROLIFIC_TOKEN"),
-        key_from="Prolific's settings (Go to API token page)",
-    )
+PAGE_SIZE, MAX_PAGES = 100, 1000
 
 
 class Study(BaseModel):
@@ -43,72 +29,77 @@ class Study(BaseModel):
     name: str = ""
 
 
-class _Link(BaseModel):
-    href: str | None = None
-
-
-class _Links(BaseModel):
-    next: _Link
-
-
 class _Page(BaseModel):
     results: list[Study]
-    links: _Links = Field(alias="_links")
+    following: str | None = Field(validation_alias=AliasPath("_links", "next", "href"))
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """What the studies told, and which did not."""
+    """What could be read of the studies, and what could not."""
 
-    studies: list[Study]
     rows: dict[str, list[Row]] = field(repr=False)
-    """study id -> its submissions."""
-    failures: dict[str, str]
-    """study id -> why its submissions are missing."""
-
-    def summary(self) -> pd.DataFrame:
-        """One row a study: its name, the submissions read, and why there are none."""
-        table = [
-            (s.id, s.name, len(self.rows.get(s.id, ())), self.failures.get(s.id, ""))
-            for s in self.studies
-        ]
-        return pd.DataFrame(table, columns=["study_id", "name", "submissions", "failure"])
+    """study id -> its submissions; none of a study that failed."""
+    studies: pd.DataFrame
+    """study_id, name, number of submissions, failure (why there are none)."""
 
     def check(self) -> None:
         """Raise RunError, with the names, if any study failed."""
-        failed = [f"{s.name!r:.80} ({s.id:.80})" for s in self.studies if s.id in self.failures]
-        if not failed:
+        failed = self.studies[self.studies["failure"] != ""]
+        if failed.empty:
             return
-        more = f" and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
-        first = " ".join(next(iter(self.failures.values())).split())[:400]
+        names = ", ".join(
+            f"{s.name!r:.80} ({s.study_id:.80})" for s in failed.itertuples(index=False)
+        )
+        first = " ".join(failed["failure"].iloc[0].split())
         raise RunError(
-            f"{len(failed)} of {len(self.studies)} studies failed: "
-            f"{', '.join(failed[:NAMED])}{more}.\nThe first because: {first}.\n"
-            "The others are done: mend these and run it again"
+            f"{len(failed)} of {len(self.studies)} studies failed: {names:.900}.\n"
+            f"The first because: {first:.400}.\nThe others are done: mend these and run it again"
         )
 
 
 class Prolific(Client):
     """Prolific's API. Raises ServiceError."""
 
+    name = "Prolific"
+    url_variable = "PROLIFIC_URL"
+    scheme = "Token"
+    key_variable = "PROLIFIC_TOKEN"
+    key_from = "Prolific's settings (Go to API token page)"
+
+    def __init__(self, policy: Policy = DEFAULT) -> None:
+        super().__init__(URL, policy)
+
     def studies(self, states: Sequence[str]) -> list[Study]:
-        """Studies in any of these states, from all pages, each once."""
-        joined = f"({'|'.join(state.lower() for state in states)})"  # as the original asks
-        answer = self.get("studies/", {"state": joined, "page_size": PAGE_SIZE})
+        """Studies in any of these states, from all pages, each once.
+
+        Pages are asked for by number. The address that a page gives for the next one only says
+        whether there is one: it is never requested, so it cannot lead the token elsewhere.
+        """
+        query = {
+            "state": f"({'|'.join(state.lower() for state in states)})",  # as the original asks
+            "page_size": str(PAGE_SIZE),
+        }
         found: dict[str, Study] = {}
-        while True:
-            page = self._page(answer)
-            known = len(found)
-            found |= {study.id: study for study in page.results}
-            following = page.links.next.href
-            if not following:
-                return list(found.values())
-            if len(found) == known:
+        for number in range(1, MAX_PAGES + 1):
+            answer, n_found = self.get("studies/", query | {"page": str(number)}), len(found)
+            try:
+                page = _Page.model_validate_json(answer)
+            except ValidationError as error:
+                place = ".".join(map(str, error.errors()[0]["loc"])) or "the whole"
                 raise AnswerError(
-                    f"Prolific ({self.url}/studies/): a page of the list of studies brings no new "
-                    f"study, and names a next page, after {known} studies: try again later"
-                )
-            answer = self.get(following)
+                    f"Prolific ({self.url}/studies/): its answer is no list of studies ({place}): "
+                    "check the address"
+                ) from None
+            found |= {study.id: study for study in page.results}
+            if not page.following:
+                return list(found.values())
+            if len(found) == n_found:
+                break
+        raise AnswerError(
+            f"Prolific ({self.url}/studies/): the list of studies does not end: it names a next "
+            f"page after all {len(found)} studies: try again later"
+        )
 
     def demographics(self, study_id: str, endpoint: Endpoint = "successor") -> bytes:
         """The CSV of a study's submissions. Prolific has deprecated one of the two endpoints."""
@@ -116,19 +107,8 @@ class Prolific(Client):
         if endpoint == "deprecated":
             return self.get(f"{study}/export/", accept="text/csv")
         # always the same filters: Prolific allows two sets of them a study
-        filters = b'{"filters": []}'
-        return self.post(f"{study}/demographic-export/", filters, accept="text/csv").body
-
-    def _page(self, answer: bytes) -> _Page:
-        try:
-            return _Page.model_validate_json(answer)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(map(str, first["loc"])) or "the whole"
-            raise AnswerError(
-                f"Prolific ({self.url}/studies/): its answer is no list of studies "
-                f"({place}: {first['msg']:.120}): check the address"
-            ) from None
+        path, filters = f"{study}/demographic-export/", b'{"filters": []}'
+        return self.post(path, filters, accept="text/csv", safe=True)
 
 
 def gather(prolific: Prolific, states: Sequence[str], endpoint: Endpoint = "successor") -> Gathered:
@@ -136,40 +116,35 @@ def gather(prolific: Prolific, states: Sequence[str], endpoint: Endpoint = "succ
 
     Raises ServiceError only where the studies themselves cannot be listed.
     """
-    studies = prolific.studies(states)
     rows: dict[str, list[Row]] = {}
-    failures: dict[str, str] = {}
-    for study in studies:
+    table = []
+    for study in prolific.studies(states):
+        failure = ""
         try:
             data = prolific.demographics(study.id, endpoint)
             rows[study.id] = parse(data, f"study {study.name!r:.80} ({study.id:.80})")
         except AggregationError as error:
-            failures[study.id] = str(error)
-    return Gathered(studies, rows, failures)
+            failure = str(error)
+        table.append((study.id, study.name, len(rows.get(study.id, ())), failure))
+    columns = ["study_id", "name", "submissions", "failure"]
+    return Gathered(rows, pd.DataFrame(table, columns=columns))
 
 
-def deliver(
-    cleaned: Cleaned, service: Service, *, target: Literal["file", "platform"], confirm: bool
-) -> str:
+def deliver(cleaned: Cleaned, wanted: DemographicsSection) -> str:
     """Post the submissions to the platform, if that is wanted; says what was done.
 
     `target: file` sends nothing, and without `confirm` it is a dry run that needs no key. Raises
-    ServiceError; what the platform said stays untold, for it may repeat what it was sent.
+    ServiceError.
     """
     n_rows = sum(len(rows) for rows in cleaned.studies.values())
     what = f"{n_rows} submissions of {len(cleaned.studies)} studies"
-    if target == "file":
+    if wanted.target == "file":
         return f"target: file. Nothing is sent, of {what}."
     if not cleaned.studies:
         return "There is no study: nothing is sent."
-    if not confirm:
-        return (
-            f"Dry run: {what} are not sent to {service.url}. To send them, set "
-            "demographics.confirm: true"
-        )
-    with Platform(service) as platform:
-        try:
-            answer = platform.post_demographics(body(cleaned))
-        except AnswerError as error:
-            raise AnswerError(str(error).splitlines()[0]) from None
-    return f"Sent {what} to {platform.url}: status {answer.status}."
+    to = Platform(wanted.environment)
+    if not wanted.confirm:
+        told = f"Dry run: {what} are not sent to {to.url}. To send them, set"
+        return f"{told} demographics.confirm: true"
+    to.post_demographics(body(cleaned))
+    return f"Sent {what} to {to.url}."

@@ -16,6 +16,7 @@ from aggregation.params import (
     TableSource,
 )
 from aggregation.sources import platform_download, polis, tabular
+from aggregation.sources.platform_export import SIMULATED, read_export
 
 
 def read(
@@ -38,6 +39,4 @@ def read(
             return tabular.read(source, choices)
         case SimulatedSource():
             export = simulate(seed, source.n_users).export
-            return platform_download.from_export(
-                export, choices, "simulated export", simulated=True
-            )
+            return read_export(export, choices, "simulated export", SIMULATED)

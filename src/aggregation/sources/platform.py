@@ -7,10 +7,10 @@ from pathlib import Path
 from aggregation.data.cleaning import Choices
 from aggregation.data.dataset import Dataset
 from aggregation.errors import InputError
-from aggregation.files import checksum_holds, sha256, with_checksum
+from aggregation.files import atomic_write, sha256, with_checksum, write_json
 from aggregation.params import PlatformSource
-from aggregation.runs.folder import RunFolder
-from aggregation.services.platform import Platform, service
+from aggregation.services.delivery import read_receipt
+from aggregation.services.platform import Platform
 from aggregation.sources.platform_export import read_export
 
 EXPORT, RECEIPT = "export.json", "receipt.json"
@@ -19,27 +19,21 @@ EXPORT, RECEIPT = "export.json", "receipt.json"
 def read(source: PlatformSource, choices: Choices, raw: Path) -> Dataset:
     """Fetch the export into the folder `raw` and read it; `offline` reads what is there already.
 
-    `raw` holds export.json, byte for byte, and receipt.json: where it came from, its hash. Raises
-    ServiceError if the platform does not give it, InputError if it cannot be used.
+    `raw` holds export.json, byte for byte, and receipt.json: where it came from, its hash. An
+    answer that cannot be used replaces neither. Raises ServiceError if the platform does not give
+    it, InputError if it cannot be used.
     """
-    export = raw / EXPORT
-    if not source.offline:
-        raw.mkdir(parents=True, exist_ok=True)
-        with Platform(service(source.environment, source.base_url)) as platform:
-            digest = platform.download_export(export, source.flags())
-            told = {"url": platform.url, "asked": source.flags(), "body_sha256": digest}
-        RunFolder(raw).write_json(RECEIPT, with_checksum(told))
-    return read_export(export, choices, f"{_came_from(raw)} (exports)")
-
-
-def _came_from(raw: Path) -> str:
-    """Address that the saved export came from; InputError if it is not there, or not what came."""
-    export, receipt = raw / EXPORT, RunFolder(raw).read_if_any(RECEIPT)
-    remedy = "run once without source.offline"
-    if not (export.exists() and (raw / RECEIPT).exists()):
-        raise InputError(f"{export}: there is no whole export of an earlier run: {remedy}")
-    if not checksum_holds(receipt):
-        raise InputError(f"{raw / RECEIPT}: was changed since it was written: {remedy}")
-    if sha256(export) != receipt["body_sha256"]:
-        raise InputError(f"{export}: is not what the platform sent (its hash differs): {remedy}")
-    return receipt["url"]
+    export, receipt = raw / EXPORT, raw / RECEIPT
+    if source.offline:
+        remedy = "run once without source.offline"
+        told = read_receipt(receipt, remedy)
+        if not told or sha256(export) != told["body_sha256"]:
+            raise InputError(f"{export}: is not what the platform sent, or is gone: {remedy}")
+        return read_export(export, choices, f"{told['url']} (exports)")
+    platform = Platform(source.environment)
+    content, told = platform.export(source.flags()), {"url": platform.url, "asked": source.flags()}
+    with atomic_write(export) as partial:
+        partial.write_bytes(content)
+        dataset = read_export(partial, choices, f"{platform.url} (exports)")
+    write_json(receipt, with_checksum(told | {"body_sha256": sha256(export)}))
+    return dataset

@@ -1,75 +1,118 @@
-"""Platform file: what the platform gave, on disk, in whichever of its three forms it is."""
+"""Platform file: what the platform gave, on disk, in whichever of its three forms it is.
+
+The answer of `GET /exports`, the JSON tree of the download page, or its three CSV files.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NotRequired
 
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
 from aggregation.data.cleaning import Choices
-from aggregation.data.dataset import Dataset
+from aggregation.data.dataset import About, Dataset
 from aggregation.errors import InputError
 from aggregation.params import PlatformFileSource
-from aggregation.sources.json_reader import open_json
-from aggregation.sources.platform_export import FORMS, from_export, read_export
-from aggregation.sources.platform_forms import TOPIC, read_tables, read_tree, table_of
-from aggregation.sources.platform_records import LISTS
+from aggregation.sources.platform_export import (
+    EXPORT,
+    FORMS,
+    BareGuideline,
+    BareRating,
+    BareTopic,
+    NoExportError,
+    bad_record,
+    dataset,
+    read_export,
+    validate_file,
+)
 from aggregation.sources.readers import read_csv
 
-__all__ = ["from_export", "read", "read_export"]
+
+class TreeGuideline(BareGuideline):
+    """A guideline with its ratings by their ids."""
+
+    ratings: NotRequired[dict[str, BareRating | None] | None]
+
+
+class TreeTopic(BareTopic):
+    """A topic with its guidelines and the topics below it, by their ids."""
+
+    guidelines: NotRequired[dict[str, TreeGuideline | None] | None]
+    children: NotRequired[dict[str, TreeTopic | None] | None]
+
+
+TREE = TypeAdapter(dict[str, TreeTopic | None])
+CSV_COLUMNS = {
+    "topics": {"id", "title"},
+    "guidelines": {"id", "value"},
+    "ratings": {"rating", "guidelineId"},
+}
+"""Columns by which each of the three CSV files is known; the last of them that fits counts."""
 
 
 def read(source: PlatformFileSource, choices: Choices) -> Dataset:
-    """Read an export, a JSON tree, or a folder of CSV files or of one JSON file.
+    """Read a JSON file, an export or a tree, or a folder with the three CSV files.
 
     Raises InputError naming the file and the record.
     """
     path = Path(source.path).expanduser()
-    files = _files(path)
-    if files is None:
+    try:
+        files = [file for file in sorted(path.iterdir()) if not file.name.startswith(".")]
+    except PermissionError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): check source.path") from None
+    except (OSError, ValueError):  # no folder: to read it as a file says what is wrong, if anything
         return _read_json(path, choices)
-    documents = [file for file in files if file.suffix.lower() == ".json"]
-    tables = [(p, read_csv(p)) for p in files if p.suffix.lower() == ".csv"]
-    known = [(table, file, cells) for file, cells in tables if (table := table_of(cells))]
-    if len(documents) == 1 and not known:
-        return _read_json(documents[0], choices)
-    if documents or sorted(table for table, _, _ in known) != ["guidelines", "ratings", "topics"]:
-        found = [f"{file.name} ({table_of(cells) or _columns(cells)})" for file, cells in tables]
-        found = ", ".join([*(file.name for file in documents), *found]) or "no such file"
+    cells = {file: read_csv(file) for file in files if file.suffix.lower() == ".csv"}
+    known = CSV_COLUMNS.items()
+    tables = {f: table for f in cells for table, names in known if names <= {*cells[f].columns}}
+    if sorted(tables.values()) != sorted(CSV_COLUMNS):
+        found = ", ".join(f"{f.name} ({tables.get(f, 'unknown columns')})" for f in cells) or "none"
         raise InputError(f"{path}: is no platform export: found {found:.300}: {FORMS}")
-    return read_tables({table: (file, cells) for table, file, cells in known}, choices)
+    return _read_csvs(path, {tables[file]: (file, cells[file]) for file in tables}, choices)
 
 
 def _read_json(path: Path, choices: Choices) -> Dataset:
-    form = read_tree if _is_tree(path) else read_export
-    return form(path, choices, str(path))
-
-
-def _is_tree(path: Path) -> bool:
-    """Whether a topic comes before any list of an export. Reads no further than that."""
-    with open_json(path) as json:
-        for key in json.fields() if json.kind() == "{" else ():
-            if key in LISTS or key == "mu":
-                return False
-            if json.kind() != "{":
-                json.value()
-                continue
-            for field in json.fields():
-                if field in TOPIC:
-                    return True
-                json.value()
-    return False
-
-
-def _files(path: Path) -> list[Path] | None:
-    """What a folder holds, but for what systems hide in it; None where it is no folder."""
     try:
-        return sorted(file for file in path.iterdir() if not file.name.startswith("."))
-    except PermissionError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}): check source.path") from None
-    except (OSError, ValueError):  # to read it as a file says what is wrong, if anything
-        return None
+        return read_export(path, choices, str(path))
+    except NoExportError as problem:
+        try:
+            tree = validate_file(TREE, path)
+        except ValidationError as error:
+            inside = len(error.errors(include_input=False)[0]["loc"]) > 2
+            raise bad_record(path, error) if inside else problem from None
+    tables: dict[str, list[Any]] = {"topics": [], "guidelines": [], "ratings": []}
+    _flatten(tree, None, tables)
+    return dataset(tables, choices, str(path), About(origin="platform export (JSON tree)"), {})
 
 
-def _columns(cells: pd.DataFrame) -> str:
-    return "with " + ", ".join(f"{name:.40}" for name in cells.columns[:8])
+def _flatten(tree: Mapping[str, Any], parent: str | None, tables: dict[str, list[Any]]) -> None:
+    """Add the records of a tree to the lists, with the ids that say where they stood."""
+    for topic_id, topic in tree.items():
+        tables["topics"].append(topic and topic | {"topic_id": topic_id, "parent_id": parent})
+        for guideline_id, guideline in ((topic or {}).get("guidelines") or {}).items():
+            ids = {"guideline_id": guideline_id, "topic_id": topic_id}
+            tables["guidelines"].append(guideline and guideline | ids)
+            ratings = ((guideline or {}).get("ratings") or {}).values()
+            tables["ratings"] += [r and r | {"guideline_id": guideline_id} for r in ratings]
+        _flatten((topic or {}).get("children") or {}, topic_id, tables)
+
+
+def _read_csvs(
+    folder: Path, files: Mapping[str, tuple[Path, pd.DataFrame]], choices: Choices
+) -> Dataset:
+    """The three files with their cells; a blank cell is a missing field."""
+    paths = {table: str(path) for table, (path, _) in files.items()}
+    records = {
+        table: [{k: cell for k, cell in row.items() if cell} for row in cells.to_dict("records")]
+        for table, (_, cells) in files.items()
+    }
+    try:
+        tables = EXPORT.validate_python(records)
+    except ValidationError as error:
+        table = str(error.errors(include_input=False)[0]["loc"][0])
+        raise bad_record(paths[table], error) from None
+    about = About(origin="platform export (CSV files)")
+    return dataset(tables, choices, str(folder), about, paths)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from aggregation.data.cleaning import Choices, build
-from aggregation.data.dataset import About, Count, Dataset, frame
+from aggregation.data.dataset import About, Count, Dataset
 from aggregation.errors import InputError
 from aggregation.params import PolisSource
-from aggregation.sources.readers import need, read_csv, read_text, times
+from aggregation.sources.readers import need, read_csv, times
 
 COMMENTS = "comments.csv"
 LOG = "votes.csv"
 MATRICES = ("participants-votes.csv", "participant-votes.csv")
 MODERATION = {"1": "accepted", "0": "not moderated", "-1": "rejected"}
+LEFT_OUT = {"all": (), "lenient": ("rejected",), "strict": ("rejected", "not moderated")}
+"""Which statements each setting of source.moderation leaves out."""
 
 
 def read(source: PolisSource, choices: Choices) -> Dataset:
@@ -29,42 +29,32 @@ def read(source: PolisSource, choices: Choices) -> Dataset:
     """
     folder = Path(source.path).expanduser()
     if not folder.is_dir():
-        problem = "is a file: give the folder that holds it"
-        missing = "there is no such folder: check source.path"
-        raise InputError(f"{folder}: {problem if folder.exists() else missing}")
-    counts: list[Count] = []
-    comments = _comments(folder, source, counts)
+        raise InputError(f"{folder}: there is no such folder: check source.path")
+    comments = _comments(folder / COMMENTS, source)
+    reasons = comments["left_out"]
+    counts = [Count("guidelines", "read", f"statements in {COMMENTS}", len(comments))]
+    for reason, n in reasons.value_counts().sort_index().items():
+        counts.append(Count("guidelines", "dropped", str(reason), int(n)))
+
+    log, file = folder / LOG, folder / LOG
     matrix = next((folder / name for name in MATRICES if (folder / name).exists()), None)
-    log = folder / LOG
     if source.votes == "log" or (source.votes == "auto" and log.exists()):
         votes = _log(log)
-        file = log
     elif matrix is not None:
-        votes = _matrix(matrix)
-        file = matrix
+        file, votes = matrix, _matrix(matrix)
     else:
         raise InputError(f"{folder}: holds neither {LOG} nor {MATRICES[0]}: export it again")
     if votes.empty:
         raise InputError(f"{file}: holds no votes: export the file again")
-    counts.append(Count("ratings", "read", f"votes in {file.name}", len(votes)))
     agree = source.agree if source.agree != "infer" else _agree(votes, matrix, folder, file)
+    votes["value"] = votes.pop("vote").map({agree: "agree", -agree: "disagree", 0: "pass"})
+    counts.append(Count("ratings", "read", f"votes in {file.name}", len(votes)))
     counts.append(Count("ratings", "note", f"{agree} means agree in {file.name}", len(votes)))
-    words = {agree: "agree", -agree: "disagree", 0: "pass"}
-    votes["value"] = votes.pop("vote").map(words)
-    left_out = dict(zip(comments["guideline_id"], comments["left_out"], strict=True))
-    outside = votes["guideline_id"].map(left_out)
-    for reason in sorted(outside.dropna().loc[lambda r: r != ""].unique()):
-        gone = outside.eq(reason)
-        counts.append(
-            Count("ratings", "dropped", f"the statement is left out: {reason}", int(gone.sum()))
-        )
-        votes, outside = votes[~gone], outside[~gone]
-    kept = comments[comments["left_out"] == ""]
+    outside = votes["guideline_id"].map(dict(zip(comments["guideline_id"], reasons, strict=True)))
+    for reason, n in outside.value_counts().sort_index().items():
+        counts.append(Count("ratings", "dropped", f"the statement is left out: {reason}", int(n)))
     return build(
-        votes,
-        frame("guidelines", kept.to_dict("records")),  # pyright: ignore[reportArgumentType]
-        frame("users", []),
-        frame("topics", []),
+        {"ratings": votes[outside.isna()], "guidelines": comments[reasons.isna()]},
         choices,
         where=str(folder),
         files={"guidelines": str(folder / COMMENTS), "ratings": str(file)},
@@ -73,94 +63,72 @@ def read(source: PolisSource, choices: Choices) -> Dataset:
     )
 
 
-def _comments(folder: Path, source: PolisSource, counts: list[Count]) -> pd.DataFrame:
-    path = folder / COMMENTS
+def _comments(path: Path, source: PolisSource) -> pd.DataFrame:
+    """The statements; `left_out` says why one is left out, null: it is not."""
     table = read_csv(path)
     names = {"guideline_id": "comment-id", "text": "comment-body", "author_id": "author-id"}
     comments = need(table, names | {"moderated": "moderated"}, path)
-    strange = ~comments["moderated"].isin(list(MODERATION))
-    if strange.any():
-        at = int(np.argmax(strange.to_numpy()))
-        raise InputError(
-            f"{path}, row {at + 1}: moderated is {comments['moderated'].iloc[at]!r:.40}, "
-            "not 1, 0 or -1: export the file again"
-        )
-    out = pd.Series("", index=comments.index, dtype=object)
     state = comments["moderated"].map(MODERATION)
-    refused = {
-        "all": [],
-        "lenient": ["rejected"],
-        "strict": ["rejected", "not moderated"],
-    }[source.moderation]
-    for word in refused:
-        out[state.eq(word).to_numpy()] = f"{word} (moderation: {source.moderation})"
+    _check(state.isna(), comments["moderated"], path, "moderated")
+    refused = state.isin(LEFT_OUT[source.moderation])
+    reason = (state + f" (moderation: {source.moderation})").where(refused)
     if "is-meta" in table and source.meta == "drop":
-        meta = table["is-meta"].str.lower().isin(["true", "t", "1"]).to_numpy()
-        out[meta & out.eq("").to_numpy()] = "about the conversation itself (meta: drop)"
-    comments["left_out"] = out
-    counts.append(Count("guidelines", "read", "statements in comments.csv", len(comments)))
-    for reason, n in out[out != ""].value_counts().sort_index().items():
-        counts.append(Count("guidelines", "dropped", str(reason), int(n)))
-    return comments
+        meta = table["is-meta"].str.lower().isin(["true", "t", "1"])
+        reason = reason.mask(meta & reason.isna(), "about the conversation itself (meta: drop)")
+    return comments.assign(left_out=reason)
 
 
 def _log(path: Path) -> pd.DataFrame:
-    table = read_csv(path)
     names = {"user_id": "voter-id", "guideline_id": "comment-id", "vote": "vote"}
-    votes = need(table, names | {"rated_at": "timestamp"}, path)
-    votes["rated_at"] = times(votes["rated_at"], str(path))
-    votes["vote"] = _numbers(votes["vote"], path)
-    return votes
+    votes = need(read_csv(path), names | {"rated_at": "timestamp"}, path)
+    at = times(votes["rated_at"], str(path))
+    return votes.assign(rated_at=at, vote=_numbers(votes["vote"], path))
 
 
 def _matrix(path: Path) -> pd.DataFrame:
     table = read_csv(path)
     need(table, {"user_id": "participant", "n_agree": "n-agree"}, path)
-    comments = [name for name in table.columns if name.isdigit()]
-    votes = table[["participant", *comments]].melt("participant", comments, "guideline_id", "vote")
-    votes = votes[votes["vote"].str.strip() != ""].reset_index(drop=True)
-    votes = votes.rename(columns={"participant": "user_id"})
-    votes["vote"] = _numbers(votes["vote"], path)
-    votes["rated_at"] = pd.Series(pd.NaT, index=votes.index, dtype="datetime64[ms, UTC]")
-    return votes
+    statements = [name for name in table.columns if name.isdigit()]
+    if not statements:
+        raise InputError(f"{path}: has no column named by a statement's number: export it again")
+    table = table[["participant", *statements]].rename(columns={"participant": "user_id"})
+    votes = table.melt("user_id", statements, "guideline_id", "vote", ignore_index=False)
+    votes = votes[votes["vote"].str.strip() != ""]
+    never = pd.Series(pd.NaT, index=votes.index, dtype="datetime64[ms, UTC]")
+    return votes.assign(vote=_numbers(votes["vote"], path), rated_at=never)
 
 
 def _numbers(votes: pd.Series, path: Path) -> pd.Series:
     number = pd.to_numeric(votes, errors="coerce")
-    bad = ~number.isin([-1, 0, 1])
+    _check(~number.isin([-1, 0, 1]), votes, path, "the vote")
+    return number.astype(int)
+
+
+def _check(bad: pd.Series, cells: pd.Series, path: Path, what: str) -> None:
     if bad.any():
-        at = int(np.argmax(bad.to_numpy()))
+        at = int(np.argmax(bad))
         raise InputError(
-            f"{path}, row {at + 1}: the vote is {votes.iloc[at]!r:.40}, not 1, 0 or -1: "
+            f"{path}, row {cells.index[at] + 1}: {what} is {cells.iloc[at]!r:.40}, not 1, 0 or -1: "
             "export the file again"
         )
-    return number.astype(int)
 
 
 def _agree(votes: pd.DataFrame, matrix: Path | None, folder: Path, file: Path) -> int:
     """Which of 1 and -1 means agree: the one whose totals are closer to the export's own."""
-    last = votes.sort_values("rated_at", kind="stable", na_position="first")
-    last = last.drop_duplicates(["user_id", "guideline_id"], keep="last")
-    if matrix is not None:
-        totals, key, column, counted = read_csv(matrix), "participant", "n-agree", "user_id"
+    if matrix is None:  # agrees counts every event
+        path, counted, key, total = folder / COMMENTS, "guideline_id", "comment-id", "agrees"
     else:
-        totals, key, column, counted = (
-            read_csv(folder / COMMENTS),
-            "comment-id",
-            "agrees",
-            "guideline_id",
-        )
-        last = votes  # agrees counts every event
-    told = need(totals, {"id": key, "n": column}, matrix or folder / COMMENTS)
-    told = pd.Series(pd.to_numeric(told["n"], errors="coerce").to_numpy(), index=told["id"])
+        path, counted, key, total = matrix, "user_id", "participant", "n-agree"
+        votes = votes.sort_values("rated_at", kind="stable", na_position="first")
+        votes = votes.drop_duplicates(["user_id", "guideline_id"], keep="last")
+    totals = need(read_csv(path), {"id": key, "n": total}, path)
+    told = pd.Series(pd.to_numeric(totals["n"], errors="coerce").to_numpy(), index=totals["id"])
     miss = {}
     for sign in (1, -1):
-        ours = last[last["vote"] == sign].groupby(counted).size()
+        ours = votes[votes["vote"] == sign].groupby(counted).size()
         miss[sign] = float((told - ours.reindex(told.index).fillna(0)).abs().sum())
     if miss[1] == miss[-1]:
-        raise InputError(
-            f"{file}: cannot tell whether 1 or -1 means agree: say source.agree: 1 or -1"
-        )
+        raise InputError(f"{file}: cannot tell whether 1 or -1 means agree: set source.agree")
     return min(miss, key=lambda sign: miss[sign])
 
 
@@ -168,14 +136,11 @@ def _about(folder: Path) -> About:
     path = folder / "summary.csv"
     if not path.exists():
         return About(origin=f"Polis conversation {folder.name}")
-    try:
-        rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-        told = {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
-    except csv.Error as error:
-        raise InputError(f"{path}: {error}: mend the quotes, or export the file again") from None
-    url = told.get("url", "")
+    table = read_csv(path)  # has no header: its first row is one of the facts
+    rows = [[*table.columns], *table.to_numpy().tolist()]
+    facts = {row[0].strip(): row[-1].strip() for row in rows}
     return About(
-        title=told.get("topic", ""),
-        description=told.get("conversation-description", ""),
-        origin=f"Polis conversation {url or folder.name}",
+        title=facts.get("topic", ""),
+        description=facts.get("conversation-description", ""),
+        origin=f"Polis conversation {facts.get('url') or folder.name}",
     )

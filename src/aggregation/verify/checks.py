@@ -1,248 +1,369 @@
-"""Verify: what a run claims, recomputed from its own data by a second implementation."""
+"""Checks: what a run's folder claims, recomputed from its own data/ by the reference solver.
+
+A check reads what it needs and answers for one claim. Whatever a damaged or forged file makes a
+library raise fails the claims that need this file, never the whole verification.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
-from itertools import islice
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from aggregation.model import storage
+from aggregation.data.dataset import Dataset
+from aggregation.data.fingerprint import fingerprints
+from aggregation.decisions.constitution import Constitution, select
+from aggregation.decisions.payload import Payload
+from aggregation.decisions.scores import with_unrated
+from aggregation.errors import AggregationError, InputError
+from aggregation.files import checksum_holds, sha256
+from aggregation.model.parameters import Parameters, from_tables
+from aggregation.model.ratings import Ids
+from aggregation.params import Params, load_params
 from aggregation.runs.folder import RunFolder
-from aggregation.verify import decisions
-from aggregation.verify import reference_solver as recompute
-from aggregation.verify.claims import Claim, Given, UnusableError, claim, files, plain, taken
-from aggregation.verify.decisions import SAME_LOSS, SAME_NUMBER, SAME_SCORE, decide, verdicts
-from aggregation.verify.reference_data import World, body_point, read_body, read_points, read_world
-from aggregation.verify.reference_solver import Point
+from aggregation.runs.stages import OUTLIVE
+from aggregation.verify import reference_solver as solver
+from aggregation.verify.compare import named_files, read, same
+from aggregation.verify.reference_solver import Point, Problem
 
-LOWER = 1e-7
-"""A loss lower than another by more than this, relative, is another minimum."""
+LOSS_TOLERANCE = 1e-9
+"""Relative: losses and residuals of one point differ by less between the two implementations."""
 
-STARTS, MOST, SWEEPS = 8, 128, 2000
-"""Starts of the second implementation's own search, at least; at most, while it has not come down
-to the loss that is claimed; and sweeps of each."""
+MINIMUM_TOLERANCE = 1e-7
+"""Relative: a loss that is lower by more belongs to another minimum. docs/method.md, "Search"."""
 
-WORK = 6_000_000
-"""Starts times ratings, beyond which it takes no more than `STARTS`: half a minute."""
+STARTS, SWEEPS = 8, 2000
+"""Starts of the search for a lower minimum, and sweeps of each at most."""
 
-LARGE = 2_000_000
-"""With more ratings there is no search of its own: a start takes ten seconds a million."""
+MAX_SEARCHED_RATINGS = 2_000_000
+"""With more ratings there is no search: a start takes ten seconds a million."""
 
-REPLAYED = Claim(
-    "fit",
-    holds=None,
-    told="gradient descent claims no minimum: only --strict, which repeats it, can tell",
+SIDES = (("users", "user_id"), ("guidelines", "guideline_id"))
+"""Tables of the two sides and their ids."""
+
+RECEIPTS = ("source/receipt.json", "published/receipt.json", "published/known.json")
+"""What says when something was asked of the platform or sent to it, and under which address."""
+
+NOTE = (
+    "note   Nobody can recompute the commit and its dirty flag, timing.json, receipts and the "
+    "addresses in them."
 )
+NOTE_WITHOUT_STRICT = (
+    f"{NOTE} Only --strict compares the source, notebooks, pages, tables for people, the other "
+    "minima and the search."
+)
+"""What a verification says nothing about."""
 
-TIGHT = 1e-6
-"""A fit whose KKT residual may be larger than this may end above its minimum."""
 
-DIGITS = 3
-"""Decimals of the copy of the model from which a descent must come back."""
+@dataclass(frozen=True)
+class Claim:
+    """One statement of a run."""
+
+    what: str
+    holds: bool | None
+    """None: open, it cannot be told here."""
+    told: str
+
+    def __str__(self) -> str:
+        word = {True: "holds", False: "FAILS", None: "open "}[self.holds]
+        told = "".join(c if c.isprintable() else "\ufffd" for c in self.told)
+        return f"{word}  {self.what}: {told[:400]}"
+
+
+Told = tuple[bool | None, str]
+"""Whether a claim holds, and details."""
+
+
+def claim(what: str, check: Callable[[], Told]) -> Claim:
+    """The claim as `check` finds it. It fails where `check` raises."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # overflows of numbers that no run writes
+            holds, told = check()
+    except Exception as error:  # whatever a damaged file makes any library raise
+        return failure(what, error)
+    return Claim(what, None if holds is None else bool(holds), told)
+
+
+def failure(what: str, error: Exception) -> Claim:
+    """The claim that fails because of `error`."""
+    words = " ".join(str(error).split())
+    if not isinstance(error, AggregationError):
+        words = f"a file holds what no run writes ({words})"
+    return Claim(what, holds=False, told=f"cannot be checked: {words}")
+
+
+def contents(path: Path) -> list[Path]:
+    """Everything in a folder and below, but folders; linked folders too."""
+    return [p for p in sorted(path.rglob("*")) if p.is_symlink() or not p.is_dir()]
+
+
+def plain_files(path: Path) -> Claim:
+    """Whether a folder holds nothing but files, so that whatever is opened has an end."""
+    odd = [str(p.relative_to(path)) for p in contents(path) if not p.is_file()]
+    told = f"nothing was opened, since these are no files: {', '.join(odd)}"
+    return Claim("plain files", not odd, told if odd else "no pipes, devices or linked folders")
 
 
 def verify(
-    folder: RunFolder, constitution: Path | None = None, *, repeated: bool = False
+    folder: RunFolder, constitution: Path | None = None, *, strict: bool = False
 ) -> Iterator[Claim]:
-    """What the run claims, one by one, as it is found out; with a constitution, whether the
-    run's data and rule give that one. Raises nothing for what is wrong: it is a claim that fails.
+    """The claims of a run, one by one as they are checked. Raises nothing for what is wrong.
 
-    `repeated`: the run is repeated as well, so what only that can tell is no open claim.
+    With `constitution`, a published JSON file, also whether the run's data and rule give it.
+    `strict`: the run is repeated as well (see `rerun`), so what only a rerun can tell is no open
+    claim.
     """
-    folder = Given(folder.path)
+    path, plain = folder.path, plain_files(folder.path)
+    yield plain
+    if not plain.holds:
+        return
+    yield claim("files", lambda: _files(path))
+    yield claim("no others", lambda: _others(path))
     try:
-        yield plain(folder.path)
-        yield from files(folder)
-        world = taken("data", lambda: read_world(folder))
-        if constitution is None:
-            yield from _run(world, folder, repeated=repeated)
-        else:
-            yield from _other(world, folder, constitution, repeated=repeated)
-    except UnusableError as error:
-        yield error.claim
+        data, fit = read_data(folder), read(path, "model/fit.json")
+        x = _model(data, path, fit["mu"])
+    except Exception as error:  # whatever a damaged file makes any library raise
+        yield failure("data and model", error)
+        return
+    train = data.params.train
+    yield claim("data and model", lambda: _belong(data, path, fit))
+    yield claim("loss", lambda: _loss(data, x, fit))
+    if train.hold is not None:
+        yield claim("fixed", lambda: _fixed(data, x))
+    if train.method == "alternating":
+        yield claim("KKT residual", lambda: _residual(data, x, fit))
+        yield claim("lowest minimum", lambda: _lowest(data, x))
+    elif not strict:
+        told = "gradient descent claims no minimum: only --strict, which repeats it, can tell"
+        yield Claim("fit", holds=None, told=told)
+    yield claim("scores and verdicts", lambda: _evidence(data, x, path))
+    yield claim(
+        "constitution.json", lambda: _payload(data, x, path / "constitution.json", own=True)
+    )
+    if constitution is not None:
+        yield claim("published constitution", lambda: _payload(data, x, constitution))
+    if receipts := [n for n in RECEIPTS if (path / n).exists()]:
+        told = f"what {', '.join(receipts)} say, and the address in them, nobody can check here"
+        yield Claim("receipts", holds=None, told=told)
+    if data.params.demographics is not None:
+        yield Claim("demographics", holds=None, told="as Prolific answered then, only once")
 
 
-def _run(world: World, folder: RunFolder, *, repeated: bool) -> Iterator[Claim]:
-    """Claims of the run's own model and of what follows from it."""
-    fit = taken("model", lambda: folder.read_json("model/fit.json"))
-    points = taken("model", lambda: read_points(world, folder, fit))
-    x = points[0]
-    yield claim("numbers", lambda: _numbers(world, fit, folder))
-    yield claim("loss", lambda: _loss(world, x, fit))
-    if world.held is not None:
-        yield claim("held", lambda: _held(world, x))
-    else:
-        yield claim("balance", lambda: _balance(world, x, fit))
-    if world.params.train.method == "alternating":
-        yield claim("certificate", lambda: _certificate(world, x, fit))
-        yield claim("fit", lambda: _again(world, x))
-        yield claim("lowest minimum", lambda: _lowest(world, x, fit))
-    elif not repeated:
-        yield REPLAYED
-    yield claim("search", lambda: decisions.searched(world, fit))
-    found = taken("scores and verdicts", lambda: decide(world, x))
-    yield claim("scores and verdicts", lambda: decisions.evidence(found, folder))
-    yield claim("other minima", lambda: decisions.minima(world, points, fit, found, folder))
-    yield claim("constitution.json", lambda: decisions.own_body(world, x, found, folder))
-    yield claim("constitution.csv", lambda: decisions.own_table(world, found, folder))
-    yield claim("report", lambda: decisions.report(folder))
+# files
 
 
-def _other(world: World, folder: RunFolder, path: Path, *, repeated: bool) -> Iterator[Claim]:
-    """Claims of a constitution from elsewhere, held against the run's data and rule."""
-    body = taken("constitution", lambda: read_body(path))
-    x = taken("constitution", lambda: body_point(world, body))
-    if world.held is not None:
-        yield claim("held", lambda: _held(world, x))
-    if world.params.train.method == "gradient-descent":
-        yield claim("model", lambda: _as_run(world, x, folder))
-        yield claim("run's loss", lambda: _loss(world, x, folder.read_json("model/fit.json")))
-        if not repeated:
-            yield REPLAYED
-    else:
-        yield claim("certificate", lambda: _certificate(world, x))
-        yield claim("fit", lambda: _again(world, x))
-        yield claim("run's loss", lambda: _not_above(world, x, folder))
-        yield claim("lowest minimum", lambda: _lowest(world, x))
-    yield claim("verdicts", lambda: decisions.decided(decide(world, x), body))
-
-
-def _numbers(world: World, fit: dict[str, Any], folder: RunFolder) -> tuple[bool, str]:
-    """Whether model/ holds what a run writes there, all of it and no more, and of this data."""
-    p, train = world.problem, world.params.train
-    (ratings, ids, _), whole = folder.model(), folder.fit()
-    if storage.values(whole, ratings, train.weights()).keys() != fit.keys():
-        return False, "model/fit.json has other keys than a run writes"
-    for name, table in storage.tables(whole, ids).items():
-        if list(table) != list(folder.read_table(f"model/{name}.parquet")):
-            return False, f"model/{name}.parquet has other columns than a run writes"
-    found = {
-        "n_ratings": len(p.rating),
-        "n_users": p.size[0],
-        "n_guidelines": p.size[1],
-        "dimensions": train.dimensions,
-        "penalty": asdict(train.weights()),
-        "method": train.method,
-    }
-    wrong = [name for name, value in found.items() if fit[name] != value]
+def _files(path: Path) -> Told:
+    manifest = read(path, "manifest.json")
+    if not checksum_holds(manifest):
+        return False, "manifest.json was changed since it was written"
+    named = named_files(manifest)
+    wrong = [n for n in named if not (path / n).is_file() or sha256(path / n) != named[n]]
     if wrong:
+        return False, f"{len(wrong)} of {len(named)} changed or gone: {', '.join(wrong)}"
+    return True, f"all {len(named)} have the hashes in manifest.json"
+
+
+def _others(path: Path) -> Told:
+    known = {"manifest.json", "timing.json", *named_files(read(path, "manifest.json"))}
+    others = []
+    for name in (p.relative_to(path) for p in contents(path)):
+        hidden = any(part.startswith(".") for part in name.parts)
+        if not hidden and name.parts[0] not in OUTLIVE and name.as_posix() not in known:
+            others.append(name.as_posix())
+    if others:
+        return False, f"not the run's, manifest.json does not name them: {', '.join(others)}"
+    return True, "manifest.json names every file, but hidden ones"
+
+
+# data and model
+
+
+@dataclass(frozen=True)
+class Data:
+    """A run's parameters and data, with rows sorted by id."""
+
+    params: Params
+    dataset: Dataset
+    ids: tuple[list[str], list[str]]
+    """Users and guidelines with ratings."""
+    problem: Problem
+    earlier: Parameters | None
+    """With `train.hold`, the earlier model in data/: NaN where it does not know a row."""
+
+
+def read_data(folder: RunFolder) -> Data:
+    """The data of a run. Raises whatever a damaged file makes a library raise."""
+    params, dataset = load_params(folder.path / "params.yaml"), folder.dataset()
+    train, w = params.train, params.train.weights()
+    columns = [dataset.ratings[key].to_numpy(dtype=object) for _, key in SIDES]
+    (users, user), (rated, guideline) = (np.unique(c, return_inverse=True) for c in columns)
+    value, size = dataset.ratings["helpful"].to_numpy(np.float64), (len(users), len(rated))
+    pairs = np.unique(user * len(rated) + guideline)
+    if not 0 < len(pairs) == len(value) or not ((value >= 0) & (value <= 1)).all():
+        raise InputError("there is no rating, one is there twice, or is not between 0 and 1")
+    p = Problem(user, guideline, value, size, w.intercept, w.embedding, w.norm, w.per)
+    ids, earlier = (list(users), list(rated)), None
+    if train.hold is not None:
+        index = Ids(*(pd.Index(side, dtype="str") for side in ids))
+        tables = (dataset.users, dataset.guidelines)
+        earlier = from_tables(*tables, dataset.mu, index, train.dimensions)
+        if earlier is None:
+            raise InputError("data/ holds no earlier model, so nothing can be fixed")
+        users, guidelines = (np.isfinite(intercept) for intercept, _ in earlier.sides())
+        fixed = (users & (train.hold == "users"), guidelines & (train.hold == "guidelines"))
+        p = replace(p, fixed=fixed)
+    return Data(params, dataset, ids, p, earlier)
+
+
+def _model(data: Data, path: Path, mu: float) -> Point:
+    """The model in model/."""
+    tables = (read(path, f"model/{name}.parquet").set_index(key) for name, key in SIDES)
+    return _point(data, mu, *((t["intercept"].to_dict(), t["embedding"].to_dict()) for t in tables))
+
+
+def _point(data: Data, mu: float, *sides: tuple[dict[str, Any], dict[str, Any]]) -> Point:
+    """A model from the intercepts and embeddings by id, of users and of guidelines."""
+    arrays, axes = [], data.params.train.dimensions
+    for (intercepts, embeddings), ids, (name, _) in zip(sides, data.ids, SIDES, strict=True):
+        if not (intercepts.keys() == embeddings.keys() == set(ids)):
+            raise InputError(f"the model's {name} are not exactly those of the ratings")
+        i = np.array([intercepts[k] for k in ids], np.float64)
+        f = np.array([embeddings[k] for k in ids], np.float64)
+        if f.shape != (len(ids), axes) or not np.isfinite([mu, i.sum(), f.sum()]).all():
+            raise InputError(f"a number of the model's {name} is missing, too much or not finite")
+        arrays.append((i, f))
+    (i, f), (j, h) = arrays
+    return Point(float(mu), (i, j), (f, h))
+
+
+def _belong(data: Data, path: Path, fit: dict[str, Any]) -> Told:
+    """Whether data/ is what the manifest says was read, and model/ was fitted to it as asked."""
+    p, train = data.problem, data.params.train
+    if read(path, "manifest.json")["tables"] != fingerprints(data.dataset):
+        return False, "data/ holds other content than manifest.json says"
+    told = {"method": train.method, "dimensions": train.dimensions, "converged": True}
+    told |= {"penalty": asdict(train.weights()), "n_ratings": len(p.rating)}
+    told |= {"n_users": p.size[0], "n_guidelines": p.size[1]}
+    told |= {key: fit["minima"][0][key] for key in ("objective", "kkt_residual", "mu")}
+    if wrong := [name for name, value in told.items() if not same(fit[name], value)]:
         return False, f"model/fit.json has another {', '.join(wrong)}"
     return True, f"{len(p.rating):,} ratings by {p.size[0]:,} users of {p.size[1]:,} guidelines"
 
 
-def _loss(world: World, x: Point, fit: dict[str, Any]) -> tuple[bool, str]:
-    found = recompute.loss(world.problem, x)
+def _loss(data: Data, x: Point, fit: dict[str, Any]) -> Told:
+    found = solver.loss(data.problem, x)
     told = f"{found:.9f}, by the run {fit['objective']:.9f}"
-    return abs(found / fit["objective"] - 1) <= SAME_LOSS, told
+    return abs(found / fit["objective"] - 1) <= LOSS_TOLERANCE, told
 
 
-def _held(world: World, x: Point) -> tuple[bool, str]:
-    """Whether what was not to move is, bit for bit, as the earlier model in data/ has it."""
-    assert world.held is not None  # noqa: S101  # only asked where rows are held
-    assert world.earlier is not None  # noqa: S101
-    n, name = sum(int(mask.sum()) for mask in world.held), world.params.train.hold
-    for mask, rows, i, f in zip(world.held, world.earlier, x.intercepts, x.embeddings, strict=True):
-        if not np.array_equal(np.column_stack([i, f])[mask], rows[mask]):
-            return False, f"{name} are not all as the earlier model in data/ has them"
-    if x.mu != world.dataset.mu:
-        return False, f"mu is {x.mu}, in the earlier model {world.dataset.mu}"
+def _fixed(data: Data, x: Point) -> Told:
+    """Whether the rows that `train.hold` fixes are, bit for bit, those of the earlier model."""
+    earlier, fixed, name = data.earlier, data.problem.fixed, data.params.train.hold
+    assert earlier is not None and fixed is not None  # noqa: S101, PT018
+    side = ("users", "guidelines").index(str(name))
+    rows, n, (i, f) = fixed[side], int(fixed[side].sum()), earlier.sides()[side]
+    pairs = [(x.mu, earlier.mu), (x.intercepts[side][rows], i[rows])]
+    if not all(np.array_equal(a, b) for a, b in [*pairs, (x.embeddings[side][rows], f[rows])]):
+        return False, f"mu or {name} are not all as the earlier model in data/ has them"
     return n > 0, f"mu and {n:,} {name} are those of the earlier model in data/"
 
 
-def _balance(world: World, x: Point, fit: dict[str, Any]) -> tuple[bool, str]:
-    apart = recompute.balance(world.problem, x)
-    told = (
-        f"penalties of users and guidelines apart by {apart:.1e}, by the run {fit['balance']:.1e}"
+def _residual(data: Data, x: Point, fit: dict[str, Any] | None = None) -> Told:
+    """Whether the point is a stationary one. `fit`: and has the residual that the run claims."""
+    found, tolerance = solver.residual(data.problem, x), data.params.train.tolerance
+    told = f"{found:.1e}, allowed {tolerance:g}"
+    claimed = found if fit is None else fit["kkt_residual"]
+    told += "" if fit is None else f", by the run {claimed:.1e}"
+    return found <= tolerance and abs(found - claimed) <= LOSS_TOLERANCE, told
+
+
+def _lowest(data: Data, x: Point) -> Told:
+    """Whether no own start ends at a lower loss."""
+    p, claimed, lowest = data.problem, solver.loss(data.problem, x), np.inf
+    if len(p.rating) > MAX_SEARCHED_RATINGS:
+        return None, f"not searched: more than {MAX_SEARCHED_RATINGS:,} ratings"
+    for end in solver.search(p, x, data.params.seed, STARTS, SWEEPS):
+        lowest = min(lowest, solver.loss(p, end))
+        if lowest < claimed * (1 - MINIMUM_TOLERANCE):
+            return False, f"an own start ends at {lowest:.9f}, lower than {claimed:.9f}"
+    return True, f"the lowest of {STARTS} own starts is {lowest:.9f}"
+
+
+# decisions
+
+
+def decide(data: Data, x: Point) -> Constitution:
+    """Scores and verdicts that follow from a model by the rule."""
+    p, (f, h), j = data.problem, x.embeddings, x.intercepts[1]
+    n = np.bincount(p.guideline, minlength=p.size[1])
+    rate = np.bincount(p.guideline, p.rating, p.size[1]) / n
+    scores = pd.DataFrame(
+        {
+            "n_ratings": n,
+            "helpful_rate": rate,
+            "intercept": j,
+            "embedding": h.tolist(),
+            "consensus_score": (1.1 - rate) * j + rate - 0.1,
+        },
+        index=pd.Index(data.ids[1], dtype="str", name="guideline_id"),
     )
-    return abs(apart - fit["balance"]) <= SAME_LOSS, told
+    for word, sign in (("negative", -1), ("positive", 1)):
+        here = (np.sign(f[:, 0]) == sign)[p.user].astype(float)
+        scores[f"n_ratings_{word}"] = n_side = np.bincount(p.guideline, here, p.size[1])
+        helpful = np.bincount(p.guideline, here * p.rating, p.size[1])
+        scores[f"helpful_rate_{word}"] = helpful / np.where(n_side > 0, n_side, np.nan)
+    scores = with_unrated(scores.reset_index(), data.dataset.guidelines["guideline_id"])
+    return select(scores, data.params.rule.rule())
 
 
-def _certificate(world: World, x: Point, fit: dict[str, Any] | None = None) -> tuple[bool, str]:
-    worst = recompute.residual(world.problem, x, world.held)
-    tolerance = world.params.train.tolerance
-    told = f"KKT residual {worst:.1e}, allowed {tolerance:g}"
-    if fit is None:
-        return worst <= tolerance, told
-    same = abs(worst - fit["kkt_residual"]) <= SAME_LOSS and fit["converged"] is True
-    return worst <= tolerance and same, f"{told}, by the run {fit['kkt_residual']:.1e}"
+def _evidence(data: Data, x: Point, path: Path) -> Told:
+    """Whether every guideline has its scores, verdict and reasons, in order, and the summary."""
+    found, told = decide(data, x), read(path, "evidence/guidelines.parquet")
+    ids = found.scores["guideline_id"]
+    if list(told["guideline_id"]) != list(ids):
+        return False, "evidence/guidelines.parquet has other guidelines, or another order"
+    for name, own in found.scores.items():
+        for guideline, one, other in zip(ids, told[name], own, strict=True):
+            if not same(one, other):
+                return False, f"{name} of guideline {guideline!r} is {one}, not {other}"
+    verdicts = found.verdicts()
+    summary = {"rule": found.rule.as_json(), "verdicts": verdicts}
+    if not same(read(path, "evidence/summary.json"), summary):
+        return False, "evidence/summary.json has other numbers, or another rule"
+    return True, ", ".join(f"{n} {word}" for word, n in verdicts.items())
 
 
-def _again(world: World, x: Point) -> tuple[bool, str]:
-    """Whether a descent from a coarse copy of the model comes back to it.
+def _payload(data: Data, x: Point, path: Path, *, own: bool = False) -> Told:
+    """Whether a constitution, of this run or from elsewhere, is what data and rule give.
 
-    Where the loss hardly rises in some direction it stops short of it, and where the fit was
-    allowed to stop early it goes further: then decisions count.
+    One from elsewhere may hold another minimum that is as low, where the method ends at minima.
     """
-    p, early = world.problem, world.params.train.tolerance > TIGHT
-    coarse = recompute.kept(
-        Point(
-            round(x.mu, DIGITS),
-            (x.intercepts[0].round(DIGITS), x.intercepts[1].round(DIGITS)),
-            (x.embeddings[0].round(DIGITS), x.embeddings[1].round(DIGITS)),
-        ),
-        x,
-        world.held,
-    )
-    end = recompute.aligned(p, recompute.descend(p, coarse, 1e-8, SWEEPS, world.held), x)
-    loss, apart = recompute.loss(p, end), _apart(end, x)
-    told = (
-        f"coordinate descent from the model rounded to {DIGITS} decimals ends at {loss:.9f}, "
-        f"numbers apart by {apart:.0e}"
-    )
-    above = loss / recompute.loss(p, x) - 1
-    if not (above if early else abs(above)) <= SAME_LOSS:
-        return False, told
-    if apart <= SAME_NUMBER:
-        return True, told
-    same = verdicts(decide(world, end)) == verdicts(decide(world, x))
-    return same, f"{told}; {'the same' if same else 'other'} verdicts"
-
-
-def _apart(one: Point, other: Point) -> float:
-    """Largest difference of two numbers."""
-    pairs = zip(
-        (one.mu, *one.intercepts, *one.embeddings),
-        (other.mu, *other.intercepts, *other.embeddings),
-        strict=True,
-    )
-    return float(np.max([np.abs(a - b).max() for a, b in pairs]))
-
-
-def _lowest(world: World, x: Point, fit: dict[str, Any] | None = None) -> tuple[bool | None, str]:
-    """Whether a search of its own comes down to this loss, and not lower."""
-    p = world.problem
-    claimed, lowest = recompute.loss(p, x), np.inf
-    listed = [end["objective"] for end in fit["minima"]] if fit else []
-    if min(listed, default=claimed) < claimed * (1 - LOWER):
-        return False, f"model/fit.json itself has a lower one, {min(listed):.9f}"
-    if len(p.rating) > LARGE:
-        return None, f"not searched: more than {LARGE:,} ratings"
-    most = min(MOST, max(STARTS, WORK // len(p.rating)))
-    ends = recompute.search(p, x, world.params.seed, SWEEPS, world.held)
-    for number, (_, loss) in enumerate(islice(ends, most), start=1):
-        lowest = min(lowest, loss)
-        told = f"the lowest of {number} starts is {lowest:.9f}"
-        if lowest < claimed * (1 - LOWER):
-            return False, f"{told}, lower than {claimed:.9f}"
-        if number >= STARTS and lowest <= claimed * (1 + LOWER):
-            return True, told
-    return None, f"its own search, {most} starts, only reached {lowest:.9f}, not {claimed:.9f}"
-
-
-def _not_above(world: World, x: Point, folder: RunFolder) -> tuple[bool, str]:
-    found, own = recompute.loss(world.problem, x), folder.read_json("model/fit.json")["objective"]
-    told = f"loss {found:.9f}, by the run {own:.9f}"
-    return found <= own * (1 + LOWER), told
-
-
-def _as_run(world: World, x: Point, folder: RunFolder) -> tuple[bool, str]:
-    """Whether a model that claims no minimum is the run's own, but for the signs of the axes."""
-    own = read_points(world, folder, folder.read_json("model/fit.json"))[0]
-    (f, h), (f_own, h_own) = x.embeddings, own.embeddings
-    sign = np.where(np.sum(f * f_own, axis=0) + np.sum(h * h_own, axis=0) < 0, -1, 1)
-    apart = _apart(Point(x.mu, x.intercepts, (f * sign, h * sign)), own)
-    return apart <= SAME_SCORE, f"numbers apart from the run's own model by {apart:.0e}"
+    if not path.is_file():  # a pipe or a device may have no end
+        raise InputError(f"{path.name} is no file, or is not there")
+    c, p = Payload.model_validate_json(path.read_bytes()), data.problem
+    users = (c.user_intercepts, c.user_embeddings)
+    model = _point(data, c.mu, users, (c.guideline_intercepts, c.guideline_embeddings))
+    if own or data.params.train.method == "gradient-descent":
+        if not all(np.array_equal(a, b) for a, b in zip(model.arrays(), x.arrays(), strict=True)):
+            return False, "it holds another model than model/"
+    else:
+        if solver.loss(p, model) > solver.loss(p, x) * (1 + MINIMUM_TOLERANCE):
+            return False, f"its loss is {solver.loss(p, model):.9f}, above the run's"
+        stationary, told = _residual(data, model)
+        if not stationary:
+            return False, f"its KKT residual is {told}"
+        if p.fixed is not None and not (told := _fixed(data, model))[0]:
+            return told
+    accepted = decide(data, model).accepted
+    scores = dict(zip(accepted["guideline_id"], accepted["consensus_score"], strict=True))
+    if c.accepted_guideline_ids != list(scores):
+        return False, "it accepts other guidelines than the rule does, or in another order"
+    if not same(c.guideline_scores, scores):
+        return False, "it has other scores of the accepted guidelines"
+    return True, f"the rule accepts exactly these {len(scores)} guidelines"

@@ -1,0 +1,128 @@
+"""One run whose every text is an attack, its values, its pages, and one browser for them all."""
+
+import csv
+import os
+import shutil
+from pathlib import Path
+
+import inprocess
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from playwright.sync_api import sync_playwright
+from prolific_worlds import crowd
+
+from aggregation.decisions.constitution import select
+from aggregation.model.parameters import Penalty
+from aggregation.report.comparison import comparison_page
+from aggregation.report.index import index_page
+from aggregation.report.notebook_pages import notebook_page
+from aggregation.runs.folder import RunFolder
+from aggregation.runs.pages import write_run_list
+from aggregation.runs.runner import run
+from aggregation.services.demographics import clean, counts
+from aggregation.verify.compare import compare
+
+HOSTILE = [
+    "<script>window.pwned = 1</script>Be kind",
+    '"><img src=x onerror="window.pwned = 2">',
+    "{{ 7 * 7 }} {% raw %} ${alert(1)}",
+    "[Someone asks <b>why</b>]: Answer & explain",
+    "كن صادقا \u202eevil\u202c with both scripts",
+    "多語言 😀 emoji\nand a second line",
+    "a" * 1_000_000,
+    "javascript:alert(1) [x](javascript:alert(2)) `code` $x^2$",
+]
+STAGES = ("ingest", "train", "diagnostics", "publish")
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory) -> Path:
+    """The run's folder: 40 users; guidelines 0 to 7 bridge, 8 to 23 divide them."""
+    folder = tmp_path_factory.mktemp("hostile")
+    random = np.random.default_rng(0)
+    texts = HOSTILE * 3
+    with (folder / "guidelines.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["guideline_id", "text", "topic"])
+        topics = [f"<i>topic</i> {k % 2 if k < 16 else 2}" for k in range(len(texts))]
+        rows.writerows((f"g{k:02}", text, topics[k]) for k, text in enumerate(texts))
+    with (folder / "ratings.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["user_id", "guideline_id", "rating"])
+        for u in range(40):
+            for k in range(len(texts)):
+                likes = 0.97 if k < 8 else 0.9 if (k < 16) == (u < 20) else 0.1
+                word = "helpful" if random.random() < likes else "not_helpful"
+                rows.writerow([f"participant-secret-{u}", f"g{k:02}", word])
+    (folder / "params.yaml").write_text(
+        "run: hostile\n"
+        'title: "<script>window.pwned = 3</script>"\n'
+        'question: "<img src=x onerror=alert(1)> & why?"\n'
+        f"source: {{kind: table, path: '{folder}/ratings.csv', "
+        f"guidelines: '{folder}/guidelines.csv', guideline_columns: {{topic: topic}}}}\n"
+        "train: {starts: 2, max_starts: 2, moves: false}\n"
+    )
+    path = folder / "params.yaml"
+    return run(path, out=folder, say=lambda _: None, execute=inprocess.execute)
+
+
+@pytest.fixture(scope="session")
+def values(hostile):
+    """What `index_page` takes, by name."""
+    folder = RunFolder(hostile)
+    ratings, ids, _ = folder.model()
+    return {
+        "dataset": folder.dataset(),
+        "ratings": ratings,
+        "ids": ids,
+        "fit": folder.fit(),
+        "constitution": folder.constitution(),
+        "minima": folder.read_json("evidence/minima.json"),
+        "run": "hostile",
+        "penalty": Penalty(),
+        "stages": STAGES,
+    }
+
+
+@pytest.fixture(scope="session")
+def notebook(hostile):
+    """The executed notebook of training."""
+    return nbformat.read(hostile / "notebooks" / "train.ipynb", as_version=4)
+
+
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory, hostile, values, notebook):
+    """Every kind of page there is, as files."""
+    place = tmp_path_factory.mktemp("pages")
+    other = RunFolder(shutil.copytree(hostile, place / "other"))
+    scores = other.constitution().scores
+    rate = scores["helpful_rate"].where(scores.index > 3, 0.5)  # four are accepted no longer
+    judged = select(scores.assign(helpful_rate=rate), values["constitution"].rule)
+    other.save_evidence(judged, pd.DataFrame())
+    people = counts(clean(crowd())).to_dict("records")
+    texts = {
+        "simulated": notebook_page(notebook, "train", STAGES, run="<b>", simulated=True),
+        "people": index_page(**values, demographics=people),
+        "comparison": comparison_page(compare(RunFolder(hostile), other)),
+    }
+    for name, text in texts.items():
+        (place / f"{name}.html").write_text(text, "utf-8")
+    made = [place / f"{name}.html" for name in texts]
+    return [*sorted((hostile / "report").iterdir()), *made, write_run_list(place)]
+
+
+@pytest.fixture(scope="session")
+def browser():
+    path = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+    if path is None:
+        assert not os.environ.get("AGGREGATION_BROWSER_REQUIRED"), "Chromium is missing"
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=path,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield chromium
+        chromium.close()
