@@ -14,7 +14,7 @@ import nbformat
 import pandas as pd
 import psutil
 import pytest
-from conftest import quietly
+from inprocess import quietly
 
 from aggregation import RunError, RunFolder, __version__, load_params, simulate
 from aggregation.files import checksum_holds, sha256, with_checksum
