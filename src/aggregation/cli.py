@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import json
 import os
@@ -10,7 +9,6 @@ import signal
 import sys
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -21,13 +19,6 @@ from aggregation.runs.stages import STAGES
 
 class _Group(click.Group):
     """Shows the package's own errors as messages, not as tracebacks."""
-
-    def main(self, *args: Any, **given: Any) -> Any:
-        if sys.getfilesystemencoding() != "utf-8":  # begin again, so that paths can hold any letter
-            words = [sys.executable, "-P", "-X", "utf8", "-m", "aggregation.cli", *sys.argv[1:]]
-            os.execv(sys.executable, words)  # noqa: S606  # the same words once more
-        _open_closed_streams()
-        return super().main(*args, **given)
 
     def invoke(self, ctx: click.Context) -> object:
         for stream in (sys.stdout, sys.stderr):  # a terminal may lack what a path or text holds
@@ -47,27 +38,8 @@ class _Group(click.Group):
             ctx.exit(130)
 
 
-def _open_closed_streams() -> None:
-    """Let closed streams be silent ones: the next file that is opened would take their place."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
-
-
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def _end_with_batch() -> None:
-    """Let Linux end this run if the batch that began it is killed; elsewhere it goes on alone."""
-    from aggregation.runs.batch import BATCH
-
-    if sys.platform == "linux" and os.environ.get(BATCH) == str(os.getppid()):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _say(text: str) -> None:
@@ -151,10 +123,8 @@ def run(
       aggregation run params/demo.yaml --from diagnostics
       aggregation run params/platform.yaml --offline
     """
-    _end_with_batch()
     changes += ("source.offline=true",) if offline else ()
     from aggregation.runs import runner
-    from aggregation.services.delivery import LAST
 
     try:
         folder = runner.run(
@@ -172,9 +142,6 @@ def run(
             raise ParameterError("--offline is for a source of kind platform") from None
         raise
     report = folder / "report" / "index.html"
-    told = folder / LAST
-    if told.exists():
-        _say(told.read_text("utf-8").strip())
     _say(f"Report: {report}" if report.exists() else f"Run folder: {folder}")
 
 

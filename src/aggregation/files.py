@@ -8,7 +8,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,10 @@ def atomic_write(target: Path) -> Iterator[Path]:
         Path(partial).unlink(missing_ok=True)
 
 
-def remove_partial(target: Path) -> None:
-    """Remove temporary files of `target` that a killed process left."""
-    for left in target.parent.glob(f".{escape(target.name)}.????????.partial"):
-        left.unlink(missing_ok=True)
+def remove_partial(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in a folder and below."""
+    for left in folder.rglob(".*.????????.partial"):
+        left.unlink()
 
 
 def write_json(path: Path, value: object) -> None:
@@ -45,6 +44,15 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path) -> Any:
     """Read UTF-8 JSON."""
     return json.loads(path.read_text("utf-8"))
+
+
+def read_if_any(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where it is not there or is damaged."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def sha256(path: Path) -> str:

@@ -15,9 +15,10 @@ import pandas as pd
 import psutil
 import pytest
 from inprocess import quietly
+from worlds import polis_folder
 
 from aggregation import RunError, RunFolder, __version__, load_params, simulate
-from aggregation.files import checksum_holds, sha256, with_checksum
+from aggregation.files import checksum_holds, sha256
 from aggregation.runs import runner
 from aggregation.runs.lock import lock
 from aggregation.runs.notebook import notebook_source
@@ -258,31 +259,12 @@ def test_a_folder_that_no_run_made_is_left_alone(params, tmp_path, name):
     assert content(tmp_path / "small") == {name: b"{}"}
 
 
-@pytest.mark.parametrize(
-    "stages", [5, [], {"ingest": 5}, {"ingest": {"notebook": "", "parameters": {}, "input": {}}}]
-)
-def test_a_manifest_of_another_shape_is_none(tmp_path, stages):
-    (tmp_path / "manifest.json").write_text(json.dumps(with_checksum({"stages": stages})))
-    assert read_manifest(tmp_path) == {}
-
-
-def test_a_source_within_the_folder_of_its_own_run_is_refused(finished, params, tmp_path):
-    folder = shutil.copytree(finished, tmp_path / "small")
-    (folder / "data" / "export.json").write_text("{}")
-    change = f"source={{kind: platform-file, path: '{folder}/data/export.json'}}"
-    with pytest.raises(RunError, match="lies in the run's own folder"):
-        quietly(params, tmp_path, changes=[change])
-    assert RunFolder(folder).finished
-
-
-def test_an_export_that_the_folder_keeps_may_be_the_source_of_its_own_run(
-    finished, params, tmp_path
-):
-    kept = shutil.copytree(finished, tmp_path / "small") / "source" / "export.json"
+@pytest.mark.parametrize("name", ["source/export.json", "mine/export.json"])
+def test_a_file_in_the_folder_of_its_own_run_may_be_its_source(finished, params, tmp_path, name):
+    kept = shutil.copytree(finished, tmp_path / "small") / name
     kept.parent.mkdir()
     kept.write_text(json.dumps(simulate(3, 30).export))
-    copy = shutil.copy(kept, tmp_path / "export.json")
-    change = f"source={{kind: platform-file, path: '{copy}'}}"
+    change = f"source={{kind: platform-file, path: '{kept}'}}"
     _, folder = quietly(params, tmp_path, changes=[change], until="ingest")
     assert RunFolder(folder).dataset().users["user_id"].size == 30
     assert kept.is_file()
@@ -468,21 +450,23 @@ def test_pages_and_times_are_made_again_without_a_notebook(again, finished):
     assert (again.folder / page).read_bytes() == (finished / page).read_bytes()
 
 
-@pytest.mark.parametrize("name", ["export.json", "Export.JSON"])
-def test_a_change_of_a_source_that_is_a_folder_is_seen(tmp_path, name):
-    (tmp_path / "from").mkdir()
-    (tmp_path / "from" / name).write_text(json.dumps(simulate(3, 40).export))
-    source = f"{{kind: platform-file, path: '{tmp_path}/from'}}"
-    (tmp_path / "p.yaml").write_text(f"run: small\nsource: {source}\n")
+def test_a_change_of_a_source_that_is_a_folder_is_seen(tmp_path):
+    events = [(k, k % 3, k // 3, 1) for k in range(12)]
+    comments = [(k, 0, 4, 1) for k in range(3)]
+    source = polis_folder(tmp_path / "from", events, comments)
+    values = "{agree: helpful, disagree: not_helpful, pass: null}"
+    (tmp_path / "p.yaml").write_text(
+        f"run: small\nsource: {{kind: polis, path: '{source}'}}\nratings: {{values: {values}}}\n"
+    )
 
     def again():
         return " ".join(quietly(tmp_path / "p.yaml", tmp_path / "out", until="ingest")[0])
 
     again()
     assert "skipped" in again()
-    (tmp_path / "from" / name).write_text(json.dumps(simulate(4, 40).export))
-    assert f"{name} has changed" in again()
-    (tmp_path / "from" / ".hidden.json").write_text("{}")  # nobody reads it
+    polis_folder(source, events[:-1], comments)
+    assert "votes.csv has changed" in again()
+    (source / ".hidden.csv").write_text("")  # nobody reads it
     assert "skipped" in again()
 
 

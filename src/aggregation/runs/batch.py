@@ -11,49 +11,39 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple
 
 import pandas as pd
 
 from aggregation.errors import ParameterError
 from aggregation.params import load_params, parse_values
-from aggregation.runs.folder import RunFolder
-from aggregation.runs.provenance import read_manifest
-from aggregation.runs.stages import wanted
+from aggregation.runs.summary import summary
 
-State = Literal["done", "unchanged", "failed", "stopped"]
+SECONDS_TO_STOP = 10
+"""After which a run that was told to stop is killed."""
 
-GRACE = 10.0
-"""Seconds that runs have to stop their kernels before they are killed."""
-
-BATCH = "AGGREGATION_BATCH"
-"""Tells a run the process of its batch, so that it ends if that is killed."""
+STAGE = re.compile(r"\[\d+/\d+\] (\w+)( skipped)?")
+"""In a line of a run: its stage."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """One run of a batch."""
+class Task(NamedTuple):
+    """One run of a batch: its name, its parameter file, and the changes to it."""
 
     run: str
     path: str
-    """Its parameter file."""
     changes: tuple[str, ...]
-    stages: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a task."""
+class Outcome(NamedTuple):
+    """What became of a task, as the table shows it. state: done, unchanged, failed or stopped."""
 
     run: str
-    state: State
     stage: str
-    """The last one that is done; where the run failed, the one that is not."""
-    seconds: float
-    accepted: int | None
-    loss: float | None
+    state: str
+    time: str
+    accepted: str = ""
+    loss: str = ""
     error: str = ""
 
 
@@ -64,40 +54,38 @@ def plan(files: Sequence[str], grid: Sequence[str] = (), changes: Sequence[str] 
     file's run and the values. Raises ParameterError, for all files at once, where parameters are
     not valid or two runs have one name.
     """
-    tasks, problems, named = [], [], {}
+    tasks: dict[str, Task] = {}
+    problems: list[str] = []
     for path, values in itertools.product(files, _combinations(grid)):
         try:
             base = load_params(path, changes).run
-            own = [f"{key}={text}" for key, text in values]
             name = "-".join([base, *(_word(key, text) for key, text in values)])
-            told = (*changes, *own, f"run={name}")  # the file may be changed until its turn comes
-            task = Task(name, path, told, tuple(wanted(load_params(path, told))))
+            own = (f"{key}={text}" for key, text in values)
+            task = Task(
+                name, path, (*changes, *own, f"run={name}")
+            )  # the file may change till then
+            load_params(path, task.changes)
         except ParameterError as error:
-            told = [  # what the command says is wrong in this file, maybe not in others
-                f"{path}: {line}" if line.startswith("--set") else line
-                for line in str(error).splitlines()
+            problems += [
+                f"{path}: {x}" if x.startswith("--") else x for x in str(error).splitlines()
             ]
-            problems += [line for line in told if line not in problems]
             continue
-        if name in named:
-            both = f"{named[name]} and {path} both have" if named[name] != path else f"{path} has"
-            problems.append(f"{both} the run {name!r} more than once: leave one out")
-        named[name] = path
-        tasks.append(task)
+        if name in tasks:
+            problems.append(f"{tasks[name].path}, {path}: the run {name!r} is there more than once")
+        tasks[name] = task
     if problems:
-        raise ParameterError("\n".join(problems))
-    return tasks
+        raise ParameterError("\n".join(dict.fromkeys(problems)))
+    return list(tasks.values())
 
 
 def _combinations(grid: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
     """Every choice of one value for each key, as (key, value) texts."""
     axes: dict[str, list[tuple[str, str]]] = {}
     for text in grid:
-        key, equals, values = text.partition("=")
-        key = key.strip()
+        key, _, values = (part.strip() for part in text.partition("="))
         if key == "run":
             raise ParameterError("--grid run: runs of a grid are named after its other values")
-        if not equals or not values.strip():
+        if not values:
             raise ParameterError(
                 f"--grid {text}: write it as key=value,value, as in train.starts=8,16"
             )
@@ -113,99 +101,77 @@ def _word(key: str, text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", f"{key.rpartition('.')[2]}={'_'.join(names)}")
 
 
-def run_all(
-    tasks: Sequence[Task], jobs: int, out: str, options: Sequence[str], say: Callable[[str], None]
-) -> list[Outcome]:
-    """Run all tasks, `jobs` side by side; what became of each, in the order of the tasks.
+class Batch:
+    """Tasks and what they have in common: folder, options of `aggregation run`, who hears."""
 
-    One that fails does not stop the others. KeyboardInterrupt ends them all, and the outcomes say
-    so. `options` are more words of the command `aggregation run`.
-    """
-    processes: set[subprocess.Popen[str]] = set()
-    stopped = threading.Event()
+    def __init__(
+        self, tasks: Sequence[Task], out: str, options: Sequence[str], say: Callable[[str], None]
+    ) -> None:
+        self.tasks, self.out, self.options, self.say = tasks, out, options, say
+        self.processes: list[subprocess.Popen[str]] = []
+        self.lock, self.stopped = threading.Lock(), False
 
-    def one(task: Task) -> Outcome:
-        if stopped.is_set():
-            return _outcome(task, out, "stopped", 0.0)
+    def go(self, jobs: int) -> list[Outcome]:
+        """Run all tasks, `jobs` side by side; what became of each, in their order.
+
+        One that fails does not stop the others. KeyboardInterrupt stops them all.
+        """
+        with ThreadPoolExecutor(jobs) as pool:
+            outcomes = [pool.submit(self._one, task) for task in self.tasks]
+            try:
+                wait(outcomes)
+            except KeyboardInterrupt:
+                self.say("stopping ...")
+                with self.lock:
+                    self.stopped = True
+                    for process in self.processes:
+                        process.terminate()
+                if wait(outcomes, SECONDS_TO_STOP).not_done:
+                    for process in self.processes:
+                        process.kill()
+        return [outcome.result() for outcome in outcomes]
+
+    def _one(self, task: Task) -> Outcome:
         begin, lines = time.monotonic(), []
-        try:
-            process = _start(task, out, options)
-        except OSError as error:
-            told = f"it could not be started ({error.strerror or error})"
-            return _outcome(task, out, "failed", 0.0, told)
-        processes.add(process)
-        assert process.stdout is not None  # noqa: S101
-        for line in process.stdout:
+        words = [word for change in task.changes for word in ("--set", change)]
+        command = [sys.executable, "-P", "-m", "aggregation.cli", "run", task.path]
+        with self.lock:
+            if self.stopped:
+                return Outcome(task.run, "none", "stopped", "0.0 s")
+            process = subprocess.Popen(
+                [*command, "--out", self.out, *self.options, *words],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                env=os.environ | {"PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,  # so that Ctrl-C comes once, from here
+            )
+            self.processes.append(process)
+        for line in process.stdout or ():
             lines.append(line.rstrip("\n"))
-            say(f"{task.run}: {lines[-1]}")
-        code, seconds = process.wait(), time.monotonic() - begin
-        if code == 0:
-            ran = any(" done in " in line for line in lines)
-            return _outcome(task, out, "done" if ran else "unchanged", seconds)
-        at = next((k for k, line in enumerate(lines) if line.startswith("Error: ")), None)
-        error = "\n  ".join(lines[at:]).removeprefix("Error: ") if at is not None else ""
-        state = "stopped" if stopped.is_set() else "failed"
-        return _outcome(task, out, state, seconds, error or f"it ended with {code}")
-
-    with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(one, task) for task in tasks]
-        try:
-            wait(futures)
-        except KeyboardInterrupt:
-            say("stopping ...")
-            stopped.set()
-            for process in processes:
-                process.terminate()  # the run stops its kernel
-            _, late = wait(futures, timeout=GRACE)
-            for process in processes if late else ():
-                process.kill()
-    return [future.result() for future in futures]
-
-
-def _start(task: Task, out: str, options: Sequence[str]) -> subprocess.Popen[str]:
-    """Start the run, in a session of its own, so that Ctrl-C comes once and from here."""
-    words = [word for change in task.changes for word in ("--set", change)]
-    command = [sys.executable, "-P", "-m", "aggregation.cli", "run", task.path, "--out", out]
-    return subprocess.Popen(
-        [*command, *words, *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        env=os.environ | {"PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1", BATCH: str(os.getpid())},
-        start_new_session=True,
-    )
-
-
-def _outcome(task: Task, out: str, state: State, seconds: float, error: str = "") -> Outcome:
-    """With the numbers of this run; a failed one has none, whatever an earlier one left."""
-    path = Path(out).expanduser() / task.run
-    if state in ("failed", "stopped"):
-        path = path.with_name(f".{path.name}.partial") / task.run
-    done = list(read_manifest(path).get("stages", {}))
-    left = [stage for stage in task.stages if stage not in done]
-    stage = (left or done)[0] if state == "failed" else (done or ["none"])[-1]
-    if state in ("failed", "stopped"):
-        return Outcome(task.run, state, stage, seconds, None, None, error)
-    folder = RunFolder(path)
-    accepted = folder.read_if_any("evidence/summary.json").get("verdicts", {}).get("accepted")
-    loss = folder.read_if_any("model/fit.json").get("objective")
-    return Outcome(task.run, state, stage, seconds, accepted, loss)
+            self.say(f"{task.run}: {lines[-1]}")
+        code, stages = process.wait(), [found for line in lines if (found := STAGE.search(line))]
+        stage, took = stages[-1][1] if stages else "none", f"{time.monotonic() - begin:.1f} s"
+        if code:
+            error = "\n  ".join(lines).partition("Error: ")[2] or f"it ended with {code}"
+            state = "stopped" if self.stopped else "failed"
+            return Outcome(task.run, stage, state, took, error=error)
+        found = summary(Path(self.out).expanduser() / task.run)
+        accepted, loss = (found[name] for name in ("accepted", "loss"))
+        return Outcome(
+            task.run,
+            stage,
+            "unchanged" if all(found[2] for found in stages) else "done",
+            took,
+            "" if accepted is None else str(accepted),
+            "" if loss is None else f"{loss:.8f}",
+        )
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """The outcomes for a terminal, with the errors below."""
-    rows = pd.DataFrame(
-        {
-            "run": [o.run for o in outcomes],
-            "stage": [o.stage for o in outcomes],
-            "state": [o.state for o in outcomes],
-            "time": [f"{o.seconds:.1f} s" for o in outcomes],
-            "accepted": ["" if o.accepted is None else str(o.accepted) for o in outcomes],
-            "loss": ["" if o.loss is None else f"{o.loss:.8f}" for o in outcomes],
-        }
-    )
+    rows = pd.DataFrame(outcomes, columns=Outcome._fields).drop(columns="error")
     errors = [f"{o.run}: {o.error}" for o in outcomes if o.state == "failed"]
     return "\n".join([rows.to_string(index=False), *errors])

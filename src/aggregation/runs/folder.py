@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,12 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
-from aggregation.data.cards import Card
 from aggregation.data.dataset import TABLES, About, Count, Dataset
 from aggregation.data.fingerprint import fingerprints
 from aggregation.decisions.constitution import Constitution, select
 from aggregation.decisions.rules import Rule
-from aggregation.errors import AggregationError, RunError
-from aggregation.files import atomic_write, read_json
+from aggregation.errors import RunError
+from aggregation.files import atomic_write, read_if_any, read_json
 from aggregation.model import storage
 from aggregation.model.fit import Fit
 from aggregation.model.parameters import Penalty, loss
@@ -32,25 +32,26 @@ PARQUET_TYPES = {
     "time": pyarrow.timestamp("ms", tz="UTC"),
     "list": pyarrow.list_(pyarrow.float64()),
 }
-"""Parquet types of the kinds of `dataset.TABLES`."""
+"""Of the kinds of `dataset.TABLES`."""
 
-RUNS_NAMED = 8
+LOSS_TOLERANCE = 1e-9
+"""Relative difference of a fit's loss from that of its parameters on data/, rounding alone."""
+
+MAX_RUNS_NAMED = 8
 """Runs that an error names, so that one of them can be opened instead."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run's folder holds, read once."""
+    """What a run's folder holds, read once; constitution and minima only after diagnostics."""
 
     dataset: Dataset
     ratings: Ratings
     ids: Ids
     fit: Fit
     penalty: Penalty
-    constitution: Constitution | None
-    """None before diagnostics."""
-    minima: pd.DataFrame
-    """What each local minimum would accept, see `evidence.minima`; no rows before diagnostics."""
+    constitution: Constitution | None = None
+    minima: pd.DataFrame | None = None
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -68,28 +69,28 @@ class RunFolder:
         return summary.card(self.path).html()
 
     def __repr__(self) -> str:
-        return Card(summary.headline(self.path), doubts=(f"in {self.path}",)).line()
+        return summary.headline(self.path)
 
     @classmethod
     def of(cls, run: str, out: str | Path = "outputs") -> RunFolder:
         """The folder of the run called `run`."""
         return cls(Path(out) / run)
 
-    # files; to write into a finished run by hand ends that it is finished
+    # files
 
-    def write_bytes(self, name: str, content: bytes) -> None:
-        """Write a file as it is."""
-        if (self.path / MANIFEST).exists():
+    def _writing(self, name: str) -> AbstractContextManager[Path]:
+        """Whoever writes into the folder of a finished run makes it one that is not finished."""
+        if name != MANIFEST and (self.path / MANIFEST).exists():
             (self.path / MANIFEST).replace(self.path / PARTIAL)
-        with atomic_write(self.path / name) as path:
-            path.write_bytes(content)
+        return atomic_write(self.path / name)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a UTF-8 file."""
-        self.write_bytes(name, text.encode("utf-8"))
+        with self._writing(name) as path:
+            path.write_bytes(text.encode("utf-8"))
 
     def write_json(self, name: str, value: object) -> None:
-        """Write JSON for people: indented, in the order given. NaN is a ValueError."""
+        """Write JSON for people: indented, in the order given. NaN is refused."""
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
         self.write_text(name, text + "\n")
 
@@ -97,17 +98,10 @@ class RunFolder:
         self, name: str, table: pd.DataFrame, kinds: dict[str, str] | None = None
     ) -> None:
         """Write Parquet; `kinds` fixes the types of the columns."""
-        schema = None
-        if kinds is not None:
-            schema = pyarrow.schema([(c, PARQUET_TYPES[kinds[c]]) for c in table.columns])
+        schema = kinds and pyarrow.schema([(c, PARQUET_TYPES[kinds[c]]) for c in table.columns])
         data = pyarrow.Table.from_pandas(table, schema=schema, preserve_index=False)
-        buffer = pyarrow.BufferOutputStream()
-        pyarrow.parquet.write_table(data.replace_schema_metadata(None), buffer)
-        self.write_bytes(name, buffer.getvalue().to_pybytes())
-
-    def read_bytes(self, name: str) -> bytes:
-        """A file as it is."""
-        return self._there(name).read_bytes()
+        with self._writing(name) as path:
+            pyarrow.parquet.write_table(data.replace_schema_metadata(None), path)
 
     def read_json(self, name: str) -> Any:
         """Read JSON that an earlier stage wrote."""
@@ -115,11 +109,7 @@ class RunFolder:
 
     def read_if_any(self, name: str) -> dict[str, Any]:
         """A JSON object; empty where it is not there or is damaged."""
-        try:
-            found = self.read_json(name)
-        except (AggregationError, *summary.UNREADABLE):
-            return {}
-        return found if isinstance(found, dict) else {}
+        return read_if_any(self.path / name)
 
     def read_table(self, name: str) -> pd.DataFrame:
         """Read Parquet that an earlier stage wrote; texts are `str`."""
@@ -130,12 +120,12 @@ class RunFolder:
     def _there(self, name: str) -> Path:
         path = self.path / name
         if not path.exists():
-            stage = {"data": "ingest", "model": "train", "evidence": "diagnostics"}
-            needed = stage.get(name.split("/", maxsplit=1)[0], "publish")
-            raise RunError(f"{path} is not there: run the {needed} notebook of this run first")
+            stages = {"data": "ingest", "model": "train", "evidence": "diagnostics"}
+            stage = stages.get(name.partition("/")[0], "publish")
+            raise RunError(f"{path} is not there: run the {stage} notebook of this run first")
         return path
 
-    # values that stages hand on
+    # what stages hand on
 
     def save_dataset(self, dataset: Dataset) -> None:
         """Write data/."""
@@ -177,65 +167,63 @@ class RunFolder:
         self.write_json("model/fit.json", storage.values(fit, ratings, penalty))
 
     def fit(self) -> Fit:
-        """The fit as it was saved, every bit; its rows are in the order of `encode`.
+        """The fit as it was saved, every bit; its rows are sorted by id, as those of `load()`.
 
-        Raises RunError if there is none, or another version of this package saved it.
+        Raises RunError if there is none, or an earlier version of this package saved it.
         """
+        return self._fit(*self._stored_fit())
+
+    def _stored_fit(self) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
         names = (*storage.SIDES, "history")
-        tables = {name: self.read_table(f"model/{name}.parquet") for name in names}
+        values = self.read_json("model/fit.json")
+        return values, {name: self.read_table(f"model/{name}.parquet") for name in names}
+
+    def _fit(self, values: dict[str, Any], tables: dict[str, pd.DataFrame]) -> Fit:
         try:
-            return storage.restored(self.read_json("model/fit.json"), tables)
+            return storage.restored(values, tables)
         except KeyError as error:
             raise RunError(
-                f"{self.path}: model/ holds no {error}, since another version of this package "
+                f"{self.path}: model/ holds no {error}, since an earlier version of this package "
                 "wrote it: run the train notebook again"
             ) from None
+
+    def load(self) -> Run:
+        """Read data/, model/ and, if it is there, evidence/, each file once.
+
+        Raises RunError if model/ was trained on other data than data/ holds.
+        """
+        dataset, (values, tables) = self.dataset(), self._stored_fit()
+        ratings, ids = encode(dataset.ratings)
+        fit, penalty = self._fit(values, tables), Penalty(**values["penalty"])
+        same = all(
+            sorted(tables[side][key]) == list(getattr(ids, side))
+            for side, key in storage.SIDES.items()
+        )
+        if not same or not math.isclose(
+            float(loss(fit.parameters, ratings, penalty)), fit.objective, rel_tol=LOSS_TOLERANCE
+        ):
+            raise RunError(
+                f"{self.path}: model/ was trained on other data than data/ holds: "
+                "run the train notebook again"
+            )
+        run = Run(dataset, ratings, ids, fit, penalty)
+        if not (self.path / "evidence" / "summary.json").exists():
+            return run
+        minima = pd.DataFrame(self.read_json("evidence/minima.json"))
+        return dataclasses.replace(run, constitution=self.constitution(), minima=minima)
 
     def save_evidence(self, constitution: Constitution, minima: pd.DataFrame) -> None:
         """Write evidence/."""
         self.write_table("evidence/guidelines.parquet", constitution.scores)
         self.write_json("evidence/minima.json", minima.to_dict("records"))
-        found = {"rule": constitution.rule.as_json(), "verdicts": constitution.verdicts()}
-        self.write_json("evidence/summary.json", found)
+        verdicts = {"rule": constitution.rule.as_json(), "verdicts": constitution.verdicts()}
+        self.write_json("evidence/summary.json", verdicts)
 
     def constitution(self) -> Constitution:
         """The constitution that diagnostics found."""
         rule = Rule.from_json(self.read_json("evidence/summary.json")["rule"])
         scores = self.read_table("evidence/guidelines.parquet")
         return select(scores.drop(columns=["verdict", "failed"]), rule)
-
-    def load(self) -> Run:
-        """All that the run holds, each file read once.
-
-        Raises RunError if there is no model, or it was trained on other data than data/ holds.
-        """
-        dataset, fit, values = self.dataset(), self.fit(), self.read_json("model/fit.json")
-        ratings, ids = encode(dataset.ratings)
-        known = [
-            self.read_table(f"model/{name}.parquet")[key] for name, key in storage.SIDES.items()
-        ]
-        penalty = Penalty(**values["penalty"])
-        same = [
-            sorted(ids_of) == list(rows)
-            for ids_of, rows in zip(known, vars(ids).values(), strict=True)
-        ]
-        if not all(same) or not math.isclose(
-            float(loss(fit.parameters, ratings, penalty)), fit.objective, rel_tol=1e-9
-        ):
-            raise RunError(
-                f"{self.path}: model/ was trained on other data than data/ holds: "
-                "run the train notebook again"
-            )
-        judged = (self.path / "evidence" / "summary.json").is_file()
-        return Run(
-            dataset,
-            ratings,
-            ids,
-            fit,
-            penalty,
-            self.constitution() if judged else None,
-            pd.DataFrame(self.read_json("evidence/minima.json") if judged else []),
-        )
 
 
 def open_run(path: str | Path) -> RunFolder:
@@ -244,19 +232,10 @@ def open_run(path: str | Path) -> RunFolder:
     Raises RunError, naming the runs that are nearest, if there is no run in it.
     """
     path = Path(path).expanduser()
-    try:
-        there, is_run = path.exists(), (path / "params.yaml").is_file()
-        if is_run:
-            return RunFolder(path)
-        around = (path, *path.parents[:2], Path("outputs"))  # the nearest first
-        near = (p.parent for at in around for p in sorted(at.glob("*/params.yaml")))
-        runs = list(dict.fromkeys(map(str, near)))
-    except OSError as error:
-        raise RunError(f"{path}: cannot be opened ({error.strerror or error})") from None
-    problem = "is not there"
-    if there:
-        problem = "holds no params.yaml, so it is no run's folder"
-        problem = problem if path.is_dir() else "is a file: give the folder of the run"
-    known = ", ".join(runs[:RUNS_NAMED]) + (", ..." if len(runs) > RUNS_NAMED else "")
-    remedy = f"open one of {known}" if runs else "make one with: aggregation run params/demo.yaml"
-    raise RunError(f"{path}: {problem}; {remedy} (seen from {Path.cwd()})")
+    if (path / "params.yaml").is_file():
+        return RunFolder(path)
+    near = [p for at in (path, path.parent, Path("outputs")) for p in at.glob("*/params.yaml")]
+    runs = list(dict.fromkeys(str(p.parent) for p in sorted(near)))
+    named = ", ".join(runs[:MAX_RUNS_NAMED]) + (", ..." if len(runs) > MAX_RUNS_NAMED else "")
+    remedy = f"open one of {named}" if runs else "make one with: aggregation run params/demo.yaml"
+    raise RunError(f"{path}: there is no params.yaml, so it is no run's folder; {remedy}")

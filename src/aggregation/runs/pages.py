@@ -1,4 +1,4 @@
-"""Pages: what a run's folder gives to the pages of the report."""
+"""Pages: what the folders of runs give to the pages of the report."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 from urllib.parse import quote
 
 from aggregation.errors import RunError, unwritable
-from aggregation.files import atomic_write, read_json
+from aggregation.files import atomic_write, read_if_any, read_json
 from aggregation.report.run_list import HEADING, run_list_page
 from aggregation.runs.folder import RunFolder
 from aggregation.runs.stages import STAGES, page
-from aggregation.runs.summary import state, title
+from aggregation.runs.summary import summary
 
 
 def write_page(path: Path, stage: str, stages: list[str]) -> None:
@@ -40,7 +40,7 @@ def demographics_counts(folder: RunFolder) -> list[dict[str, Any]] | None:
 
 
 def write_run_list(out: Path) -> Path:
-    """Write `out`/index.html: every run folder in `out`, by name; return its path.
+    """Write `out`/index.html: every run in `out`, by name, and those that failed; return its path.
 
     Files of a run that cannot be read leave gaps. Raises RunError if the page cannot be written,
     or would take the place of something else.
@@ -48,10 +48,11 @@ def write_run_list(out: Path) -> Path:
     check_place(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        folders = sorted(p for p in out.iterdir() if (p / "params.yaml").is_file())
-        page = run_list_page(_row(RunFolder(folder)) for folder in folders)
+        found = [*out.glob("[!.]*/params.yaml"), *out.glob(".*.partial/*/params.yaml")]
+        folders = sorted((p.parent for p in found), key=lambda p: (p.name, p))
         with atomic_write(out / "index.html") as partial:
-            partial.write_text(page, encoding="utf-8")
+            html = run_list_page(_row(folder, out) for folder in folders)
+            partial.write_text(html, encoding="utf-8")
     except OSError as error:
         raise unwritable(out, error) from None
     return out / "index.html"
@@ -61,41 +62,22 @@ def check_place(out: Path) -> None:
     """Raise RunError where `out` is a run's own folder, or holds another index.html."""
     if (out / "params.yaml").is_file():
         raise RunError(f"{out} is a run's folder: give the one that holds it")
-    try:
-        found = (out / "index.html").read_text("utf-8", "replace")
-    except OSError:  # it is not there; or it cannot be used, and that is said when it is
-        return
-    if HEADING not in found:
-        raise RunError(f"{out / 'index.html'}: lists no runs: move it, or give another folder")
+    index = out / "index.html"
+    if index.is_file() and HEADING not in index.read_text("utf-8", "replace"):
+        raise RunError(f"{index}: lists no runs: move it, or give another folder")
 
 
-def _row(folder: RunFolder) -> dict[str, Any]:
-    path, fit = folder.path, folder.read_if_any("model/fit.json")
-    verdicts = _section(folder.read_if_any("evidence/summary.json"), "verdicts")
-    about = _section(folder.read_if_any("data/ingest.json"), "about")
-    failed = sorted((path / "notebooks").glob("*.failed.ipynb"))
-    numbers = {name: fit.get(name) for name in ("n_ratings", "n_users")} | {
-        name: verdicts.get(name) for name in ("accepted", "undecided", "rejected")
-    }
-    numbers["loss"] = fit.get("objective")
-    report = (path / "report" / "index.html").is_file()
-    started = str(folder.read_if_any("timing.json").get("started", ""))
-    return {
-        "run": path.name,
-        "title": title(path),
-        "link": quote(f"{path.name}/report/index.html") if report else "",
-        "state": state(path),
-        "failed": [
-            {"stage": f.name.partition(".")[0], "link": quote(f"{path.name}/notebooks/{f.name}")}
-            for f in failed  # not the error itself, which may name a user
-        ],
-        "simulated": about.get("simulated", False),
-        "unsettled": fit.get("settled") is False,
-        "started": started[:16].replace("T", " "),
-        **{name: n if isinstance(n, int | float) else None for name, n in numbers.items()},
-    }
-
-
-def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
-    found = values.get(name)
-    return found if isinstance(found, dict) else {}
+def _row(folder: Path, out: Path) -> dict[str, Any]:
+    at = quote(folder.relative_to(out).as_posix())
+    failed = sorted(p.name for p in folder.glob("notebooks/*.failed.ipynb"))
+    started = str(read_if_any(folder / "timing.json").get("started", ""))
+    return (
+        summary(folder)
+        | {
+            "link": f"{at}/report/index.html" if (folder / "report/index.html").is_file() else "",
+            "failed": [  # not the error itself, which may name a user
+                {"stage": n.partition(".")[0], "link": f"{at}/notebooks/{quote(n)}"} for n in failed
+            ],
+            "started": started[:16].replace("T", " "),
+        }
+    )

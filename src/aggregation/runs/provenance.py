@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aggregation import __version__
-from aggregation.errors import AggregationError
-from aggregation.files import checksum_holds, read_json, sha256, with_checksum, write_json
+from aggregation.files import checksum_holds, read_if_any, sha256, with_checksum, write_json
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parents[1]
@@ -77,19 +76,12 @@ def write_manifest(path: Path, name: str, values: dict[str, Any]) -> None:
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest in a run's folder, of a whole run or of one under way.
 
-    Empty where there is none that this package wrote: then stages run again.
+    Empty where there is none, or it was changed: then stages run again.
     """
     for name in (MANIFEST, PARTIAL):
-        try:
-            found = read_json(path / name)
-            kinds = {"notebook": str, "parameters": dict, "input": dict, "outputs": dict}
-            records = found["stages"].values()
-            if checksum_holds(found) and all(
-                isinstance(one[key], kind) for one in records for key, kind in kinds.items()
-            ):
-                return found
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, AggregationError):
-            continue
+        found = read_if_any(path / name)
+        if checksum_holds(found):
+            return found
     return {}
 
 
@@ -109,7 +101,7 @@ def _processor() -> str:
 
 def _git(*words: str) -> str | None:
     """Answer of git about the checkout; None where there is none. It takes no lock there."""
-    if not (CHECKOUT / "pyproject.toml").is_file():
+    if not (CHECKOUT / ".git").exists():  # an installed package may lie within another checkout
         return None
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:

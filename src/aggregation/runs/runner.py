@@ -1,7 +1,10 @@
 """Runner: one parameter file through the notebooks, into a run's folder.
 
-A run is built in `<out>/.<run>.partial/<run>/` and replaces `<out>/<run>/` by a rename when it is
-whole. Stages that still hold are taken over from either folder by their hashes.
+A run is built in a folder beside it, outputs/.<run>.partial/<run>/, and takes the old one's place
+when it is whole. It begins with a copy of the old one, or with what a run that failed has left, and
+keeps what still holds. So a finished folder is never changed, and the same command goes on from
+where it stopped. `source/` and `published/` outlive runs: they stay in the run's folder, and the
+folder that is built has links to them.
 """
 
 from __future__ import annotations
@@ -11,13 +14,12 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aggregation.errors import AggregationError, RunError, unwritable
-from aggregation.files import read_json, sha256, write_json
+from aggregation.errors import RunError, unwritable
+from aggregation.files import read_if_any, read_json, remove_partial, sha256, write_json
 from aggregation.params import Params, dump, load_params
 from aggregation.runs.lock import lock
 from aggregation.runs.notebook import notebook_source
@@ -32,30 +34,33 @@ from aggregation.runs.provenance import (
     write_manifest,
 )
 from aggregation.runs.stages import (
+    MAKES,
     OUTLIVE,
     STAGES,
     asks,
     begun,
     made_by,
-    missing,
     named,
     own,
     page,
-    source_files,
     stale,
     wanted,
 )
+from aggregation.services.delivery import LAST
 
-TIMEOUT, MAX_TIMEOUT = 6 * 3600.0, 366 * 24 * 3600.0
+DEFAULT_TIMEOUT, MAX_TIMEOUT = 6 * 3600.0, 366 * 24 * 3600.0
 """Seconds that a stage may take, unless told otherwise, and at most."""
 
 TIMING = "timing.json"
 """The only file of a run with times and host."""
 
+OWN = {"params.yaml", MANIFEST, PARTIAL, TIMING}.union(*map(own, STAGES))
+"""Names of all files that runs make."""
+
 Say = Callable[[str], None]
 
 Execute = Callable[..., list[float]]
-"""Executes one notebook, as `notebook.execute` does in a kernel of its own (the default)."""
+"""Executes one notebook, as `executor.Executor` does in a kernel of its own (the default)."""
 
 
 def run(
@@ -65,7 +70,7 @@ def run(
     first: str | None = None,
     until: str = STAGES[-1],
     force: bool = False,
-    timeout: float = TIMEOUT,
+    timeout: float = DEFAULT_TIMEOUT,
     out: str | Path = "outputs",
     say: Say = print,
     execute: Execute | None = None,
@@ -77,202 +82,164 @@ def run(
     made is kept. All parameters are checked before anything runs. `say` hears a line when a stage
     begins, with the reason, and when it ends.
 
-    Where only demographics failed, the others are done before that error is raised. Raises
-    ParameterError; or RunError with the cell and its error. The folder of an earlier run is then
-    as it was, and what is done so far waits in the partial folder for the next try.
+    Raises ParameterError; or RunError with the cell and its error. Then the run's folder is as it
+    was, and the failed notebook is kept beside it. Where only demographics failed, the other stages
+    are done before that error is raised.
     """
     params = load_params(params_path, changes)
     if not 0 < timeout <= MAX_TIMEOUT:
-        raise RunError(f"--timeout {timeout:g}: give seconds, up to {MAX_TIMEOUT:g}")
+        raise RunError(
+            f"--timeout {timeout:g}: give seconds, more than 0 and at most {MAX_TIMEOUT:g}"
+        )
     if first is not None and STAGES.index(first) > STAGES.index(until):
         raise RunError(f"--from {first} comes after --until {until}: there is nothing to run")
-    out = Path(out).expanduser()
-    path = named_path = out / params.run
-    if path.is_symlink():  # the folder lies on another disk
-        path = path.resolve()
-    _check(path, params, first)
-    with lock(path.with_name(f".{path.name}.lock")):
-        try:
-            work = _Work(params, path, timeout, say, execute)
-            work.go(STAGES[0] if force else first, until)
-        except OSError as error:
-            raise unwritable(path, error) from None
-    return named_path
-
-
-def _check(path: Path, params: Params, first: str | None) -> None:
-    """Raise RunError where a run would replace what no run has made, or its own source."""
+    path = Path(out).expanduser() / params.run
+    home = path.resolve() if path.is_symlink() else path  # it may lie on another disk
+    _check(home, params, first)
     try:
-        str(path.absolute()).encode("utf-8")
+        with lock(home.with_name(f".{home.name}.lock")):
+            build = _Build(params, home, timeout, say, execute)
+            try:
+                build.go(STAGES[0] if force else first, until)
+            finally:
+                build.close()
+    except OSError as error:
+        raise unwritable(path, error) from None
+    return path
+
+
+def _check(home: Path, params: Params, first: str | None) -> None:
+    """Raise RunError where a run cannot be made, or would replace what no run has made."""
+    try:
+        str(home.absolute()).encode("utf-8")
     except UnicodeEncodeError:
-        raise RunError(f"{str(path)!a}: is no UTF-8: choose another folder with --out") from None
-    if path.exists() and not path.is_dir():
-        raise RunError(f"{path}: is a file: choose another name with --set run=...")
-    others = [p.name for p in sorted(path.iterdir())] if path.is_dir() else []
-    others = [name for name in others if not name.startswith(".") and name not in OUTLIVE]
-    if others and not read_manifest(path) and not (path / "data" / "ingest.json").is_file():
-        raise RunError(
-            f"{path}: is no run's folder, it holds {others[0]}: choose another name with "
-            "--set run=..., or another folder with --out"
-        )
-    here = os.path.realpath(path)
+        raise RunError(f"{str(home)!a}: is no UTF-8: choose another folder with --out") from None
     for at in named(params.source):
         if not at.exists() and first in (None, STAGES[0]):
             raise RunError(
                 f"{at}: there is no such file or folder, seen from {Path.cwd()}: check source.path"
             )
-        inside = Path(os.path.realpath(at))
-        if inside.is_relative_to(here) and inside.relative_to(here).parts[:1] != OUTLIVE[:1]:
-            raise RunError(
-                f"the source {at} lies in the run's own folder {path}, which is replaced: "
-                "move it, or choose another name with --set run=..."
-            )
+    if home.exists() and not home.is_dir():
+        raise RunError(f"{home}: is a file: choose another name with --set run=...")
+    others = {p.name for p in home.iterdir()} - {*OUTLIVE} if home.is_dir() else ()
+    if others and not read_manifest(home) and not (home / "data" / "ingest.json").is_file():
+        raise RunError(
+            f"{home}: is no run's folder, it holds {min(others)}: choose another name with "
+            "--set run=..., or another folder with --out"
+        )
 
 
-class _Work:
-    """A run under way.
-
-    `done` holds the records of stages whose results hold, `where` the folders they are in, `links`
-    the stages to which their pages link, where that is known.
-    """
+class _Build:
+    """A run under way: the folder `built` takes the place of `home`, if anything has to run."""
 
     def __init__(
-        self, params: Params, path: Path, timeout: float, say: Say, execute: Execute | None
+        self, params: Params, home: Path, timeout: float, say: Say, execute: Execute | None
     ) -> None:
-        self.params, self.path, self.timeout, self.execute = params, path, timeout, execute
-        self.out = path.with_name(f".{path.name}.partial")
-        self.partial = self.out / params.run
+        self.params, self.home, self.timeout, self.execute = params, home, timeout, execute
         self.say: Say = lambda text: say(f"{datetime.now():%H:%M:%S} {text}")  # noqa: DTZ005
-        if (self.partial / MANIFEST).is_file():  # it was whole when its process was killed
-            self._replace()
-        self.around = surroundings()
-        self.before = {at: read_manifest(at) for at in (self.partial, path)}
+        self.out = home.with_name(f".{home.name}.partial")
+        self.built, self.replaced = self.out / params.run, self.out / ".replaced"
+        if (self.built / MANIFEST).is_file():
+            self._replace()  # it was whole when its process was killed
+        shutil.rmtree(self.replaced, ignore_errors=True)
+        self.around, self.started = surroundings(), datetime.now(UTC).isoformat()
         self.done: dict[str, Record] = {}
-        self.where: dict[str, Path] = {}
-        self.links: dict[str, list[str]] = {}
-        self.building = False
+        """Stages whose results hold."""
         self.late: RunError | None = None
-        self.timing = self._timing()
+        self.at, self.before = home, read_manifest(home)
+        """The folder with earlier results, and its manifest."""
+        partial, done = read_manifest(self.built), self.before.get("stages", {})
+        if partial and any(self._stale(s, self._now(s, done)) for s in wanted(params)):
+            self.at, self.before = self.built, partial
+        times = read_if_any(self.at / TIMING)
+        self.times = {name: times.get(name, {}) for name in ("seconds", "cells")}
 
     def go(self, first: str | None, until: str) -> None:
-        """Run what has to run up to `until`, and keep what holds beyond it."""
-        try:
-            self._stages(first, until)
-            if self.late is not None:  # who took part changes no verdict: the others are done
-                raise self.late
-            self._finish()
-        except BaseException:
-            if self.building and self.path.is_dir():
-                self._move_outliving(self.partial, self.path)
-            raise
-
-    def _stages(self, first: str | None, until: str) -> None:
+        """Run what has to run up to `until`; keep what holds, beyond it too."""
         stages = wanted(self.params)
         todo = [s for s in stages if STAGES.index(s) <= STAGES.index(until)]
-        with ThreadPoolExecutor(1) as beside:  # a page is rendered while the next kernel works
-            pages: list[Future[None]] = []
-            for stage in stages:
-                source = notebook_source(stage)
-                now = begun(stage, source, self.params, self._raw(), self.done)
-                place, why = self._holding(stage, now)
-                if stage not in todo:
-                    if place is not None:
-                        self._keep(stage, place)
-                    elif any(stage in m.get("stages", {}) for m in self.before.values()):
-                        self.say(f"{stage}: what it made does not hold any more, and is left out")
-                    continue
-                at = f"[{todo.index(stage) + 1}/{len(todo)}] {stage}"
-                asked = self._asked(stage, first, why)
-                if place is not None and not asked:
-                    self._keep(stage, place)
+        for stage in stages:
+            at = f"[{todo.index(stage) + 1}/{len(todo)}] {stage}" if stage in todo else stage
+            known = stage in self.before.get("stages", {})
+            now = self._now(stage, self.done)
+            stale = self._stale(stage, now)
+            if stage in todo and (why := self._why(stage, stale, first)):
+                self.say(f"{at}: {why} ..." if known else f"{at} ...")
+                self._run(stage, at, now)
+            elif not stale:
+                self.done[stage] = self.before["stages"][stage]
+                if stage in todo:
                     self.say(f"{at} skipped: nothing that it depends on has changed")
-                    continue
-                known = any(stage in m.get("stages", {}) for m in self.before.values())
-                self.say(f"{at}: {why or asked} ..." if known else f"{at} ...")
-                self._build()
-                if self._run(stage, at, source, now):
-                    pages.append(beside.submit(write_page, self.partial, stage, todo))
-                    self.links[stage] = todo
-            for written in pages:
-                written.result()
+            elif known:
+                self.say(f"{at}: what it made does not hold any more, and is left out")
+        if self.at == self.built or not self._is_current():
+            self._finish()
+        shutil.rmtree(self.out, ignore_errors=True)
 
-    def _holding(self, stage: str, now: Record) -> tuple[Path | None, str]:
-        """The folder in which what the stage made still holds; None, and why not, if none does."""
-        why = "it is not done yet"
-        for place, manifest in self.before.items():
-            if stage not in manifest.get("stages", {}):
-                continue
-            other = [name for name, value in self.around.items() if manifest.get(name) != value]
-            if other:
-                word = {"lock": "requirements.lock", "python": "Python"}.get(other[0])
-                why = f"{word or f'the {other[0]}'} has changed"
-            elif not (why := stale(stage, now, manifest["stages"][stage], place)):
-                return place, ""
-        return None, why
+    def close(self) -> None:
+        """End what executes notebooks."""
+        getattr(self.execute, "close", lambda: None)()
 
-    def _asked(self, stage: str, first: str | None, why: str) -> str:
-        """Why a stage runs although its results hold; empty: it does not."""
+    def _now(self, stage: str, done: dict[str, Record]) -> Record:
+        """The record of a stage as it would run now, after those of `done`."""
+        here = self.built / OUTLIVE[0]
+        raw = here if here.exists() else self.home / OUTLIVE[0]
+        return begun(stage, notebook_source(stage), self.params, raw, done)
+
+    def _stale(self, stage: str, now: Record) -> str:
+        """Why earlier results of a stage do not hold; empty: they do."""
+        if stage not in self.before.get("stages", {}):
+            return "it is not done yet"
+        for name, value in self.around.items():
+            if self.before.get(name) != value:
+                words = {"lock": "requirements.lock", "python": "Python"}
+                return f"{words.get(name, f'the {name}')} has changed"
+        return stale(stage, now, self.before["stages"][stage], self.at)
+
+    def _why(self, stage: str, stale: str, first: str | None) -> str:
+        """Why a stage has to run; empty: it does not."""
         if first is None:
-            return asks(stage, self.params)
+            return stale or asks(stage, self.params)
         if STAGES.index(stage) >= STAGES.index(first):
-            return "it was asked for"
-        if why:
+            return stale or "it was asked for"
+        if stale:
             raise RunError(
-                f"to begin at {first}, {stage} must be as it was left, but {why}: "
+                f"to begin at {first}, {stage} must be as it was left, but {stale}: "
                 "run it without --from"
             )
         return ""
 
-    def _keep(self, stage: str, place: Path) -> None:
-        self.done[stage] = self.before[place]["stages"][stage]
-        self.where[stage] = place
-        if place == self.path:
-            self.links[stage] = list(self.before[place]["stages"])
-        if self.building:
-            self._take_over(stage)
+    def _begin(self) -> None:
+        """Begin to build, with a copy of the finished run or with what an earlier build left."""
+        if self.at == self.home:
+            for name in (n for s in self.before.get("stages", {}) for n in own(s)):
+                if (self.home / name).is_file():
+                    (self.built / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(self.home / name, self.built / name)
+        self.at = self.built
+        self.built.mkdir(parents=True, exist_ok=True)
+        (self.built / "params.yaml").write_text(dump(self.params), encoding="utf-8")
+        needed = (self.params.source.kind, self.params.publish.target)
+        for name, kind in zip(OUTLIVE, needed, strict=True):
+            if kind == "platform" and self.home.is_dir():
+                (self.home / name).mkdir(exist_ok=True)
+                if not os.path.lexists(self.built / name):
+                    (self.built / name).symlink_to(f"../../{self.home.name}/{name}")
 
-    def _build(self) -> None:
-        """Begin to build the partial folder, with what holds so far."""
-        if self.building:
-            return
-        self.building = True
-        self.partial.mkdir(parents=True, exist_ok=True)
-        self._move_outliving(self.path, self.partial)
-        self.made_with = self.around | circumstances()
-        for stage in self.done:
-            self._take_over(stage)
-        (self.partial / "params.yaml").write_text(dump(self.params), encoding="utf-8")
-        self._note()
-
-    def _take_over(self, stage: str) -> None:
-        """Link the files of a kept stage into the partial folder."""
-        for name in self.done[stage]["outputs"]:
-            source, target = self.where[stage] / name, self.partial / name
-            if source != target and source.is_file() and name not in _outliving(own(stage)):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.unlink(missing_ok=True)
-                try:
-                    os.link(source, target)
-                except OSError:  # a file system without links
-                    shutil.copyfile(source, target)
-        self.where[stage] = self.partial
-
-    def _run(self, stage: str, at: str, source: bytes, record: Record) -> bool:
-        """Execute a notebook; whether it worked. Only demographics may fail without an error."""
+    def _run(self, stage: str, at: str, record: Record) -> None:
+        """Execute a notebook, and note what it made."""
+        self._begin()
         if self.execute is None:
-            from aggregation.runs import notebook
+            from aggregation.runs.executor import Executor  # nothing may have to run
 
-            self.execute = notebook.execute
+            self.execute = Executor()
         begin = time.monotonic()
-        for name in (*own(stage), f"notebooks/{stage}.failed.ipynb"):  # of an earlier try
-            if name not in _outliving(own(stage)):
-                (self.partial / name).unlink(missing_ok=True)
-        self._note()
+        self._remove(stage)
         try:
             cells = self.execute(
                 stage,
-                source,
-                self.partial,
+                notebook_source(stage),
+                self.built,
                 {**record["parameters"], "out": str(self.out)},
                 timeout=self.timeout,
                 say=lambda text: self.say(f"{at}: {text}"),
@@ -280,138 +247,94 @@ class _Work:
         except RunError as error:
             if stage != "demographics":
                 raise
-            self.late = error
+            self.late = error  # who took part changes no verdict: the constitution goes on
             self.say(f"{at} failed, the others go on")
-            return False
-        if lost := missing(stage, self.partial):
+            return
+        outputs, now = made_by(stage, self.built), self._now(stage, self.done)
+        if lost := [name for name in MAKES[stage] if name not in outputs]:
             raise RunError(
                 f"the {stage} notebook did not write {lost[0]}: put back the cell that does, or "
                 "get the notebook back with git"
             )
-        if stage == "ingest":
-            record = record | {"input": self._as_read(record["input"])}
-        self.done[stage] = record | {"outputs": made_by(stage, self.partial)}
-        self.where[stage] = self.partial
-        self.timing["seconds"][stage] = round(time.monotonic() - begin, 3)
-        self.timing["cells"][stage] = cells
-        self._note()
-        self.say(f"{at} done in {self.timing['seconds'][stage]:.1f} s")
-        return True
-
-    def _as_read(self, before: dict[str, str]) -> dict[str, str]:
-        """The hashes of the source's files, which nobody may change while they are read."""
-        after = source_files(self.params, self._raw())
-        changed = [n for n in sorted(before | after) if before.get(n) != after.get(n)]
+        changed = [n for n, digest in now["input"].items() if record["input"].get(n) != digest]
         if changed and self.params.source.kind != "platform":
             raise RunError(f"{changed[0]} was changed while it was read: run it again")
-        return after
+        self.done[stage] = record | {"input": now["input"], "outputs": outputs}
+        self.times["seconds"][stage] = seconds = round(time.monotonic() - begin, 3)
+        self.times["cells"][stage] = cells
+        self._note(self.around)
+        self.say(f"{at} done in {seconds:.1f} s")
+        if stage == "publish" and (self.built / LAST).is_file():
+            self.say((self.built / LAST).read_text("utf-8").strip())
+
+    def _remove(self, stage: str) -> None:
+        """Remove what a stage made in the folder that is built, whole or not."""
+        left = [f"notebooks/{stage}.{kind}.ipynb" for kind in ("partial", "failed")]
+        for name in (*own(stage), *left, *([LAST] if stage == "publish" else [])):
+            (self.built / name).unlink(missing_ok=True)
+
+    def _note(self, made_with: dict[str, Any]) -> None:
+        """Note what is done and what it took, for the next run or for this one's end."""
+        times = {name: {s: of[s] for s in self.done if s in of} for name, of in self.times.items()}
+        timing = {"started": self.started, "host": platform.node(), **times}
+        write_json(self.built / TIMING, timing)
+        values = {"run": self.params.run, "seed": self.params.seed, **made_with}
+        values["parameters"] = sha256(self.built / "params.yaml")
+        values["tables"] = read_json(self.built / "data" / "ingest.json")["tables"]
+        write_manifest(self.built, PARTIAL, values | {"stages": self.done})
+
+    def _is_current(self) -> bool:
+        """Whether the finished folder is that of just these parameters and stages, pages too."""
+        pages = {page(s): r["outputs"].get(page(s)) for s, r in self.done.items()}
+        hashes = pages | {"params.yaml": self.before.get("parameters")}
+        return (
+            list(self.done) == list(self.before.get("stages", {}))
+            and (self.home / MANIFEST).is_file()
+            and (self.home / TIMING).is_file()
+            and (self.home / "params.yaml").read_bytes() == dump(self.params).encode("utf-8")
+            and all(sha256(self.home / name) == digest for name, digest in hashes.items())
+        )
 
     def _finish(self) -> None:
-        """Write pages, timing.json and manifest.json, and replace the earlier run's folder."""
-        stages = list(self.done)
-        if not self.building:
-            whole = (self.path / MANIFEST).is_file() and (self.path / TIMING).is_file()
-            same = dump(self.params).encode("utf-8") == _bytes(self.path / "params.yaml")
-            shown = all(
-                self.links[s] == stages
-                and sha256(self.path / page(s)) == self.done[s]["outputs"].get(page(s))
-                for s in stages
-            )
-            if whole and same and shown:
-                return
-            self._build()
-        for stage in stages:
-            if self.links.get(stage) != stages or not (self.partial / page(stage)).is_file():
-                write_page(self.partial, stage, stages)
-            self.done[stage] = self.done[stage] | {"outputs": made_by(stage, self.partial)}
+        """Complete the folder that was built, and let it take the old one's place."""
+        self._begin()
+        if self.late is not None:
+            raise self.late
         if surroundings() != self.around:
             raise RunError("the package was changed while the run was at work: run it again")
-        self._remove_others()
-        write_json(self.partial / TIMING, self.timing)
-        self._note()
-        (self.partial / PARTIAL).replace(self.partial / MANIFEST)
+        for stage in set(STAGES) - self.done.keys():
+            self._remove(stage)
+        for stage, record in self.done.items():
+            outputs = {n: h for n, h in record["outputs"].items() if n != page(stage)}
+            if changed := [n for n, digest in outputs.items() if sha256(self.built / n) != digest]:
+                raise RunError(
+                    f"{self.built}: {changed[0]} was changed or taken away while the run was at "
+                    "work: run it again"
+                )
+            write_page(self.built, stage, list(self.done))
+            outputs[page(stage)] = sha256(self.built / page(stage))
+            self.done[stage] = record | {"outputs": outputs}
+        remove_partial(self.built)
+        self._note(self.around | circumstances())
+        (self.built / PARTIAL).replace(self.built / MANIFEST)
         self._replace()
 
-    def _remove_others(self) -> None:
-        """Remove what earlier tries left in the partial folder."""
-        names = {"params.yaml", PARTIAL, TIMING}
-        names = names.union(*(record["outputs"] for record in self.done.values()))
-        for at in sorted(self.partial.rglob("*"), reverse=True):
-            name = at.relative_to(self.partial)
-            if name.parts[0] in OUTLIVE or name.as_posix() in names:
-                continue
-            if at.is_dir() and not at.is_symlink():
-                if not any(at.iterdir()):
-                    at.rmdir()
-            else:
-                at.unlink()
-
     def _replace(self) -> None:
-        """Let the partial folder, which is whole, take the place of the earlier run's folder.
+        """Let the folder that was built, which is whole, take the finished one's place.
 
-        Files there that no run has made move along. After a kill in between, the next run goes on.
+        Files there that no run made move over first. Each step can be repeated, so the next run
+        goes on with it if the process is killed.
         """
-        self._move_outliving(self.path, self.partial)
-        known = {"params.yaml", MANIFEST, PARTIAL, TIMING, *(n for s in STAGES for n in own(s))}
-        for at in sorted(self.path.rglob("*")) if self.path.is_dir() else ():
-            name = at.relative_to(self.path)
-            target = self.partial / name
-            if at.is_dir() or name.as_posix() in known or target.exists():
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(at, target)
-        shutil.rmtree(self.path, ignore_errors=True)
-        self.partial.replace(self.path)
-        shutil.rmtree(self.out, ignore_errors=True)
-
-    def _move_outliving(self, source: Path, target: Path) -> None:
-        """Move what the platform sent and was sent: it is always in exactly one place."""
         for name in OUTLIVE:
-            if (source / name).exists() and not (target / name).exists():
-                target.mkdir(parents=True, exist_ok=True)
-                shutil.move(source / name, target / name)
-
-    def _raw(self) -> Path:
-        """The folder of the platform's export."""
-        here = self.partial / OUTLIVE[0]
-        return here if here.exists() else self.path / OUTLIVE[0]
-
-    def _note(self) -> None:
-        """Note what is done, for this run's end or for the next try."""
-        tables = {}
-        if "ingest" in self.done:
-            tables = read_json(self.partial / "data" / "ingest.json")["tables"]
-        values = {
-            "run": self.params.run,
-            "seed": self.params.seed,
-            **self.made_with,
-            "parameters": sha256(self.partial / "params.yaml"),
-            "tables": tables,
-            "stages": self.done,
-        }
-        write_manifest(self.partial, PARTIAL, values)
-
-    def _timing(self) -> dict[str, Any]:
-        """When and where, and how long each stage took when it ran last."""
-        seconds, cells = {}, {}
-        for at in (self.path, self.partial):
-            try:
-                then = read_json(at / TIMING)
-                seconds |= then["seconds"]
-                cells |= then["cells"]
-            except (OSError, ValueError, LookupError, TypeError, AggregationError):
-                continue
-        started = datetime.now(UTC).isoformat()
-        return {"started": started, "host": platform.node(), "seconds": seconds, "cells": cells}
-
-
-def _outliving(names: Sequence[str]) -> set[str]:
-    """Those of the names that lie in folders which outlive runs."""
-    return {name for name in names if name.split("/")[0] in OUTLIVE}
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
+            if (self.built / name).is_symlink():
+                (self.built / name).unlink()
+        for file in sorted(self.home.rglob("*")) if self.home.is_dir() else ():
+            name = file.relative_to(self.home).as_posix()
+            folder = file.is_dir() and not file.is_symlink()
+            if not folder and name not in OWN and not os.path.lexists(self.built / name):
+                (self.built / name).parent.mkdir(parents=True, exist_ok=True)
+                file.rename(self.built / name)
+        if self.home.is_dir():
+            self.home.rename(self.replaced)
+        self.built.rename(self.home)
+        shutil.rmtree(self.out, ignore_errors=True)

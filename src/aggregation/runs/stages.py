@@ -1,4 +1,4 @@
-"""Stages: what each notebook of a run reads and makes, and whether it has to run again."""
+"""Stages: what each notebook of a run reads and makes, and whether its results still hold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from aggregation.files import sha256
 from aggregation.params import Params, Source
 from aggregation.runs.notebook import declared
 from aggregation.runs.provenance import Record
-from aggregation.services.delivery import LAST
 
 STAGES = ("ingest", "train", "diagnostics", "demographics", "publish")
 """Notebooks of a run, in order; demographics only where the parameters have that section."""
@@ -27,10 +26,7 @@ MAKES = {
     "demographics": ("demographics/counts.json",),
     "publish": ("constitution.json", "constitution.csv", "report/index.html"),
 }
-"""Files besides its notebook and its page."""
-
-MAY_MAKE = {"publish": (LAST,)}
-"""Files that a stage makes only with some parameters."""
+"""Files that each notebook writes."""
 
 READS = {
     "ingest": (),
@@ -39,24 +35,15 @@ READS = {
     "demographics": (),
     "publish": ("ingest", "train", "diagnostics", "demographics"),
 }
+"""Stages whose files each stage reads."""
 
 OUTLIVE = ("source", "published")
-"""Folders with what came from the platform and went there: they are no stage's own."""
+"""Folders of what the platform sent and was sent; they outlive runs, and no stage owns them."""
 
 
 def wanted(params: Params) -> list[str]:
     """The stages of a run with these parameters."""
     return [s for s in STAGES if s != "demographics" or params.demographics is not None]
-
-
-def page(stage: str) -> str:
-    """Name of a stage's page."""
-    return f"report/{stage}.html"
-
-
-def own(stage: str) -> tuple[str, ...]:
-    """Names of all files that a stage makes."""
-    return (*MAKES[stage], *MAY_MAKE.get(stage, ()), f"notebooks/{stage}.ipynb", page(stage))
 
 
 def begun(stage: str, source: bytes, params: Params, raw: Path, done: dict[str, Record]) -> Record:
@@ -65,16 +52,10 @@ def begun(stage: str, source: bytes, params: Params, raw: Path, done: dict[str, 
     `source`: its notebook. `raw`: the folder of the platform's export. `done`: earlier stages.
     """
     given = params.model_dump(mode="json")
-    earlier = {
-        name: digest
-        for before in READS[stage]
-        for name, digest in done.get(before, {"outputs": {}})["outputs"].items()
-        if name in MAKES[before]
-    }
     return {
         "notebook": hashlib.sha256(source).hexdigest(),
         "parameters": {n: given[n] for n in declared(stage, source) if n in given},
-        "input": source_files(params, raw) if stage == "ingest" else earlier,
+        "input": source_files(params, raw) if stage == "ingest" else handed_on(stage, done),
     }
 
 
@@ -85,7 +66,10 @@ def named(source: Source) -> list[Path]:
 
 
 def source_files(params: Params, raw: Path) -> dict[str, str]:
-    """Name and hash of each file that the source names or sent; none for a simulated one."""
+    """Name and hash of each file that the source names; for the platform, of its export in `raw`.
+
+    A simulated source has none. A file that is not there has an empty hash. Raises InputError.
+    """
     if params.source.kind == "platform":
         return {"export.json": sha256(raw / "export.json")}
     files: list[Path] = []
@@ -99,7 +83,13 @@ def source_files(params: Params, raw: Path) -> dict[str, str]:
 
 def _is_read(file: Path) -> bool:
     """Whether a source whose folder the file lies in would read it."""
-    return file.suffix.lower() in (".csv", ".json") and not file.name.startswith(".")
+    return file.suffix.lower() == ".csv" and not file.name.startswith(".")
+
+
+def handed_on(stage: str, done: dict[str, Record]) -> dict[str, str]:
+    """Name and hash of what a stage reads, of what the stages before it made."""
+    earlier = [e for e in READS[stage] if e in done]
+    return {n: h for e in earlier for n, h in done[e]["outputs"].items() if n in MAKES[e]}
 
 
 def asks(stage: str, params: Params) -> str:
@@ -107,39 +97,41 @@ def asks(stage: str, params: Params) -> str:
     if stage == "demographics":
         return "it asks Prolific"
     online = params.source.kind == "platform" and not params.source.offline
-    if (stage == "ingest" and online) or (
-        stage == "publish" and params.publish.target == "platform"
-    ):
-        return "it asks the platform"
-    return ""
+    sends = params.publish.target == "platform"
+    return (
+        "it asks the platform" if (stage, True) in (("ingest", online), ("publish", sends)) else ""
+    )
 
 
 def stale(stage: str, now: Record, then: Record, path: Path) -> str:
-    """Why what a stage made in `path` does not hold any more, in a few words; empty: it holds.
+    """Why what a stage made then does not hold now, in a few words; empty: it holds.
 
-    Its page does not count: that can be made anew from the notebook.
+    What it made lies in the run's folder `path`. Its page does not count: that can be made again
+    from the notebook.
     """
     if now["notebook"] != then["notebook"]:
         return "its notebook has changed"
     if now["parameters"] != then["parameters"]:
-        changed = _changes(then["parameters"], now["parameters"])
-        return changed[0] + (f" and {len(changed) - 1} more" if len(changed) > 1 else "")
+        return _difference(flat(then["parameters"]), flat(now["parameters"]))
     for name in sorted(now["input"].keys() | then["input"].keys()):
         if now["input"].get(name) != then["input"].get(name):
             return f"{name} has changed"
-    for name, digest in then["outputs"].items():
-        if name != page(stage) and (found := sha256(path / name)) != digest:
+    for name in own(stage):
+        found = sha256(path / name)
+        if name != page(stage) and found != then["outputs"].get(name, ""):
             return f"{name} {'was changed' if found else 'is gone'}"
     return ""
 
 
-def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    old, new = flat(then), flat(now)
-    return [
-        f"{key} is {_word(new, key)}, was {_word(old, key)}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key, ...) != new.get(key, ...)
-    ]
+def _difference(then: dict[str, Any], now: dict[str, Any]) -> str:
+    keys = [k for k in sorted(then.keys() | now.keys()) if then.get(k, ...) != now.get(k, ...)]
+    first, more = keys[0], f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+    return f"{first} is {_word(now, first)}, was {_word(then, first)}{more}"
+
+
+def _word(values: dict[str, Any], key: str) -> str:
+    text = json.dumps(values[key], ensure_ascii=False) if key in values else "not set"
+    return text if len(text) <= 60 else text[:60] + " ..."
 
 
 def flat(values: dict[Any, Any], above: str = "") -> dict[str, Any]:
@@ -151,16 +143,16 @@ def flat(values: dict[Any, Any], above: str = "") -> dict[str, Any]:
     return found
 
 
-def _word(values: dict[str, Any], key: str) -> str:
-    text = json.dumps(values[key], ensure_ascii=False) if key in values else "not set"
-    return text if len(text) <= 60 else text[:60] + " ..."
+def page(stage: str) -> str:
+    """Name of a stage's page."""
+    return f"report/{stage}.html"
+
+
+def own(stage: str) -> tuple[str, ...]:
+    """Names of all files that a stage makes."""
+    return (*MAKES[stage], f"notebooks/{stage}.ipynb", page(stage))
 
 
 def made_by(stage: str, path: Path) -> dict[str, str]:
     """Name and hash of every file that a stage has made in the run's folder."""
-    return {name: sha256(path / name) for name in own(stage) if (path / name).is_file()}
-
-
-def missing(stage: str, path: Path) -> list[str]:
-    """What a stage should have made, and has not."""
-    return [name for name in MAKES[stage] if not (path / name).is_file()]
+    return {name: digest for name in own(stage) if (digest := sha256(path / name))}

@@ -1,8 +1,7 @@
-"""Summary: what a run's folder says of itself, from its small files, whatever state it is in."""
+"""Summary: what the small files of a run's folder say, whatever state it is in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,86 +9,74 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from aggregation.data.cards import Card, many
-from aggregation.files import read_json
+from aggregation.decisions.rules import ACCEPTED, REJECTED, UNDECIDED
+from aggregation.files import read_if_any
 from aggregation.runs.provenance import MANIFEST
 
-UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""What a file raises that is damaged, or that another version wrote."""
+VERDICTS = (ACCEPTED, UNDECIDED, REJECTED)
 
-Told = tuple[list[tuple[str, str]], list[str]]
-"""Facts and doubts."""
+PARTS = {
+    "ingest": "data/ingest.json",
+    "train": "model/fit.json",
+    "diagnostics": "evidence/summary.json",
+}
+"""Of each stage."""
 
 
 def state(path: Path) -> str:
     """How far the run came: it writes manifest.json last."""
-    try:
-        stages = list(read_json(path / MANIFEST)["stages"])
-    except UNREADABLE:
+    stages = read_if_any(path / MANIFEST).get("stages")
+    if not stages or not isinstance(stages, dict):
         return "not finished"
-    return "finished" if stages[-1:] == ["publish"] else f"done up to {(stages or ['nothing'])[-1]}"
+    return "finished" if "publish" in stages else f"done up to {list(stages)[-1]}"
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """The run's name, state, title and numbers, None where they are not known. Raises nothing."""
+    data, fit, evidence = (read_if_any(path / name) for name in PARTS.values())
+    about, verdicts = (
+        v if isinstance(v, dict) else {} for v in (data.get("about"), evidence.get("verdicts"))
+    )
+    try:
+        title = YAML(typ="safe", pure=True).load((path / "params.yaml").read_text("utf-8"))["title"]
+    except (YAMLError, OSError, ValueError, LookupError, TypeError, RecursionError):
+        title = ""
+    numbers = {name: fit.get(name) for name in ("n_ratings", "n_users", "n_guidelines")}
+    numbers |= {name: verdicts.get(name) for name in VERDICTS} | {"loss": fit.get("objective")}
+    return {
+        "run": path.name or path.resolve().name,
+        "state": state(path),
+        "title": str(title or about.get("title") or ""),
+        "simulated": bool(about.get("simulated")),
+        "unsettled": fit.get("settled") is False,
+        **{name: n if isinstance(n, int | float) else None for name, n in numbers.items()},
+    }
 
 
 def headline(path: Path) -> str:
-    """The run's name and whether it is finished."""
-    return f"Run {path.name or path.resolve().name}: {state(path)}"
+    """The run in one line."""
+    return Card(
+        f"Run {path.name or path.resolve().name}: {state(path)}", doubts=(f"in {path}",)
+    ).line()
 
 
 def card(path: Path) -> Card:
-    """Title, numbers and verdicts, of as many stages as are there. Raises nothing."""
-    facts, doubts = [("title", title(path)), ("folder", str(path))], []
-    if state(path) == "not finished":
-        doubts.append(
-            f"there is no {MANIFEST}, which a run writes last: it was made or changed by hand"
-        )
-    for name, (tell, stage) in PARTS.items():
-        try:
-            found, against = tell(read_json(path / name))
-        except FileNotFoundError:
-            found, against = [(stage, "not done")], []
-        except UNREADABLE:
-            found, against = [], [f"{name} cannot be read: run the {stage} notebook again"]
-        facts += found
-        doubts += against
-    shown = tuple((name, value) for name, value in facts if value)
-    calls = (".dataset()", ".fit()", ".constitution()", ".load()")
-    return Card(headline(path), shown, tuple(doubts), calls)
-
-
-def title(path: Path) -> str:
-    """As in the parameters; else the source's own."""
-    try:
-        given = YAML(typ="safe", pure=True).load((path / "params.yaml").read_text("utf-8"))
-        own = read_json(path / "data" / "ingest.json")["about"]["title"]
-        return str(given.get("title") or own)
-    except (YAMLError, *UNREADABLE):
-        return ""
-
-
-def _data(values: dict[str, Any]) -> Told:
-    kept = {c["table"]: int(c["n"]) for c in values["counts"] if c["action"] == "kept"}
-    dropped = sum(int(c["n"]) for c in values["counts"] if c["action"] == "dropped")
-    numbers = ", ".join(many(kept[f"{noun}s"], noun) for noun in ("rating", "user", "guideline"))
-    simulated = ["simulated: nobody said any of this"] if values["about"]["simulated"] else []
-    return [("data", f"{numbers}; {many(dropped, 'row')} dropped")], simulated
-
-
-def _model(values: dict[str, Any]) -> Told:
-    loss = f"loss {values['objective']:.8f}, from {many(len(values['starts']), 'start')}"
-    if values["method"] == "gradient-descent":
-        return [("model", loss)], ["the fit is by gradient descent, which certifies nothing"]
-    standing = "converged" if values["converged"] else "not converged"
-    settled = "settled" if values["settled"] else "not settled"
-    doubt = "the fit is not settled: a lower loss may exist, with another constitution"
-    return [("model", f"{loss}; {standing}, {settled}")], [] if values["settled"] else [doubt]
-
-
-def _evidence(values: dict[str, Any]) -> Told:
-    return [("verdicts", ", ".join(f"{n:,} {v}" for v, n in values["verdicts"].items()))], []
-
-
-PARTS: dict[str, tuple[Callable[[Any], Told], str]] = {
-    "data/ingest.json": (_data, "ingest"),
-    "model/fit.json": (_model, "train"),
-    "evidence/summary.json": (_evidence, "diagnostics"),
-}
-"""The small file of each stage, what it says, and the stage."""
+    """The run with title, numbers and verdicts."""
+    found = summary(path)
+    facts = {"title": found["title"], "folder": str(path)}
+    facts |= {stage: "not done" for stage, name in PARTS.items() if not (path / name).exists()}
+    doubts = []
+    if found["state"] == "not finished":
+        doubts.append("there is no manifest.json, which a run writes last")
+    if found["simulated"]:
+        doubts.append("simulated: nobody said any of this")
+    if found["loss"] is not None:
+        counts = (many(found[f"n_{noun}s"] or 0, noun) for noun in ("rating", "user", "guideline"))
+        facts |= {"data": ", ".join(counts), "model": f"loss {found['loss']:.8f}"}
+    if found["unsettled"]:
+        doubts.append("the fit is not settled: a lower loss may exist, with another constitution")
+    if found[ACCEPTED] is not None:
+        facts["verdicts"] = ", ".join(f"{found[v] or 0:,} {v}" for v in VERDICTS)
+    calls = (".load()", ".dataset()", ".fit()", ".constitution()")
+    shown = tuple((name, value) for name, value in facts.items() if value)
+    return Card(f"Run {found['run']}: {found['state']}", shown, tuple(doubts), calls)

@@ -1,0 +1,174 @@
+"""Executor: executes notebooks by papermill, each in a kernel of its own, whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from jupyter_core.utils import run_sync
+
+from aggregation import errors
+from aggregation.errors import RunError, unwritable
+from aggregation.files import atomic_write
+from aggregation.runs.kernel import IMPORTS, Kernel
+from aggregation.runs.stages import STAGES
+
+# jsonschema, which papermill loads, builds the grammar of internationalised addresses at import:
+# two seconds, for a check that no notebook needs. It does without where the module is missing.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+# A socket that closes while a kernel shuts down is logged with a traceback now and then, and a
+# kernel that dies or is stopped is too. What fails comes as an exception as well.
+for quiet in ("tornado", "papermill", "asyncio", "traitlets"):
+    logging.getLogger(quiet).setLevel(logging.CRITICAL)
+
+MAX_ERROR_LINES = 5
+"""Lines of an error that are shown, the last ones among them, since they hold the remedy."""
+
+MAX_ERROR_WIDTH = 500
+
+EXITS = "it exits"
+
+REMEDIES = {
+    "No space left": "free some room, or choose another folder with --out",
+    "MemoryError": "run it where there is more memory, or with less data",
+    "": "mend that cell: `make lab` opens the notebooks",
+}
+"""What to do about errors that are not the package's own, by what their text holds."""
+
+
+class Executor:
+    """Executes notebooks, each in a kernel of its own. While one works, the next kernel starts."""
+
+    def __init__(self) -> None:
+        self.next = Kernel()
+
+    def close(self) -> None:
+        """End the kernel that no notebook took."""
+        self.next.close()
+
+    def __call__(
+        self,
+        stage: str,
+        source: bytes,
+        path: Path,
+        given: dict[str, Any],
+        *,
+        timeout: float,
+        say: Callable[[str], None],
+    ) -> list[float]:
+        """Execute a notebook into `path`/notebooks/<stage>.ipynb; return the seconds of each cell.
+
+        `source` is the notebook itself, so that what was hashed is what runs; `given` its
+        parameters; `path` the run's folder. `say` hears of cells that took more than a second.
+        Raises RunError with the cell, its error and a remedy, in at most seven lines; what was
+        executed of the notebook is then notebooks/<stage>.failed.ipynb.
+        """
+        run_sync(self.next.start)()
+        import papermill  # while the kernel gets ready
+
+        notebook = nbformat.reads(source.decode("utf-8"), as_version=4)
+        partial = path / "notebooks" / f"{stage}.partial.ipynb"
+        kernel, self.next = self.next, Kernel(IMPORTS)
+        begun, seconds, at = time.monotonic(), [], ""
+
+        async def begin(cell: Any, cell_index: int) -> None:
+            nonlocal begun, at
+            begun, at = time.monotonic(), f"cell {cell_index + 1}, {_first_line(cell.source)!r}"
+            if cell_index == 0 and stage != STAGES[-1]:
+                await self.next.start()  # now, since this kernel is ready
+
+        def end(cell: Any, cell_index: int, execute_reply: Any) -> None:
+            del cell
+            if execute_reply["content"].get("ename") == "SystemExit":  # success, says papermill
+                raise RuntimeError(EXITS)
+            seconds.append(round(time.monotonic() - begun, 3))
+            if seconds[-1] >= 1:
+                say(f"cell {cell_index + 1} done in {seconds[-1]:.1f} s")
+
+        deadline, terminal = begun + timeout, sys.stderr.isatty()
+        bar: Any = {"desc": stage, "leave": False} if terminal else False
+        try:
+            partial.parent.mkdir(exist_ok=True)
+            papermill.execute_notebook(
+                notebook,
+                str(partial.absolute()).replace("{", "{{").replace("}", "}}"),  # a template
+                parameters=given,
+                kernel_name="python3",
+                kernel_manager_class=kernel.manager_class,
+                timeout_func=lambda _: max(deadline - time.monotonic(), 0.01),
+                on_cell_start=begin,
+                on_cell_executed=end,
+                progress_bar=bar,
+                stderr_file=sys.stderr if terminal else None,  # a fit's own progress
+                shutdown_kernel="immediate",  # what it made is on disk; asking it takes 0.2 s
+                coalesce_streams=True,  # else a bar and what wipes it away are two outputs
+            )
+            done = nbformat.writes(_without_traces(nbformat.read(partial, as_version=4))) + "\n"
+            with atomic_write(path / "notebooks" / f"{stage}.ipynb") as file:
+                file.write_text(done, encoding="utf-8")
+        except Exception as error:  # of a cell, of nbclient, of a socket, of the disk
+            if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                raise unwritable(path, error) from None
+            failed = partial.with_name(f"{stage}.failed.ipynb")
+            if partial.exists():
+                partial.replace(failed)
+            where = f"the {stage} notebook stopped in {at}" if at else f"{stage} did not start"
+            raise RunError(
+                f"{_problem(error, timeout)}\n({where}; it is kept as {failed})"
+            ) from None
+        finally:
+            kernel.close()
+            partial.unlink(missing_ok=True)
+        return seconds
+
+
+def _first_line(source: str) -> str:
+    return next((line[:80] for line in source.splitlines() if line.strip()), "")
+
+
+def _problem(error: Exception, timeout: float) -> str:
+    """What went wrong and what to do, in few lines. The package's own errors say both."""
+    if isinstance(error, TimeoutError):
+        return f"it took more than {timeout:g} seconds.\nIf it needs them, raise --timeout"
+    if str(error) == EXITS:
+        return f"{EXITS}.\nTake out what does, or cells after it would not run"
+    if not hasattr(error, "ename"):  # it is no error of a cell
+        told = _first_line(str(error)) or type(error).__name__
+        return (
+            f"its kernel died ({told}).\nMemory may have run out: run it again, or with less data"
+        )
+    lines = [line for line in error.evalue.splitlines() if line.strip()] or [""]
+    own = getattr(errors, error.ename, None)
+    if not (isinstance(own, type) and issubclass(own, errors.AggregationError)):
+        lines[0] = f"{error.ename}: {lines[0]}"
+        lines.append(next(remedy for word, remedy in REMEDIES.items() if word in lines[0]))
+    if len(lines) > MAX_ERROR_LINES:
+        lines[2:-2] = [f"... and {len(lines) - 4} lines more"]
+    return "\n".join(f"{x[:MAX_ERROR_WIDTH]} ..." if len(x) > MAX_ERROR_WIDTH else x for x in lines)
+
+
+def _without_traces(notebook: Any) -> Any:
+    """The notebook without what papermill writes about time, chance and machine.
+
+    That goes for `out` too: where a run's folder lies is no part of the run.
+    """
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.id = "injected-parameters"
+            cell.source = re.sub(r"^out = .*\n?", "", cell.source, flags=re.MULTILINE)
+        if cell.cell_type == "code":
+            for output in (o for o in cell.outputs if o.output_type == "stream"):
+                shown = (line.rsplit("\r", maxsplit=1)[-1] for line in output.text.split("\n"))
+                output.text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(shown))
+            # a progress bar that has gone leaves an empty one
+            cell.outputs = [o for o in cell.outputs if o.get("text", "x").strip()]
+    return notebook
