@@ -184,3 +184,13 @@ def test_the_command_repeats_a_run_and_everything_holds(copy, honest, gives):
     assert (done.exit_code, lines[-1]) == (0, "Everything holds.")
     assert "holds  same bytes: all 25 files" in lines
     assert "note" in lines[-2]
+
+
+def test_a_source_that_has_no_end_is_not_read(without_source):
+    path = without_source.path / "params.yaml"
+    source = load_params(path).source.path
+    path.write_text(path.read_text("utf-8").replace(source, "/dev/zero"), "utf-8")
+    found = rerun(without_source)
+    assert found["source"][0] is None
+    assert found["same bytes"][0] is False
+    assert "source.path" in found["same bytes"][1]
