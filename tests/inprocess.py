@@ -16,6 +16,7 @@ from IPython.core.formatters import DisplayFormatter
 from aggregation.errors import RunError
 from aggregation.files import atomic_write
 from aggregation.runs.notebook import TAG
+from aggregation.runs.runner import run
 
 
 def execute(stage, source, path, given, *, timeout, say):
@@ -64,3 +65,9 @@ def _run(cell, names, stage):
         data = json.loads(json.dumps(data))
         cell.outputs.append(nbformat.v4.new_output("execute_result", data=data, metadata=metadata))
     return time.monotonic() - begin
+
+
+def quietly(params, out, **options):
+    """A run in this process; gives the lines that it said and its folder."""
+    said = []
+    return said, run(params, out=out, say=said.append, **{"execute": execute} | options)

@@ -1,9 +1,7 @@
 """One small run that the tests of runs share, executed in this process."""
 
-import inprocess
 import pytest
-
-from aggregation.runs.runner import run
+from inprocess import quietly
 
 PARAMS = """\
 run: small
@@ -11,13 +9,6 @@ seed: 7
 source: {kind: simulated, n_users: 60}
 train: {starts: 2, max_starts: 2, moves: false}
 """
-
-
-def quietly(params, out, **options):
-    """A run in this process; gives the lines that it said and its folder."""
-    said = []
-    folder = run(params, out=out, say=said.append, **{"execute": inprocess.execute} | options)
-    return said, folder
 
 
 @pytest.fixture(scope="session")

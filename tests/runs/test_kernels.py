@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import quietly
+from inprocess import quietly
 
 from aggregation import RunError
 from aggregation.runs import kernel, notebook, provenance

@@ -14,7 +14,7 @@ import nbformat
 import pandas as pd
 import psutil
 import pytest
-from conftest import quietly
+from inprocess import quietly
 from worlds import polis_folder
 
 from aggregation import RunError, RunFolder, __version__, load_params, simulate
