@@ -1,6 +1,6 @@
 """Real deliberations: the fit is as low as any that is known, and seeds agree on what is accepted.
 
-`make bench` does the same over 20 seeds.
+`make bench` does the same for all six deliberations, over 20 seeds.
 """
 
 from functools import cache
@@ -33,12 +33,8 @@ def accepted(ratings, ids, parameters):
     ("name", "lowest", "seeds", "max_starts"),
     [
         # lowest: found by an independent solver in float64 before this one was written
-        ("scoop-hivemind.taxes", 0.165281, (1, 2), 256),
-        ("brexit-consensus", 0.142271, (1, 2), 256),
-        ("london.youth.policing", 0.143624, (1, 2), 256),
         ("scoop-hivemind.ubi", 0.146675, (1, 2), 256),
-        # on these two no three starts agree, so that all 256 would be tried; 8 are enough
-        ("vtaiwan.uberx", 0.152672, (1, 2), 8),
+        # no three starts agree here, so that all 256 would be tried; 8 are enough
         ("bg2050-volunteers", 0.120184, (0,), 8),
     ],
 )
@@ -53,7 +49,7 @@ def test_the_lowest_known_loss_is_reached_from_any_seed(data, name, lowest, seed
     assert all(one == sets[0] for one in sets)
 
 
-def test_the_report_can_show_that_another_minimum_would_accept_others(data):
+def test_another_minimum_may_accept_others(data):
     """On this one the lowest minimum accepts nothing, and one a little higher accepts 21."""
     ratings, ids, found = fitted(data, "scoop-hivemind.ubi", 1)
     others = [b for b in found.minima if abs(b.objective - 0.147175) < 1e-6]

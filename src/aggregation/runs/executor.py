@@ -37,7 +37,7 @@ EXITS = "it exits"
 
 REMEDIES = {
     "No space left": "free some room, or choose another folder with --out",
-    "MemoryError": "run it where there is more memory, or with less data",
+    "MemoryError": "run it again, where there is more memory, or with less data",
     "": "mend that cell: `make lab` opens the notebooks",
 }
 """What to do about errors that are not the package's own, by what their text holds."""
@@ -139,15 +139,14 @@ def _problem(error: Exception, timeout: float) -> str:
         return f"it took more than {timeout:g} seconds.\nIf it needs them, raise --timeout"
     if str(error) == EXITS:
         return f"{EXITS}.\nTake out what does, or cells after it would not run"
-    if not hasattr(error, "ename"):  # it is no error of a cell
+    name, value = getattr(error, "ename", ""), getattr(error, "evalue", "")
+    if not name:  # it is no error of a cell
         told = _first_line(str(error)) or type(error).__name__
-        return (
-            f"its kernel died ({told}).\nMemory may have run out: run it again, or with less data"
-        )
-    lines = [line for line in error.evalue.splitlines() if line.strip()] or [""]
-    own = getattr(errors, error.ename, None)
+        return f"its kernel died ({told}).\n{REMEDIES['MemoryError'].capitalize()}"
+    lines = [line for line in value.splitlines() if line.strip()] or [""]
+    own = getattr(errors, name, None)
     if not (isinstance(own, type) and issubclass(own, errors.AggregationError)):
-        lines[0] = f"{error.ename}: {lines[0]}"
+        lines[0] = f"{name}: {lines[0]}"
         lines.append(next(remedy for word, remedy in REMEDIES.items() if word in lines[0]))
     if len(lines) > MAX_ERROR_LINES:
         lines[2:-2] = [f"... and {len(lines) - 4} lines more"]
