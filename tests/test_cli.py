@@ -89,7 +89,7 @@ def test_version_is_that_of_the_package(command):
         (["batch", "x.yaml"], "x.yaml: cannot be read (No such file or directory)"),
         (["run", "x.yaml", "--timeout", "0"], "0.0 is not in the range x>0"),
         (["index", "none"], "Directory 'none' does not exist"),
-        (["diff", "none", "other"], "none: is no run's folder"),
+        (["diff", "none", "other"], "none: there is no params.yaml, so it is no run's folder"),
         (["completion", "cmd"], "'cmd' is not one of 'bash', 'zsh', 'fish'"),
     ],
 )

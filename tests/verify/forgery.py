@@ -95,7 +95,7 @@ def remodel(folder, x):
     found.scores.to_parquet(folder.path / "evidence/guidelines.parquet")
     summary = {"rule": found.rule.as_json(), "verdicts": found.verdicts()}
     write_json(folder, "evidence/summary.json", summary)
-    accepted = found.accepted.set_index("guideline_id")["consensus_score"].to_dict()
+    accepted = found.accepted.set_index("guideline_id")["consensus_score"].sort_index().to_dict()
     body |= {"accepted_guideline_ids": list(accepted), "guideline_scores": accepted}
     write_json(folder, "constitution.json", body)
     forge(folder)

@@ -77,7 +77,7 @@ def test_both_implementations_have_the_same_loss(norm, per, axes):
     assert solver.loss(p, x) == pytest.approx(model.loss(parameters, ratings, penalty), rel=1e-12)
 
 
-@penalties
+@pytest.mark.parametrize(("norm", "per"), [("l1", "rating"), ("l2", "parameter")])
 def test_both_implementations_have_the_same_residual_anywhere(norm, per):
     """Also where one user, one guideline or mu alone is far from its best."""
     p, x = world(5, norm, per)

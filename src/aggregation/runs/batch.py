@@ -61,9 +61,7 @@ def plan(files: Sequence[str], grid: Sequence[str] = (), changes: Sequence[str] 
             base = load_params(path, changes).run
             name = "-".join([base, *(_word(key, text) for key, text in values)])
             own = (f"{key}={text}" for key, text in values)
-            task = Task(
-                name, path, (*changes, *own, f"run={name}")
-            )  # the file may change till then
+            task = Task(name, path, (*changes, *own, f"run={name}"))
             load_params(path, task.changes)
         except ParameterError as error:
             problems += [
@@ -101,73 +99,76 @@ def _word(key: str, text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", f"{key.rpartition('.')[2]}={'_'.join(names)}")
 
 
-class Batch:
-    """Tasks and what they have in common: folder, options of `aggregation run`, who hears."""
+def run_all(
+    tasks: Sequence[Task], jobs: int, out: str, options: Sequence[str], say: Callable[[str], None]
+) -> list[Outcome]:
+    """Run all tasks, `jobs` side by side; what became of each, in the order of the tasks.
 
-    def __init__(
-        self, tasks: Sequence[Task], out: str, options: Sequence[str], say: Callable[[str], None]
-    ) -> None:
-        self.tasks, self.out, self.options, self.say = tasks, out, options, say
-        self.processes: list[subprocess.Popen[str]] = []
-        self.lock, self.stopped = threading.Lock(), False
+    One that fails does not stop the others. KeyboardInterrupt stops them all. `options` are more
+    words of the command `aggregation run`.
+    """
+    processes: list[subprocess.Popen[str]] = []
+    lock, stopped = threading.Lock(), threading.Event()
 
-    def go(self, jobs: int) -> list[Outcome]:
-        """Run all tasks, `jobs` side by side; what became of each, in their order.
-
-        One that fails does not stop the others. KeyboardInterrupt stops them all.
-        """
-        with ThreadPoolExecutor(jobs) as pool:
-            outcomes = [pool.submit(self._one, task) for task in self.tasks]
-            try:
-                wait(outcomes)
-            except KeyboardInterrupt:
-                self.say("stopping ...")
-                with self.lock:
-                    self.stopped = True
-                    for process in self.processes:
-                        process.terminate()
-                if wait(outcomes, SECONDS_TO_STOP).not_done:
-                    for process in self.processes:
-                        process.kill()
-        return [outcome.result() for outcome in outcomes]
-
-    def _one(self, task: Task) -> Outcome:
+    def one(task: Task) -> Outcome:
         begin, lines = time.monotonic(), []
-        words = [word for change in task.changes for word in ("--set", change)]
-        command = [sys.executable, "-P", "-m", "aggregation.cli", "run", task.path]
-        with self.lock:
-            if self.stopped:
+        with lock:
+            if stopped.is_set():
                 return Outcome(task.run, "none", "stopped", "0.0 s")
-            process = subprocess.Popen(
-                [*command, "--out", self.out, *self.options, *words],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                env=os.environ | {"PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"},
-                start_new_session=True,  # so that Ctrl-C comes once, from here
-            )
-            self.processes.append(process)
+            process = _start(task, out, options)
+            processes.append(process)
         for line in process.stdout or ():
             lines.append(line.rstrip("\n"))
-            self.say(f"{task.run}: {lines[-1]}")
-        code, stages = process.wait(), [found for line in lines if (found := STAGE.search(line))]
-        stage, took = stages[-1][1] if stages else "none", f"{time.monotonic() - begin:.1f} s"
-        if code:
-            error = "\n  ".join(lines).partition("Error: ")[2] or f"it ended with {code}"
-            state = "stopped" if self.stopped else "failed"
-            return Outcome(task.run, stage, state, took, error=error)
-        found = summary(Path(self.out).expanduser() / task.run)
-        accepted, loss = (found[name] for name in ("accepted", "loss"))
-        return Outcome(
-            task.run,
-            stage,
-            "unchanged" if all(found[2] for found in stages) else "done",
-            took,
-            "" if accepted is None else str(accepted),
-            "" if loss is None else f"{loss:.8f}",
-        )
+            say(f"{task.run}: {lines[-1]}")
+        process.wait()
+        took = f"{time.monotonic() - begin:.1f} s"
+        return _outcome(task, out, process.returncode, lines, took, stopped=stopped.is_set())
+
+    with ThreadPoolExecutor(jobs) as pool:
+        outcomes = [pool.submit(one, task) for task in tasks]
+        try:
+            wait(outcomes)
+        except KeyboardInterrupt:
+            say("stopping ...")
+            with lock:
+                stopped.set()
+                for process in processes:
+                    process.terminate()  # it ends its kernel
+            if wait(outcomes, SECONDS_TO_STOP).not_done:
+                for process in processes:
+                    process.kill()
+    return [outcome.result() for outcome in outcomes]
+
+
+def _start(task: Task, out: str, options: Sequence[str]) -> subprocess.Popen[str]:
+    words = [word for change in task.changes for word in ("--set", change)]
+    command = [sys.executable, "-P", "-m", "aggregation.cli", "run", task.path, "--out", out]
+    return subprocess.Popen(
+        [*command, *options, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        env=os.environ | {"PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,  # so that Ctrl-C comes once, from here
+    )
+
+
+def _outcome(
+    task: Task, out: str, code: int, lines: Sequence[str], took: str, *, stopped: bool
+) -> Outcome:
+    """From what the run said and, if it worked, from its folder."""
+    stages = [found for line in lines if (found := STAGE.search(line))]
+    stage = stages[-1][1] if stages else "none"
+    if code:
+        error = "\n  ".join(lines).partition("Error: ")[2] or f"it ended with {code}"
+        return Outcome(task.run, stage, "stopped" if stopped else "failed", took, error=error)
+    found = summary(Path(out).expanduser() / task.run)
+    accepted = "" if found["accepted"] is None else str(found["accepted"])
+    loss = "" if found["loss"] is None else f"{found['loss']:.8f}"
+    state = "unchanged" if all(found[2] for found in stages) else "done"
+    return Outcome(task.run, stage, state, took, accepted, loss)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

@@ -360,7 +360,7 @@ def _payload(data: Data, x: Point, path: Path, *, own: bool = False) -> Told:
             return False, f"its KKT residual is {told}"
         if p.fixed is not None and not (told := _fixed(data, model))[0]:
             return told
-    accepted = decide(data, model).accepted
+    accepted = decide(data, model).accepted.sort_values("guideline_id")
     scores = dict(zip(accepted["guideline_id"], accepted["consensus_score"], strict=True))
     if c.accepted_guideline_ids != list(scores):
         return False, "it accepts other guidelines than the rule does, or in another order"

@@ -105,27 +105,26 @@ class Pair:
     """One thing of both runs."""
 
     key: str
-    sides: dict[str, Any]
-    """`before` and `after`, each where the run has it."""
+    before: Any
+    """None where the run does not have it."""
+    after: Any
 
     @property
     def same(self) -> bool:
-        """Whether both runs have it, and the same."""
-        return len(self.sides) == 2 and same(self.sides["before"], self.sides["after"])
+        """Whether it is the same in both."""
+        return same(self.before, self.after)
 
     def shown(self) -> tuple[str, str]:
         """Both sides as texts. Numbers have six digits, or as many as tell them apart; counts
         (`n_...`) have thousands separators.
         """
-        values = [self.sides.get(side, ...) for side in ("before", "after")]
-        if all(isinstance(value, float) for value in values):
-            texts = ([f"{value:.{n}g}" for value in values] for n in range(6, 18))
-            one, other = next(pair for pair in texts if self.same or pair[0] != pair[1])
-        elif self.key.startswith("n_") and all(isinstance(value, int) for value in values):
-            one, other = (f"{value:,}" for value in values)
-        else:
-            one, other = map(_word, values)
-        return one, other
+        one, other = self.before, self.after
+        if isinstance(one, float) and isinstance(other, float):
+            texts = ((f"{one:.{n}g}", f"{other:.{n}g}") for n in range(6, 18))
+            return next(pair for pair in texts if self.same or pair[0] != pair[1])
+        if self.key.startswith("n_") and isinstance(one, int) and isinstance(other, int):
+            return f"{one:,}", f"{other:,}"
+        return _word(one), _word(other)
 
 
 @dataclass(frozen=True)
@@ -222,8 +221,9 @@ class Comparison:
         told = {"same": self.same, "result": self.result(), "verdicts": self.verdicts()}
         told |= {name: value for name, value in vars(self).items() if name != "rules"}
         for name in ("parameters", "versions", "fit", "rule"):
-            pairs = told[name]
-            told[name] = None if pairs is None else {pair.key: pair.sides for pair in pairs}
+            pairs = told[name] or ()
+            told[name] = {p.key: {"before": p.before, "after": p.after} for p in pairs}
+        told["versions"] = told["versions"] if self.versions is not None else None
         told["guidelines"] = self.guidelines.to_dict("records")
         return _plain(told)
 
@@ -300,11 +300,8 @@ def _read(folder: RunFolder) -> dict[str, Any]:
 
 
 def _pairs(one: dict[str, Any], other: dict[str, Any]) -> tuple[Pair, ...]:
-    sides = {"before": one, "after": other}
-    return tuple(
-        Pair(key, {side: has[key] for side, has in sides.items() if key in has})
-        for key in dict.fromkeys([*one, *other])
-    )
+    keys = dict.fromkeys([*one, *other])
+    return tuple(Pair(key, one.get(key), other.get(key)) for key in keys)
 
 
 def _rows(one: pd.DataFrame, other: pd.DataFrame, keys: list[str]) -> dict[str, int]:
@@ -399,7 +396,7 @@ def _guideline(row: dict[Any, Any]) -> list[str]:
 
 
 def _word(value: Any) -> str:
-    return "not there" if value is ... else json.dumps(_plain(value), ensure_ascii=False)
+    return "none" if value is None else json.dumps(_plain(value), ensure_ascii=False)
 
 
 def _clear(text: str, longest: int = MAX_LINE_LENGTH) -> str:
