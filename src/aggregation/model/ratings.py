@@ -69,9 +69,9 @@ class Ratings:
         are numbered from 0, the one with most ratings first; users and guidelines without
         ratings have -1.
         """
-        user, changed = np.arange(self.n_users), True  # the lowest user that each is known to meet
+        user = np.arange(self.n_users)  # the lowest user that each is known to share a block with
+        guideline, changed = np.full(self.n_guidelines, self.n_users), True
         while changed:
-            guideline = np.full(self.n_guidelines, self.n_users)
             np.minimum.at(guideline, self.guideline, user[self.user])
             before = user.copy()
             np.minimum.at(user, self.user, guideline[self.guideline])
