@@ -182,13 +182,13 @@ def _fixed(warm_start: Parameters | None, hold: str, settings: Settings) -> Para
         raise InputError(f"hold is {hold!r}: gradient descent holds nothing, use alternating")
     if warm_start is None or np.isnan(warm_start.mu):
         raise InputError(f"hold is {hold!r}: that needs a warm start with mu, and there is none")
-    arrays, held = [], False
+    arrays, any_fixed = [], False
     sides = zip(("users", "guidelines"), known_rows(warm_start), warm_start.sides(), strict=True)
     for name, known, (i, f) in sides:
         keep = known & (name == hold)
-        held |= keep.any()
+        any_fixed |= keep.any()
         arrays += [np.where(keep, i, np.nan), np.where(keep[:, None], f, np.nan)]
-    if not held:
+    if not any_fixed:
         raise InputError(f"hold is {hold!r}: the warm start knows none of them")
     return Parameters(warm_start.mu, *arrays)
 
