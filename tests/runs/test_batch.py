@@ -156,7 +156,7 @@ def test_a_batch_goes_on_where_it_stopped(done):
     assert rows(again) == {"one": ("ingest", "unchanged", [])}
 
 
-CHILD = """
+CHILD = r"""
 import json, os, signal, sys, time
 from pathlib import Path
 name = sys.argv[1]
