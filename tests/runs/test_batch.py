@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -224,7 +225,7 @@ def test_runs_that_do_not_stop_are_killed(children, monkeypatch):
 
     def say(line):
         if "ingest" in line:
-            signal.raise_signal(signal.SIGINT)  # Ctrl-C once it is at work
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # Ctrl-C
 
     found = children("late", say=say)
     assert (found["late"].state, found["late"].stage) == ("stopped", "ingest")
