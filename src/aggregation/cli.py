@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from itertools import chain
 from pathlib import Path
 
@@ -24,22 +25,26 @@ class _Group(click.Group):
         for stream in (sys.stdout, sys.stderr):  # a terminal may lack what a path or text holds
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-        for number in (signal.SIGTERM, signal.SIGHUP):  # a kernel is not left behind
+        interrupted = threading.Event()
+
+        def interrupt(*_: object) -> None:
+            interrupted.set()
+            raise KeyboardInterrupt
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # no kernel is left behind
             if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-                signal.signal(number, _interrupt)
+                signal.signal(number, interrupt)
         try:
             return super().invoke(ctx)
-        except AggregationError as error:
-            raise click.ClickException(str(error)) from None
-        except KeyboardInterrupt:
-            kept = " What was done is kept: the same command goes on from there."
-            runs = ctx.invoked_subcommand in ("run", "batch")
-            click.echo(f"Stopped.{kept if runs else ''}", err=True)
-            ctx.exit(130)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+        except (Exception, KeyboardInterrupt) as error:
+            if interrupted.is_set():  # libraries may make another error of it
+                kept = " What was done is kept: the same command goes on from there."
+                runs = ctx.invoked_subcommand in ("run", "batch")
+                click.echo(f"Stopped.{kept if runs else ''}", err=True)
+                ctx.exit(130)
+            if isinstance(error, AggregationError):
+                raise click.ClickException(str(error)) from None
+            raise
 
 
 def _say(text: str) -> None:

@@ -198,7 +198,7 @@ def test_notebooks_obey_their_parameters(alone):
     assert len(fit["starts"]) == 2
     assert fit["settled"] is False  # two starts cannot agree three times
     assert 40 <= fit["n_users"] <= 60  # min_per_user takes some away
-    assert rule["min_ratings"] == 4
+    assert {c["name"]: c["bound"] for c in rule["conditions"]}["min_ratings"] == 4
     assert "Alone" in (folder / "report" / "index.html").read_text("utf-8")
 
 
