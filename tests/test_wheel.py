@@ -1,6 +1,7 @@
 """The installed wheel works in an empty folder, without a checkout."""
 
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -56,7 +57,9 @@ def test_an_installed_wheel_runs_a_csv_in_an_empty_folder(wheel, tmp_path):
     (empty / "ratings.csv").write_text("\n".join(rows) + "\n")
     (empty / "mine.yaml").write_text(PARAMS)
     command = [environment / "bin" / "aggregation", "run", "mine.yaml"]
-    done = subprocess.run(command, cwd=empty, capture_output=True, text=True)
+    # nbconvert looks for its templates below the environment's own folder
+    env = os.environ | {"JUPYTER_PATH": str(Path(sys.prefix) / "share" / "jupyter")}
+    done = subprocess.run(command, cwd=empty, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     run = empty / "outputs" / "mine"
     assert json.loads((run / "model" / "fit.json").read_text())["n_ratings"] == len(RATINGS)

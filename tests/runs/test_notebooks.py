@@ -11,11 +11,11 @@ import nbformat
 import numpy as np
 import papermill
 import pytest
-from aggregation.runs.notebook_source import declared, notebook_source
 from ruamel.yaml import YAML
 
 import aggregation as ag
 from aggregation import sections
+from aggregation.runs.notebook import declared, notebook_source
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -307,7 +307,8 @@ def test_the_tutorial_names_no_participant(tutorial):
 def test_the_numbers_in_the_tutorial_are_true(tutorial):
     cells, cwd, *_ = tutorial
     folder = ag.open_run(cwd / "outputs" / "tutorial")
-    ratings, ids, parameters = folder.model()
+    loaded = folder.load()
+    ratings, ids, parameters = loaded.ratings, loaded.ids, loaded.fit.parameters
     n, helpful = np.zeros(len(ids.guidelines)), np.zeros(len(ids.guidelines))
     np.add.at(n, ratings.guideline, 1)
     np.add.at(helpful, ratings.guideline, ratings.helpful)

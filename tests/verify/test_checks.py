@@ -415,5 +415,5 @@ def test_the_command_prints_a_line_for_each_claim_and_ends_with_its_code(copy, d
     assert "FAILS  files: 1 of 25 changed or gone: constitution.csv" in lines
     code, lines = command(copy.path / "none")
     assert code == 1
-    assert "is not there; open one of" in lines[0]
+    assert "so it is no run's folder" in lines[0]
     assert command(copy.path, copy.path)[0] == 2

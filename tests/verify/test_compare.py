@@ -556,7 +556,7 @@ def test_a_simulated_deliberation_is_called_so_on_the_page(first, tmp_path, data
 def test_the_command_names_a_folder_that_is_no_run(first, tmp_path):
     done = CliRunner().invoke(main, ["diff", str(first.path), str(tmp_path / "none")])
     assert done.exit_code == 1
-    assert f"{tmp_path / 'none'}: is not there" in done.output
+    assert f"{tmp_path / 'none'}: there is no params.yaml" in done.output
 
 
 def test_a_run_without_evidence_says_how_to_run_it_to_the_end(first, tmp_path):

@@ -232,9 +232,12 @@ def open_run(path: str | Path) -> RunFolder:
     Raises RunError, naming the runs that are nearest, if there is no run in it.
     """
     path = Path(path).expanduser()
-    if (path / "params.yaml").is_file():
-        return RunFolder(path)
-    near = [p for at in (path, path.parent, Path("outputs")) for p in at.glob("*/params.yaml")]
+    try:
+        if (path / "params.yaml").is_file():
+            return RunFolder(path)
+        near = [p for at in (path, path.parent, Path("outputs")) for p in at.glob("*/params.yaml")]
+    except OSError as error:
+        raise RunError(f"{path}: cannot be opened ({error.strerror or error})") from None
     runs = list(dict.fromkeys(str(p.parent) for p in sorted(near)))
     named = ", ".join(runs[:MAX_RUNS_NAMED]) + (", ..." if len(runs) > MAX_RUNS_NAMED else "")
     remedy = f"open one of {named}" if runs else "make one with: aggregation run params/demo.yaml"
