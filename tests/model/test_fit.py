@@ -255,6 +255,9 @@ def test_hold_needs_an_earlier_model_with_its_mu(world, optimum):
     for warm_start in (None, without):
         with pytest.raises(InputError, match="hold is 'users': that needs a warm start with mu"):
             fit(world[0], warm_start=warm_start, hold="users")
+    unknown = replace(optimum.parameters, user_intercept=np.full(world[0].n_users, np.nan))
+    with pytest.raises(InputError, match="hold is 'users': the warm start knows none of them"):
+        fit(world[0], warm_start=unknown, hold="users")
 
 
 def test_gradient_descent_refuses_to_hold(world, optimum):

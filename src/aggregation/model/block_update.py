@@ -1,4 +1,4 @@
-"""Exact: one side of the model solved for the other, and what a point is worth.
+"""Block update: one side of the model solved exactly for the other; loss and residual of a point.
 
 With one side fixed, the loss falls apart into one small lasso (or ridge) for each row of the other.
 docs/method.md derives every formula.

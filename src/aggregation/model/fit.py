@@ -92,19 +92,21 @@ class Fit(Shown, Found):
 
     def _card(self) -> Card:
         users, axes = self.parameters.user_embedding.shape
+        guidelines = len(self.parameters.guideline_intercept)
+        facts = {
+            "model": f"{many(users, 'user')}, {many(guidelines, 'guideline')}, "
+            f"{many(axes, 'axis', 'axes')}; mu {float(self.parameters.mu):.3f}",
+            "KKT residual": f"{self.kkt_residual:.1e}",
+        }
         how, standing = "gradient descent", "stopped" if self.converged else "did not stop"
         if self.method == "alternating":
             how, standing = "alternating minimisation", "" if self.converged else "not "
             standing += "converged, " + ("settled" if self.settled else "not settled")
-        facts = {
-            "KKT residual": f"{self.kkt_residual:.1e}",
-            "search": f"{many(len(self.starts), 'start')} ended in "
-            f"{many(self.n_minima, 'minimum', 'minima')}; {self.minima[0].starts:,} of them in "
-            f"this one; single rows moved: {self.moves:,}",
-            "model": f"{many(users, 'user')}, "
-            f"{many(len(self.parameters.guideline_intercept), 'guideline')}, "
-            f"{many(axes, 'axis', 'axes')}; mu {float(self.parameters.mu):.3f}",
-        }
+            facts["search"] = (
+                f"{many(len(self.starts), 'start')} ended in "
+                f"{many(self.n_minima, 'minimum', 'minima')}; {self.minima[0].starts:,} of them "
+                f"in this one; single rows moved: {self.moves:,}"
+            )
         return Card(
             f"Fit by {how}: loss {self.objective:.8f}, {standing}",
             tuple(facts.items()),
@@ -180,11 +182,14 @@ def _fixed(warm_start: Parameters | None, hold: str, settings: Settings) -> Para
         raise InputError(f"hold is {hold!r}: gradient descent holds nothing, use alternating")
     if warm_start is None or np.isnan(warm_start.mu):
         raise InputError(f"hold is {hold!r}: that needs a warm start with mu, and there is none")
-    arrays, names = [], ("users", "guidelines")
-    sides = zip(names, known_rows(warm_start), warm_start.sides(), strict=True)
+    arrays, any_fixed = [], False
+    sides = zip(("users", "guidelines"), known_rows(warm_start), warm_start.sides(), strict=True)
     for name, known, (i, f) in sides:
         keep = known & (name == hold)
+        any_fixed |= keep.any()
         arrays += [np.where(keep, i, np.nan), np.where(keep[:, None], f, np.nan)]
+    if not any_fixed:
+        raise InputError(f"hold is {hold!r}: the warm start knows none of them")
     return Parameters(warm_start.mu, *arrays)
 
 

@@ -63,38 +63,24 @@ class Ratings:
             check_weights(self.weight)
 
     def blocks(self) -> tuple[np.ndarray, np.ndarray]:
-        """Which block each user and each guideline belongs to: int32 [n_users], [n_guidelines].
+        """Which block each user and each guideline belongs to: int [n_users], [n_guidelines].
 
         Two blocks share no rating, even over others: nothing relates their axes' signs. Blocks
         are numbered from 0, the one with most ratings first; users and guidelines without
         ratings have -1.
         """
-        if self._surely_one_block():
-            user = np.where(self.per_user() > 0, 0, -1)
-            return user.astype(np.int32), np.where(self.per_guideline() > 0, 0, -1).astype(np.int32)
-        from scipy.sparse import coo_array
-        from scipy.sparse.csgraph import connected_components
-
-        size = self.n_users + self.n_guidelines
-        edges = (np.ones(len(self), dtype=np.int8), (self.user, self.guideline + self.n_users))
-        _, found = connected_components(coo_array(edges, shape=(size, size)), directed=False)
-        ratings = np.bincount(found[self.user], minlength=found.max() + 1)
-        number = np.empty(len(ratings), dtype=np.int32)
-        number[np.argsort(-ratings, kind="stable")] = np.arange(len(ratings))
-        number[ratings == 0] = -1
-        return number[found[: self.n_users]], number[found[self.n_users :]]
-
-    def _surely_one_block(self) -> bool:
-        """Whether two steps from the most rated guideline reach everybody, as they mostly do.
-
-        Spares large data the memory that a graph takes.
-        """
-        users, guidelines = np.zeros(self.n_users, bool), np.zeros(self.n_guidelines, bool)
-        guidelines[np.argmax(self.per_guideline())] = True
-        for _ in range(2):
-            users[self.user[guidelines[self.guideline]]] = True
-            guidelines[self.guideline[users[self.user]]] = True
-        return bool(users[self.per_user() > 0].all() and guidelines[self.per_guideline() > 0].all())
+        user = np.arange(self.n_users)  # the lowest user that each is known to share a block with
+        guideline, changed = np.full(self.n_guidelines, self.n_users), True
+        while changed:
+            np.minimum.at(guideline, self.guideline, user[self.user])
+            before = user.copy()
+            np.minimum.at(user, self.user, guideline[self.guideline])
+            changed = (user != before).any()
+        size = np.bincount(user[self.user], minlength=self.n_users + 1)
+        number = np.full(self.n_users + 1, -1)
+        first = np.argsort(-size, kind="stable")[: (size > 0).sum()]
+        number[first] = np.arange(len(first))
+        return number[user], number[guideline]
 
 
 def counts(row: np.ndarray, size: int, weight: np.ndarray | None = None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Layout: how the ratings of one side lie in memory, so that a pass over its rows is fast.
+"""Sparse layout: how the ratings of one side lie in memory, so that a pass over its rows is fast.
 
 SELL-C-sigma (Kreutzer et al. 2014, doi:10.1137/130930352): the rows of a side (its users, or its
 guidelines) are sorted by number of ratings and cut into blocks of as many rows as there are lanes.
