@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import inprocess
 import pytest
 from click.testing import CliRunner
 
@@ -15,6 +16,7 @@ import aggregation
 from aggregation import load_params, read
 from aggregation.cli import main
 from aggregation.data.simulation import simulate
+from aggregation.runs.runner import run
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = Path(sys.executable).with_name("aggregation")
@@ -109,17 +111,17 @@ def test_parameters_that_are_refused_leave_nothing_behind(command, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["p.yaml"]
 
 
-def test_simulate_writes_the_same_json_for_the_same_seed(command, tmp_path):
+def test_simulate_writes_the_same_json_for_the_same_seed(here, tmp_path):
     for name in ("a.json", "b.json"):
-        done = command("simulate", name, "--seed", "7", "--users", "30")
+        done = here("simulate", name, "--seed", "7", "--users", "30")
         assert done.returncode == 0, done.stderr
     text = (tmp_path / "a.json").read_bytes()
     assert text == (tmp_path / "b.json").read_bytes()
     assert json.loads(text) == simulate(7, 30).export != simulate(8, 30).export
 
 
-def test_what_simulate_writes_can_be_read_as_the_platforms_export(command, tmp_path):
-    done = command("simulate", "export.json", "--users", "30")
+def test_what_simulate_writes_can_be_read_as_the_platforms_export(here, tmp_path):
+    done = here("simulate", "export.json", "--users", "30")
     change = f"source.path={tmp_path / 'export.json'}"
     params = load_params(ROOT / "params" / "platform-file.yaml", [change])
     dataset = read(params.source, params.ratings, params.seed)
@@ -155,21 +157,22 @@ def test_other_shells_get_a_script_of_their_own(command, shell):
     assert f"{shell}_complete" in done.stdout
 
 
-def test_the_difference_of_two_runs_as_text_json_and_page(command, tmp_path):
-    (tmp_path / "p.yaml").write_text(
+def test_the_difference_of_two_runs_as_text_json_and_page(here, tmp_path):
+    params = tmp_path / "p.yaml"
+    params.write_text(
         "run: a\nsource: {kind: simulated, n_users: 60}\n"
         "train: {starts: 1, max_starts: 1, moves: false}\n"
     )
-    assert command("run", "p.yaml", "--until", "diagnostics").returncode == 0
+    options = {"until": "diagnostics", "say": lambda _: None, "execute": inprocess.execute}
+    run(params, out="outputs", **options)
     shutil.copytree(tmp_path / "outputs" / "a", tmp_path / "others" / "a")
-    changes = ["--out", "others", "--set", "rule.min_intercept=0.5", "--until", "diagnostics"]
-    assert command("run", "p.yaml", *changes).returncode == 0
-    done = command("diff", "outputs/a", "outputs/a")
+    run(params, out="others", changes=["rule.min_intercept=0.5"], **options)
+    done = here("diff", "outputs/a", "outputs/a")
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 1)
-    done = command("diff", "outputs/a", "others/a", "--page", "page.html")
+    done = here("diff", "outputs/a", "others/a", "--page", "page.html")
     assert "rule.min_intercept: 0.375 -> 0.5" in done.stdout
     assert "No longer accepted:" in done.stdout
     assert done.stdout.splitlines()[-1] == "Page: page.html"
     assert "limit 0.375" in (tmp_path / "page.html").read_text("utf-8")
-    told = json.loads(command("diff", "outputs/a", "others/a", "--json").stdout)
+    told = json.loads(here("diff", "outputs/a", "others/a", "--json").stdout)
     assert told["verdicts"]["lost"] > 0

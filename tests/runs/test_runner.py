@@ -127,7 +127,12 @@ def test_executed_notebooks_are_valid_and_carry_no_traces(first):
         nbformat.validate(notebook)
         assert "papermill" not in notebook.metadata
         assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
-        assert all(c.execution_count for c in notebook.cells if c.cell_type == "code")
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        assert all(cell.execution_count for cell in code)
+        shown = [output for cell in code for output in cell.outputs]
+        assert shown
+        assert {o.output_type for o in shown} <= {"display_data", "execute_result", "stream"}
+        assert not [o for o in shown if o.get("name") == "stderr"]  # bars have gone
         (given,) = (
             c for c in notebook.cells if "injected-parameters" in c.metadata.get("tags", [])
         )

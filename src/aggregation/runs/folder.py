@@ -169,37 +169,32 @@ class RunFolder:
     def fit(self) -> Fit:
         """The fit as it was saved, every bit; its rows are sorted by id, as those of `load()`.
 
-        Raises RunError if there is none, or an earlier version of this package saved it.
+        Raises RunError if there is none, or another version of this package saved it.
         """
-        return self._fit(*self._stored_fit())
+        return self._fit()[0]
 
-    def _stored_fit(self) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
-        names = (*storage.SIDES, "history")
-        values = self.read_json("model/fit.json")
-        return values, {name: self.read_table(f"model/{name}.parquet") for name in names}
-
-    def _fit(self, values: dict[str, Any], tables: dict[str, pd.DataFrame]) -> Fit:
+    def _fit(self) -> tuple[Fit, Penalty, list[list[str]]]:
+        """The fit, its penalty, and the ids of its users and guidelines."""
+        values, names = self.read_json("model/fit.json"), (*storage.SIDES, "history")
+        tables = {name: self.read_table(f"model/{name}.parquet") for name in names}
         try:
-            return storage.restored(values, tables)
+            fit = storage.restored(values, tables)
         except KeyError as error:
             raise RunError(
-                f"{self.path}: model/ holds no {error}, since an earlier version of this package "
+                f"{self.path}: model/ holds no {error}, since another version of this package "
                 "wrote it: run the train notebook again"
             ) from None
+        ids = [sorted(tables[side][key]) for side, key in storage.SIDES.items()]
+        return fit, Penalty(**values["penalty"]), ids
 
     def load(self) -> Run:
         """Read data/, model/ and, if it is there, evidence/, each file once.
 
         Raises RunError if model/ was trained on other data than data/ holds.
         """
-        dataset, (values, tables) = self.dataset(), self._stored_fit()
+        dataset, (fit, penalty, known) = self.dataset(), self._fit()
         ratings, ids = encode(dataset.ratings)
-        fit, penalty = self._fit(values, tables), Penalty(**values["penalty"])
-        same = all(
-            sorted(tables[side][key]) == list(getattr(ids, side))
-            for side, key in storage.SIDES.items()
-        )
-        if not same or not math.isclose(
+        if known != [list(ids.users), list(ids.guidelines)] or not math.isclose(
             float(loss(fit.parameters, ratings, penalty)), fit.objective, rel_tol=LOSS_TOLERANCE
         ):
             raise RunError(

@@ -59,9 +59,15 @@ class Kernel:
             await self.manager.start_kernel(**silent, env=environment(self.folder.name))
 
     def close(self) -> None:
-        """End the process, if it still runs, and remove its sockets."""
-        if self.manager.has_kernel:
-            run_sync(self.manager.shutdown_kernel)(now=True)
+        """End the process, if it still runs, and remove its sockets.
+
+        Not by `shutdown_kernel`, which fails where Ctrl-C came while the kernel started.
+        """
+        process = getattr(self.manager.provisioner, "process", None)
+        if process is not None:
+            process.kill()
+            process.wait()
+        run_sync(self.manager.cleanup_resources)()
         self.folder.cleanup()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -87,16 +88,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def _processor() -> str:
     """Architecture and, where Linux tells it, vendor, family and model: bits may depend on it."""
-    told = {}
     try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").partition("\n\n")[0].splitlines()
+        first = Path("/proc/cpuinfo").read_text("utf-8").partition("\n\n")[0]
     except OSError:
-        lines = []
-    for line in lines:
-        key, _, value = line.partition(":")
-        told[key.strip()] = value.strip()
-    names = ("vendor_id", "cpu family", "model")
-    return " ".join([platform.machine(), *(told[n] for n in names if told.get(n))])
+        first = ""
+    found = re.findall(r"^(?:vendor_id|cpu family|model)\s*: (.+)$", first, re.MULTILINE)
+    return " ".join([platform.machine(), *found])
 
 
 def _git(*words: str) -> str | None:

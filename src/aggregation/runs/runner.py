@@ -88,9 +88,7 @@ def run(
     """
     params = load_params(params_path, changes)
     if not 0 < timeout <= MAX_TIMEOUT:
-        raise RunError(
-            f"--timeout {timeout:g}: give seconds, more than 0 and at most {MAX_TIMEOUT:g}"
-        )
+        raise RunError(f"--timeout {timeout:g}: give seconds, up to {MAX_TIMEOUT:g}")
     if first is not None and STAGES.index(first) > STAGES.index(until):
         raise RunError(f"--from {first} comes after --until {until}: there is nothing to run")
     path = Path(out).expanduser() / params.run
