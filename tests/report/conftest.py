@@ -71,15 +71,9 @@ def hostile(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def values(hostile):
     """What `index_page` takes, by name."""
-    folder = RunFolder(hostile)
-    ratings, ids, _ = folder.model()
-    return {
-        "dataset": folder.dataset(),
-        "ratings": ratings,
-        "ids": ids,
-        "fit": folder.fit(),
-        "constitution": folder.constitution(),
-        "minima": folder.read_json("evidence/minima.json"),
+    loaded = RunFolder(hostile).load()
+    names = ("dataset", "ratings", "ids", "fit", "constitution", "minima")
+    return {name: getattr(loaded, name) for name in names} | {
         "run": "hostile",
         "penalty": Penalty(),
         "stages": STAGES,

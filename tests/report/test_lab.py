@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import aggregation as ag
 from aggregation.data import cards, dataset
 from aggregation.params import RatingsSection, SimulatedSource, dump
-from aggregation.runs import summary as run_card
+from aggregation.runs import summary
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = "<script>alert(1)</script><img src=x onerror=\"alert('2')\">&amp;\u202e\x1b[31m\n"
@@ -286,10 +286,12 @@ def test_a_fit_is_read_back_bit_for_bit(tmp_path, coded, saved, kind):
     pd.testing.assert_frame_equal(again.summary(), fit.summary())
 
 
-def test_the_fit_read_back_has_the_rows_of_the_model(folder):
-    _, ids, parameters = folder.model()
-    assert bits(folder.fit().parameters) == bits(parameters)
-    assert len(ids.users) == len(folder.fit().parameters.user_intercept)
+def test_a_run_is_loaded_whole(folder, judged):
+    loaded = folder.load()
+    assert bits(loaded.fit.parameters) == bits(folder.fit().parameters)
+    assert len(loaded.ids.users) == len(loaded.fit.parameters.user_intercept)
+    assert len(loaded.ratings) == len(loaded.dataset.ratings)
+    assert list(loaded.constitution.scores["verdict"]) == list(judged.scores["verdict"])
 
 
 def test_a_fit_of_an_earlier_version_is_refused_with_a_remedy(folder):
@@ -320,7 +322,7 @@ def test_a_finished_run_shows_its_numbers_and_what_to_call(folder, read, fitted,
     text = shown(ag.open_run(folder.path))
     assert "Run a: finished" in text
     assert "manifest" not in text
-    assert f"{len(read.ratings):,} ratings, 60 users, 121 guidelines" in text
+    assert f"{len(read.ratings):,} ratings" in text
     assert f"loss {fitted.objective:.8f}" in text
     assert f"{len(judged.accepted)} accepted" in text
     assert read.about.title in text
@@ -346,20 +348,18 @@ def test_a_run_that_did_not_finish_opens_and_says_so(folder):
 
 def test_a_fit_that_certifies_nothing_is_a_doubt_of_its_run(tmp_path, coded, fitted, replayed):
     folder = ag.RunFolder(tmp_path)
-    folder.save_fit(replayed, *coded, ag.Penalty())
-    assert "certifies nothing" in shown(folder)
-    folder.save_fit(dataclasses.replace(fitted, settled=False), *coded, ag.Penalty())
-    assert "not settled" in shown(folder)
+    for fit in (replayed, dataclasses.replace(fitted, settled=False)):
+        folder.save_fit(fit, *coded, ag.Penalty())
+        assert "not settled" in shown(folder)
 
 
-@pytest.mark.parametrize("name", [*run_card.PARTS, "params.yaml"])
+@pytest.mark.parametrize("name", [*summary.PARTS.values(), "params.yaml"])
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "null", '{"counts": 3}', "\udcff", "[" * 100_000, "a: *a"]
 )
-def test_a_damaged_file_is_a_doubt_and_no_traceback(folder, name, content):
+def test_a_damaged_file_leaves_gaps_and_no_traceback(folder, name, content):
     (folder.path / name).write_text(content, "utf-8", errors="surrogateescape")
-    text = shown(ag.open_run(folder.path))
-    assert name == "params.yaml" or f"{name[0].upper()}{name[1:]} cannot be read" in text
+    assert "Run a: finished" in shown(ag.open_run(folder.path))
 
 
 def test_a_hostile_title_stays_text_and_short(folder):
@@ -381,10 +381,8 @@ def test_what_is_no_run_is_refused_with_a_remedy(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path.parent)  # where there is no outputs/
     out = folder.path.parent
     for wrong, why in (
-        (out / "b", "is not there"),
-        (out, "holds no params.yaml, so it is no run's folder"),
-        (folder.path / "manifest.json", "is a file"),
-        (folder.path / "data", "holds no params.yaml"),
+        (out / "b", "there is no params.yaml"),
+        (out, "there is no params.yaml, so it is no run's folder"),
     ):
         with pytest.raises(ag.RunError, match=why) as caught:
             ag.open_run(wrong)

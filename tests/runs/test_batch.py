@@ -6,15 +6,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from aggregation import ParameterError, RunFolder, encode, fit, load_params, read
-from aggregation.runs.batch import plan
-from aggregation.runs.pages import write_run_list as write_listing
+from aggregation import ParameterError, RunError, RunFolder
+from aggregation.runs import batch as runs_batch
+from aggregation.runs.batch import Task, plan, table
+from aggregation.runs.pages import write_run_list
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = Path(sys.executable).with_name("aggregation")
@@ -93,7 +93,7 @@ def test_values_of_a_grid_are_read_as_in_a_parameter_file(write, grid, names):
         (["seed=1", "seed=2"], "--grid seed is there twice"),
         (["train.startz=1,2"], "train.startz: unknown key: did you mean 'starts'?"),
         (["train.starts=1,0"], "train.starts: must be greater than or equal to 1, not 0"),
-        (['title="a b","a_b"'], "a.yaml has the run 'a-title_a_b' more than once"),
+        (['title="a b","a_b"'], "the run 'a-title_a_b' is there more than once"),
         (["seed=[1"], "--grid seed"),
     ],
 )
@@ -125,10 +125,8 @@ def done(tmp_path_factory):
     broken = cwd / "broken.yaml"
     text = broken.read_text().replace("kind: simulated, n_users: 60", "kind: polis, path: nowhere")
     broken.write_text(text)
-    one = load_params(cwd / "one.yaml")  # compiled here, for all runs below
-    ratings, _ = encode(read(one.source, one.ratings, one.seed).ratings)
-    fit(ratings, settings=one.train.settings(one.seed))
-    return cwd, batch(cwd, "one.yaml", "broken.yaml", "two.yaml", "-j", 2)
+    words = ("one.yaml", "broken.yaml", "two.yaml", "-j", 2, "--until", "ingest")
+    return cwd, batch(cwd, *words)
 
 
 def test_one_failure_does_not_stop_the_rest(done):
@@ -137,158 +135,135 @@ def test_one_failure_does_not_stop_the_rest(done):
     assert said.stderr == ""
     found = rows(said)
     assert list(found) == ["one", "broken", "two"]
-    assert found["broken"][:2] == ("ingest", "failed")
+    assert found["broken"][:2] == ("none", "failed")
     for run in ("one", "two"):
-        stage, state, (accepted, loss) = found[run]
-        assert (stage, state) == ("publish", "done")
-        assert int(accepted) > 0
-        assert re.fullmatch(r"0\.\d{8}", loss)
+        assert found[run] == ("ingest", "done", [])
         assert (cwd / "outputs" / run / "manifest.json").exists()
     assert "broken: nowhere" in said.stdout.partition("\n\n")[2]
     assert all(
         line.startswith(("one: ", "two: ", "broken: "))
         for line in said.stdout.partition("\n\n")[0].splitlines()
     )
+    assert said.stdout.splitlines()[-1] == "Runs: outputs/index.html"
+    page = (cwd / "outputs" / "index.html").read_text("utf-8")
+    assert page.count("done up to ingest") == 2
 
 
 def test_a_batch_goes_on_where_it_stopped(done):
     cwd, _ = done
-    again = batch(cwd, "one.yaml", "two.yaml")
+    again = batch(cwd, "one.yaml", "--until", "ingest")
     assert again.returncode == 0
-    assert {run: row[1] for run, row in rows(again).items()} == {
-        "one": "unchanged",
-        "two": "unchanged",
-    }
-    again = batch(cwd, "one.yaml", "two.yaml", "--set", "rule.min_ratings=6", "--until", "train")
-    assert {run: row[:2] for run, row in rows(again).items()} == {
-        "one": ("train", "done"),
-        "two": ("train", "done"),
-    }
-    page = (cwd / "outputs" / "index.html").read_text("utf-8")
-    assert page.count("done up to train") == 2
+    assert rows(again) == {"one": ("ingest", "unchanged", [])}
 
 
-def test_the_index_page_lists_the_runs_of_a_batch(done):
-    cwd, said = done
-    assert said.stdout.splitlines()[-1] == "Runs: outputs/index.html"
-    page = (cwd / "outputs" / "index.html").read_text("utf-8")
-    assert page.count("<tr>") == 4
-    assert re.search(
-        r"broken.*?</th>\s*<td[^>]*>failed at <a [^>]*>ingest</a></td>", page, re.DOTALL
-    )
+CHILD = """
+import json, os, signal, sys, time
+from pathlib import Path
+name = sys.argv[1]
+print("12:00:00 [1/4] ingest skipped: nothing that it depends on has changed", flush=True)
+if name == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+if name == "late":
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    while True:
+        time.sleep(1)
+if name != "same":
+    print("12:00:01 [2/4] train: train.starts is 2, was 1 ...", flush=True)
+if name == "failed":
+    sys.exit("Error: the fit has not converged\nRaise train.max_sweeps")
+"""
+
+
+@pytest.fixture
+def children(tmp_path, monkeypatch):
+    """Batches whose runs are processes of a few lines instead of kernels."""
+    start = subprocess.Popen
+
+    def popen(command, **options):
+        run = next(word for word in command if word.startswith("run=")).removeprefix("run=")
+        return start([sys.executable, "-c", CHILD, run], **options)
+
+    monkeypatch.setattr(runs_batch.subprocess, "Popen", popen)
+
+    def outcomes(*runs, say=lambda _: None):
+        for run in runs:  # an earlier run left its numbers
+            RunFolder.of(run, tmp_path).write_json("model/fit.json", {"objective": 0.25})
+            verdicts = {"verdicts": {"accepted": 7}}
+            RunFolder.of(run, tmp_path).write_json("evidence/summary.json", verdicts)
+        tasks = [Task(run, f"{run}.yaml", (f"run={run}",)) for run in runs]
+        return {o.run: o for o in runs_batch.run_all(tasks, len(runs), str(tmp_path), [], say)}
+
+    return outcomes
+
+
+def test_only_a_run_that_is_done_shows_numbers(children):
+    found = children("new", "same", "failed", "killed")
+    assert {run: o.state for run, o in found.items()} == {
+        "new": "done",
+        "same": "unchanged",
+        "failed": "failed",
+        "killed": "failed",
+    }
+    assert {run: o.stage for run, o in found.items()} == {
+        "new": "train",
+        "same": "ingest",
+        "failed": "train",
+        "killed": "ingest",
+    }
+    for run in ("new", "same"):
+        assert (found[run].accepted, found[run].loss) == ("7", "0.25000000")
+    for run in ("failed", "killed"):
+        assert (found[run].accepted, found[run].loss) == ("", "")
+    assert found["killed"].error == "it ended with -9"
+    told = table(list(found.values()))
+    assert "failed: the fit has not converged\n  Raise train.max_sweeps" in told
+
+
+def test_runs_that_do_not_stop_are_killed(children, monkeypatch):
+    monkeypatch.setattr(runs_batch, "SECONDS_TO_STOP", 0.2)
+
+    def say(line):
+        if "ingest" in line:
+            signal.raise_signal(signal.SIGINT)  # Ctrl-C once it is at work
+
+    found = children("late", say=say)
+    assert (found["late"].state, found["late"].stage) == ("stopped", "ingest")
 
 
 def processes_of(cwd):
     found = []
     for process in psutil.process_iter(["cmdline", "cwd"]):
         words = " ".join(process.info["cmdline"] or ())
-        if process.info["cwd"] == str(cwd) and "aggregation" in words + str(cwd):
-            found.append(words)
-    return [w for w in found if "aggregation.cli" in w or "ipykernel" in w]
+        if process.info["cwd"] == str(cwd) and ("aggregation.cli" in words or "ipyk" in words):
+            found.append(process)
+    return found
 
 
-def gone(cwd, seconds):
-    """Wait until all have ended: a kernel sees within a second that its run has."""
-    deadline = time.monotonic() + seconds
-    while left := processes_of(cwd):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
-
-
-def test_the_runs_of_a_batch_that_is_killed_end_too(write, tmp_path):
-    process = subprocess.Popen(
-        [COMMAND, "batch", write("a"), write("b"), "-j", "2"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    begun = set()
-    while begun < {"a", "b"}:
-        line = process.stdout.readline()
-        assert line, "it ended"
-        begun |= {line[:1]} if "[1/4] ingest ..." in line else set()
-    process.kill()
-    process.communicate()
-    gone(tmp_path, 60)
-    assert not any(RunFolder(tmp_path / "outputs" / run).finished for run in "ab")
-    again = batch(tmp_path, "a.yaml", "b.yaml", "--until", "ingest")
-    assert {run: row[1] for run, row in rows(again).items()} == {"a": "done", "b": "done"}
-
-
-def test_an_interrupted_batch_stops_cleanly_and_goes_on(write, tmp_path):
-    files = [write(run) for run in ("a", "b", "c")]
-    process = subprocess.Popen(
-        [COMMAND, "batch", *files, "-j", "2"],
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_batch_that_is_told_to_end_leaves_no_process(write, tmp_path, number):
+    with subprocess.Popen(
+        [COMMAND, "batch", write("a"), write("b"), "-j", "1"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"},  # training takes a while
-    )
-    for line in process.stdout:
-        if "a: " in line and "[2/4] train ..." in line:
-            break
-    page = tmp_path / "outputs" / "a" / "report" / "ingest.html"
-    while not (page.exists() and any("ipykernel" in words for words in processes_of(tmp_path))):
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    ) as process:
+        for line in process.stdout:
+            if "[1/4] ingest ..." in line:
+                break
+        left = processes_of(tmp_path)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in out + err
     assert "stopping ..." in out
     last = out.partition("\n\n")[2]
     assert re.search(r"^ *a +ingest +stopped", last, re.MULTILINE)
-    assert re.search(r"^ *c +none +stopped", last, re.MULTILINE)
-    gone(tmp_path, 10)
+    assert re.search(r"^ *b +none +stopped", last, re.MULTILINE)
+    assert left
+    psutil.wait_procs(left, timeout=30)
+    assert not processes_of(tmp_path)
     assert not list((tmp_path / "outputs").glob("*/manifest.json"))
-    again = batch(tmp_path, *files, "--until", "ingest")
-    found = rows(again)
-    assert again.returncode == 0, again.stdout
-    assert {run: row[0] for run, row in found.items()} == dict.fromkeys("abc", "ingest")
-    assert "a: " in again.stdout
-    assert re.search(r"a: [\d:]+ \[1/1\] ingest skipped", again.stdout)
-
-
-def test_a_batch_stops_its_runs_even_where_they_hear_no_ctrl_c(write, tmp_path):
-    process = subprocess.Popen(
-        [COMMAND, "batch", write("a"), "-j", "1"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as begun with `&`
-    )
-    for line in process.stdout:
-        if "[1/4] ingest ..." in line:
-            break
-    process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert re.search(r"^ *a +none +stopped", out, re.MULTILINE)
-    gone(tmp_path, 10)
-
-
-def test_a_run_that_is_killed_does_not_stop_the_rest(write, tmp_path):
-    process = subprocess.Popen(
-        [COMMAND, "batch", write("a"), write("b"), "-j", "2", "--until", "ingest"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    killed = False
-    while not killed and process.poll() is None:
-        for child in psutil.Process(process.pid).children():
-            words = child.cmdline()  # just forked, it has those of the batch, with both files
-            if "aggregation.cli" in words and any(word.endswith("a.yaml") for word in words):
-                child.kill()
-                killed = True
-        time.sleep(0.01)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert re.search(r"^ *a +ingest +failed", out, re.MULTILINE)
-    assert re.search(r"^ *b +ingest +done", out, re.MULTILINE)
-    assert "a: it ended with -9" in out
 
 
 # the page
@@ -308,7 +283,7 @@ def test_the_index_shows_hostile_and_damaged_runs_harmlessly(tmp_path):
     (tmp_path / "empty" / "model").mkdir()
     (tmp_path / "empty" / "model" / "fit.json").write_text("[" * 200_000)
     (tmp_path / "no run").mkdir()
-    page = write_listing(tmp_path).read_text("utf-8")
+    page = write_run_list(tmp_path).read_text("utf-8")
     assert "<script" not in page
     assert "<img" not in page
     assert "<b>" not in page
@@ -325,58 +300,47 @@ def test_the_index_page_takes_the_place_of_nothing_else(done, tmp_path):
     mine = {"index.html": "<h1>mine</h1>", "manifest.json": "{}"}
     for name, text in mine.items():
         (tmp_path / name).write_text(text)
-    for said in (batch(cwd, "one.yaml", "--out", tmp_path), index(cwd, tmp_path)):
-        assert said.returncode == 1
-        assert f"{tmp_path}/index.html: lists no runs: move it" in said.stderr
+    with pytest.raises(RunError, match=r"index\.html: lists no runs: move it"):
+        write_run_list(tmp_path)
+    said = batch(cwd, "one.yaml", "--out", tmp_path)
+    assert said.returncode == 1
+    assert f"{tmp_path}/index.html: lists no runs: move it" in said.stderr
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == mine
-    said = index(cwd, "outputs/one")
-    assert "outputs/one is a run's folder: give the one that holds it" in said.stderr
-    assert (cwd / "outputs" / "one" / "manifest.json").is_file()
+    with pytest.raises(RunError, match="one is a run's folder: give the one that holds it"):
+        write_run_list(cwd / "outputs" / "one")
     (tmp_path / "index.html").unlink()
-    assert index(cwd, tmp_path).returncode == index(cwd, tmp_path).returncode == 0
+    assert write_run_list(tmp_path) == write_run_list(tmp_path)  # its own page it replaces
     assert (tmp_path / "manifest.json").read_text() == "{}"
 
 
-def index(cwd, out):
-    return subprocess.run([COMMAND, "index", out], cwd=cwd, capture_output=True, text=True)
-
-
-def test_the_index_command_makes_the_page_of_a_folder_without_runs(tmp_path):
-    (tmp_path / "outputs").mkdir()
-    words = [COMMAND, "index", "outputs"]
-    said = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
-    assert said.stdout == "Runs: outputs/index.html\n"
-    assert "There is no run" in (tmp_path / "outputs" / "index.html").read_text("utf-8")
+def test_a_run_that_failed_is_listed_with_its_notebook_and_without_the_numbers_before(tmp_path):
+    finished, failed = RunFolder(tmp_path / "a"), RunFolder(tmp_path / ".a.partial" / "a")
+    for folder in (finished, failed):
+        folder.write_text("params.yaml", "run: a\ntitle: A\n")
+    finished.write_json("model/fit.json", {"objective": 0.25, "n_ratings": 12})
+    failed.write_text("notebooks/train.failed.ipynb", "")
+    page = write_run_list(tmp_path).read_text("utf-8")
+    assert page.count("0.25000000") == 1
+    link = 'failed at <a href=".a.partial/a/notebooks/train.failed.ipynb">train</a>'
+    assert link in page
+    assert "0.25" not in page[page.index(link) :].partition("</tr>")[0]
 
 
 # a cluster's scheduler
 
 
-def test_snakemake_runs_what_is_left_and_keeps_going(tmp_path):
+def test_snakemake_keeps_going_after_a_failure(tmp_path):
     (tmp_path / "params").mkdir()
     shutil.copy(ROOT / "Snakefile", tmp_path)
-    for run in ("one", "two", "broken"):
+    for run in ("one", "broken"):
         (tmp_path / "params" / f"{run}.yaml").write_text(PARAMS.format(run=run))
-    broken = tmp_path / "params" / "broken.yaml"
-    whole = broken.read_text()
-    broken.write_text(whole + "sede: 1\n")
+    with (tmp_path / "params" / "broken.yaml").open("a") as file:
+        file.write("sede: 1\n")
     env = os.environ | {"PATH": f"{COMMAND.parent}{os.pathsep}{os.environ['PATH']}"}
     env |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-
-    def snakemake():
-        words = ["snakemake", "--cores", "2", "--keep-going", "--config", "options=--until ingest"]
-        done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
-        return done.returncode, done.stdout + done.stderr
-
-    code, said = snakemake()
-    assert code != 0
-    assert "sede: unknown key" in said
-    outputs = tmp_path / "outputs"
-    assert {p.parent.name for p in outputs.glob("*/manifest.json")} == {"one", "two"}
-    made = (outputs / "one" / "manifest.json").stat().st_mtime_ns
-    broken.write_text(whole)
-    code, said = snakemake()
-    assert code == 0, said
-    assert {p.parent.name for p in outputs.glob("*/manifest.json")} == {"one", "two", "broken"}
-    assert (outputs / "one" / "manifest.json").stat().st_mtime_ns == made
-    assert "broken" in (outputs / "index.html").read_text("utf-8")
+    words = ["snakemake", "--cores", "2", "--keep-going", "--config", "options=--until ingest"]
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "sede: unknown key" in done.stdout + done.stderr
+    made = (tmp_path / "outputs").glob("*/manifest.json")
+    assert [path.parent.name for path in made] == ["one"]

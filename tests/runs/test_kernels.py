@@ -17,7 +17,7 @@ import pytest
 from inprocess import quietly
 
 from aggregation import RunError
-from aggregation.runs import notebook, provenance
+from aggregation.runs import kernel, notebook, provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = Path(sys.executable).with_name("aggregation")
@@ -38,7 +38,7 @@ def kernels_of(process):
     while process.poll() is None:
         with suppress(psutil.NoSuchProcess):  # git and others come and go
             children = psutil.Process(process.pid).children(recursive=True)
-            if kernels := [c for c in children if "ipykernel_launcher" in " ".join(c.cmdline())]:
+            if kernels := [c for c in children if "ipykernel" in " ".join(c.cmdline())]:
                 return kernels
         time.sleep(0.02)
     pytest.fail(f"it ended before there was a kernel: {process.stderr.read()}")
@@ -97,13 +97,13 @@ def test_a_disk_that_cannot_be_written_is_a_clear_error(params, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_kernel_that_is_killed_is_a_clear_error(params, tmp_path, number):
     process = start(params, "--out", tmp_path)
-    for kernel in kernels_of(process):
-        kernel.send_signal(number)
+    for child in kernels_of(process):
+        child.send_signal(number)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 1
     is_clear(error, tmp_path / "small")
     assert re.search(r"kernel (died|did not start)|its kernel died", error)
-    assert "run it" in error
+    assert "Run it again" in error
 
 
 def test_a_run_that_is_told_to_end_leaves_no_kernel(params, tmp_path):
@@ -129,8 +129,7 @@ def test_odd_surroundings_give_the_same_run(params, tmp_path):
         (tmp_path / "here" / f"{name}.py").write_text("raise SystemExit('the wrong one')")
     deep = tmp_path / ("t" * 90)
     deep.mkdir()
-    env = os.environ | {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "TMPDIR": str(deep)}
-    env |= {"PYTHONCOERCECLOCALE": "0"}
+    env = os.environ | {"LC_ALL": "C", "LANG": "C", "TMPDIR": str(deep)}
     env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *os.environ.get("PYTHONPATH", "").split()])
     out = tmp_path / "Ergebnisse 🎉 {run} {0}"
     words = ("--until", "ingest", "--out", out, "--set", "title=Förderung 🎉 税金")
@@ -144,22 +143,20 @@ def test_odd_surroundings_give_the_same_run(params, tmp_path):
     assert not list(deep.iterdir())  # nothing of a kernel is left
 
 
-def test_closed_streams_and_readers_who_leave_are_no_error(params, tmp_path):
-    words = f"exec '{COMMAND}' run '{params}' --until ingest --out '{tmp_path}' <&- >&- 2>&-"
-    assert subprocess.run(["sh", "-c", words]).returncode == 0
-    assert (tmp_path / "small" / "manifest.json").exists()
+def test_a_reader_who_leaves_does_not_stop_a_run(params, tmp_path):
     process = start(params, "--until", "ingest", "--out", tmp_path)
     process.stdout.readline()
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait(60) == 0
+    assert (tmp_path / "small" / "manifest.json").exists()
 
 
 def test_settings_of_the_environment_that_change_results_do_not_reach_a_kernel(monkeypatch):
     for name in ("JAX_ENABLE_X64", "XLA_FLAGS", "PYTHONWARNINGS", "JAX_COMPILATION_CACHE_DIR"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("HOME", "/proc/nohome")
-    seen = notebook.kernel_environment("place")
+    seen = kernel.environment("place")
     assert not {"JAX_ENABLE_X64", "XLA_FLAGS", "PYTHONWARNINGS"} & seen.keys()
     assert seen["JAX_COMPILATION_CACHE_DIR"] == "1"  # where, not what
     assert seen["JAX_PLATFORMS"] == "cpu"
@@ -254,23 +251,11 @@ def test_what_a_notebook_lets_other_programs_print_does_not_reach_the_terminal(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(
-    ("stage", "line", "lost"),
-    [
-        ("train", "folder.save_fit(", "model/guidelines.parquet"),
-        ("publish", 'folder.write_text("constitution.csv"', "constitution.csv"),
-    ],
-)
-def test_a_notebook_that_does_not_write_what_it_should_ends_the_run(
-    project, params, tmp_path, stage, line, lost
-):
-    path = project.root / "notebooks" / f"{stage}.ipynb"
-    whole = json.loads(path.read_text("utf-8"))
-    for cell in whole["cells"]:
-        cell["source"] = [one for one in cell["source"] if not one.startswith(line)]
-    path.write_text(json.dumps(whole), "utf-8")
-    with pytest.raises(RunError, match=f"the {stage} notebook did not write {lost}: put back"):
-        quietly(params, tmp_path)
+def test_a_notebook_that_does_not_write_what_it_should_ends_the_run(project, params, tmp_path):
+    path = project.root / "notebooks" / "ingest.ipynb"
+    path.write_text(path.read_text("utf-8").replace("folder.save_dataset(dataset)", "dataset"))
+    told = fails(params, tmp_path)
+    assert "the ingest notebook did not write data/ratings.parquet: put back the cell" in told
 
 
 def test_what_jupyterlab_writes_into_a_notebook_is_no_change(project, params, tmp_path):
@@ -303,7 +288,7 @@ SYNTAX_ERROR = {
 @pytest.mark.parametrize(
     ("broken", "told"),
     [
-        ("<<<<<<< HEAD\n{", "is no notebook any more: get it back with git"),
+        ("<<<<<<< HEAD\n{", "cannot be read (it is no notebook): get it back with git"),
         (None, "cannot be read (No such file or directory): get it back with git"),
         ('{"cells": []}', "the ingest notebook has no cell tagged `parameters`"),
         (json.dumps({"cells": [SYNTAX_ERROR]}), "tagged `parameters` is no Python (line 1)"),

@@ -33,8 +33,6 @@ MAX_ERROR_LINES = 5
 
 MAX_ERROR_WIDTH = 500
 
-EXITS = "it exits"
-
 REMEDIES = {
     "No space left": "free some room, or choose another folder with --out",
     "MemoryError": "run it again, where there is more memory, or with less data",
@@ -81,13 +79,15 @@ class Executor:
         async def begin(cell: Any, cell_index: int) -> None:
             nonlocal begun, at
             begun, at = time.monotonic(), f"cell {cell_index + 1}, {_first_line(cell.source)!r}"
+            if cell.source.startswith("%%capture"):
+                raise _StoppedError("it hides its errors: take out %%capture")
             if cell_index == 0 and stage != STAGES[-1]:
                 await self.next.start()  # now, since this kernel is ready
 
-        def end(cell: Any, cell_index: int, execute_reply: Any) -> None:
-            del cell
-            if execute_reply["content"].get("ename") == "SystemExit":  # success, says papermill
-                raise RuntimeError(EXITS)
+        def end(cell: Any, cell_index: int, execute_reply: Any) -> None:  # noqa: ARG001
+            told = execute_reply["content"]
+            if told.get("ename") == "SystemExit" or "ask_exit" in str(told.get("payload")):
+                raise _StoppedError("it exits: take out what does, or cells after it do not run")
             seconds.append(round(time.monotonic() - begun, 3))
             if seconds[-1] >= 1:
                 say(f"cell {cell_index + 1} done in {seconds[-1]:.1f} s")
@@ -116,17 +116,18 @@ class Executor:
         except Exception as error:  # of a cell, of nbclient, of a socket, of the disk
             if isinstance(error, OSError) and not isinstance(error, TimeoutError):
                 raise unwritable(path, error) from None
-            failed = partial.with_name(f"{stage}.failed.ipynb")
+            where = f"the {stage} notebook stopped in {at or 'its kernel, which did not start'}"
             if partial.exists():
-                partial.replace(failed)
-            where = f"the {stage} notebook stopped in {at}" if at else f"{stage} did not start"
-            raise RunError(
-                f"{_problem(error, timeout)}\n({where}; it is kept as {failed})"
-            ) from None
+                where += f"; it is kept as {partial.replace(partial.with_stem(f'{stage}.failed'))}"
+            raise RunError(f"{_problem(error, timeout)}\n({where})") from None
         finally:
             kernel.close()
             partial.unlink(missing_ok=True)
         return seconds
+
+
+class _StoppedError(Exception):
+    """A notebook that must not go on: why, and what to do about it."""
 
 
 def _first_line(source: str) -> str:
@@ -137,8 +138,8 @@ def _problem(error: Exception, timeout: float) -> str:
     """What went wrong and what to do, in few lines. The package's own errors say both."""
     if isinstance(error, TimeoutError):
         return f"it took more than {timeout:g} seconds.\nIf it needs them, raise --timeout"
-    if str(error) == EXITS:
-        return f"{EXITS}.\nTake out what does, or cells after it would not run"
+    if isinstance(error, _StoppedError):
+        return str(error)
     name, value = getattr(error, "ename", ""), getattr(error, "evalue", "")
     if not name:  # it is no error of a cell
         told = _first_line(str(error)) or type(error).__name__

@@ -65,7 +65,11 @@ def card(path: Path) -> Card:
     found = summary(path)
     facts = {"title": found["title"], "folder": str(path)}
     facts |= {stage: "not done" for stage, name in PARTS.items() if not (path / name).exists()}
-    doubts = []
+    doubts = [
+        f"{name} cannot be read: run the {stage} notebook again"
+        for stage, name in PARTS.items()
+        if (path / name).exists() and not read_if_any(path / name)
+    ]
     if found["state"] == "not finished":
         doubts.append("there is no manifest.json, which a run writes last")
     if found["simulated"]:
