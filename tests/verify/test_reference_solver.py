@@ -123,11 +123,10 @@ def test_the_residual_is_the_largest_slope_per_rating(norm, per):
     assert solver.residual(p, x) == pytest.approx(max(slopes), rel=1e-4)
 
 
-@pytest.mark.parametrize(("norm", "per", "axes"), [("l1", "rating", 1), ("l2", "parameter", 2)])
-def test_both_implementations_end_at_the_same_minimum(norm, per, axes):
-    p, x = world(2, norm, per, axes=axes)
+def test_both_implementations_end_at_the_same_minimum():
+    p, x = world(2)
     ratings, _, penalty = as_first(p, x)
-    search = Settings(starts=8, max_starts=8, dimensions=axes, tolerance=1e-9, moves=False)
+    search = Settings(starts=8, max_starts=8, tolerance=1e-9, moves=False)
     found = fit(ratings, penalty, search)
     q = found.parameters
     same = Point(
