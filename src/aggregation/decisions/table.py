@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 
 from aggregation.data.dataset import Dataset
 from aggregation.data.topics import topic_paths
 from aggregation.decisions.constitution import Constitution
+
+FORMULA = re.compile(r"[\t\r\n]|[\s\u200b-\u200f\u2060\ufeff]*[=+\-@＝＋－＠]")
+"""What a spreadsheet may run: blanks, and marks that nobody sees, may come before it."""
 
 
 def overview(constitution: Constitution, dataset: Dataset) -> pd.DataFrame:
@@ -14,6 +19,8 @@ def overview(constitution: Constitution, dataset: Dataset) -> pd.DataFrame:
     scores = constitution.scores
     about = dataset.guidelines.set_index("guideline_id").loc[scores["guideline_id"]]
     topics = about["topic_id"].map(topic_paths(dataset.topics)).fillna("")
+    judged = (condition.column for condition in constitution.rule.conditions)
+    numbers = dict.fromkeys(["consensus_score", "helpful_rate", "n_ratings", "intercept", *judged])
     return pd.DataFrame(
         {
             "number": range(1, len(scores) + 1),
@@ -21,11 +28,7 @@ def overview(constitution: Constitution, dataset: Dataset) -> pd.DataFrame:
             "reasons": ["; ".join(f["reason"] for f in failed) for failed in scores["failed"]],
             "topic": topics.to_numpy(),
             "text": about["text"].to_numpy(),
-            "consensus_score": scores["consensus_score"],
-            "helpful_rate": scores["helpful_rate"],
-            "n_ratings": scores["n_ratings"],
-            "intercept": scores["intercept"],
-            "guideline_id": scores["guideline_id"],
+            **scores[[*numbers, "guideline_id"]],
         }
     )
 
@@ -38,14 +41,10 @@ def table(constitution: Constitution, dataset: Dataset) -> str:
     return rows.to_csv(index=False, float_format="%.6g", lineterminator="\r\n")
 
 
-FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
-"""With these a cell begins that a spreadsheet may run (OWASP, "CSV Injection"), full width too."""
-
-
 def neutral(text: str) -> str:
     """The text with an apostrophe before it where a spreadsheet would run it as a formula.
 
-    Blanks before the first sign do not hide it.
+    See OWASP, "CSV Injection": a cell that begins with = + - @, their full-width forms, a tab, a
+    carriage return or a line feed. Spreadsheets skip blanks before a formula.
     """
-    risky = text.startswith(FORMULA_STARTS) or text.lstrip().startswith(FORMULA_STARTS)
-    return "'" + text if risky else text
+    return "'" + text if FORMULA.match(text) else text
