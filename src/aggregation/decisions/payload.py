@@ -61,7 +61,7 @@ def body(payload: Payload) -> str:
     )
 
 
-SAME = 1e-6
+NUMBER_TOLERANCE = 1e-6
 """Numbers of two models that differ by less are the same: a fit's own tolerance."""
 
 
@@ -78,11 +78,11 @@ class Changes:
     kept: int
     """Accepted before and now."""
     moved: dict[str, float]
-    """Change of the consensus score of each that is kept, where it is more than `SAME`."""
+    """Changes of the consensus scores of those kept that exceed `NUMBER_TOLERANCE`."""
     mu: float
     """Change of mu."""
     same: bool
-    """Whether nothing in it differs, but for numbers within `SAME`."""
+    """Whether nothing in it differs, but for numbers within `NUMBER_TOLERANCE`."""
 
     def table(self) -> pd.DataFrame:
         """For people: what, how many, which."""
@@ -92,7 +92,7 @@ class Changes:
             ("no longer accepted", len(self.gone), list(self.gone)),
             ("accepted as before", self.kept, []),
             (f"of these, score moved (by {largest:+.3f} at most)", len(self.moved), []),
-            (f"mu moved by {self.mu:+.4f}", int(abs(self.mu) > SAME), []),
+            (f"mu moved by {self.mu:+.4f}", int(abs(self.mu) > NUMBER_TOLERANCE), []),
         ]
         return pd.DataFrame(rows, columns=["change", "n", "guidelines"])
 
@@ -108,23 +108,23 @@ def changes(before: Payload | None, after: Payload) -> Changes:
         accepted=tuple(sorted(new - old)),
         gone=tuple(sorted(old - new)),
         kept=len(old & new),
-        moved={g: change for g, change in shift.items() if abs(change) > SAME},
+        moved={g: change for g, change in shift.items() if abs(change) > NUMBER_TOLERANCE},
         mu=after.mu - (0.0 if before is None else before.mu),
-        same=before is not None and _same(before.model_dump(), after.model_dump()),
+        same=before is not None and old == new and _close(_model(before), _model(after)),
     )
 
 
-def _same(one: object, other: object) -> bool:
-    """Equal but for floats within `SAME`; the order of accepted ids follows scores that may tie."""
-    if isinstance(one, float) and isinstance(other, float):
-        return abs(one - other) <= SAME
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
-    if isinstance(one, list) and isinstance(other, list):
-        if any(isinstance(x, str) for x in one):
-            return sorted(one) == sorted(other)
-        return len(one) == len(other) and all(map(_same, one, other))
-    return one == other
+def _model(payload: Payload) -> dict[str, Any]:
+    return payload.model_dump(exclude={"accepted_guideline_ids"})
+
+
+def _close(one: Any, other: Any) -> bool:
+    """Whether keys and lengths are equal, and numbers within `NUMBER_TOLERANCE`."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_close(one[k], other[k]) for k in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_close, one, other))
+    return abs(one - other) <= NUMBER_TOLERANCE
 
 
 def guards(changes: Changes, after: Payload, n_ratings: int, before_ratings: int) -> list[str]:

@@ -7,7 +7,7 @@ new rule is one more entry of `RULES`.
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -33,8 +33,6 @@ class Condition:
     column: str
     comparison: Literal[">", ">=", "<", "<="]
     bound: float
-    meaning: str
-    """One sentence for the reference of parameters."""
     otherwise: Literal["undecided", "rejected"] = "rejected"
     """Verdict on a guideline for which this is the first condition that fails."""
     decimals: int = 2
@@ -50,22 +48,28 @@ class Condition:
 
     def reason(self, value: float) -> str:
         """Why a guideline with this value fails."""
-        _, needs = COMPARISONS[self.comparison]
-        what = self.column.removeprefix("n_").replace("_", " ")
         if np.isnan(value):
-            return f"no ratings, so no {what}"
-        if not self.decimals:
-            noun = what.removesuffix("s") if value == 1 else what
-            return f"{value:,.0f} {noun}, needs {needs} {self.bound:g}"
-        return f"{what} {self.shown(value)}, needs {needs} {self.bound:g}"
+            return f"no ratings, so no {self.label}"
+        noun = self.label.removesuffix("s") if value == 1 else self.label
+        told = f"{noun} {self.shown(value)}" if self.decimals else f"{value:,.0f} {noun}"
+        return f"{told}, needs {self.words} {self.bound:g}"
 
     def shown(self, value: float) -> str:
         """The value with as few decimals as show on which side of the bound it lies."""
         return apart(value, self.bound, self.decimals)
 
+    @property
+    def label(self) -> str:
+        """The column in words."""
+        return self.column.removeprefix("n_").replace("_", " ")
+
+    @property
+    def words(self) -> str:
+        """The comparison in words."""
+        return COMPARISONS[self.comparison][1]
+
     def __str__(self) -> str:
-        _, needs = COMPARISONS[self.comparison]
-        return f"{self.column.removeprefix('n_').replace('_', ' ')} {needs} {self.bound:g}"
+        return f"{self.label} {self.words} {self.bound:g}"
 
 
 @dataclass(frozen=True)
@@ -91,17 +95,10 @@ class Rule:
         changed = (replace(c, bound=bounds.get(c.name, c.bound)) for c in self.conditions)
         return replace(self, conditions=tuple(changed))
 
-    def holds(self, scores: pd.DataFrame, columns: Collection[str] | None = None) -> np.ndarray:
-        """Which rows meet all conditions, or all those on `columns`; bool."""
-        fine = np.ones(len(scores), dtype=bool)
-        for condition in self.conditions:
-            if columns is None or condition.column in columns:
-                fine &= condition.holds(scores)
-        return fine
-
     def liked(self, scores: pd.DataFrame) -> np.ndarray:
         """Which rows the number of ratings and the helpful rate alone would accept; bool."""
-        return self.holds(scores, ("n_ratings", "helpful_rate"))
+        simple = [c for c in self.conditions if c.column in ("n_ratings", "helpful_rate")]
+        return np.all([np.ones(len(scores), bool), *(c.holds(scores) for c in simple)], axis=0)
 
     def as_json(self) -> dict[str, Any]:
         """As plain values; `from_json` reads them."""
@@ -119,33 +116,9 @@ class Rule:
 ALIGNED_2023 = Rule(
     "aligned-2023",
     (
-        Condition(
-            "min_ratings",
-            "n_ratings",
-            ">=",
-            5,
-            "It has at least this many ratings; with fewer it is undecided.",
-            otherwise="undecided",
-            decimals=0,
-            least=1,
-        ),
-        Condition(
-            "min_intercept",
-            "intercept",
-            ">",
-            0.375,
-            "The guideline's intercept must be greater.",
-            decimals=3,
-        ),
-        Condition(
-            "min_helpful_rate",
-            "helpful_rate",
-            ">=",
-            0.8,
-            "At least this share of its ratings is helpful.",
-            least=0,
-            most=1,
-        ),
+        Condition("min_ratings", "n_ratings", ">=", 5, "undecided", decimals=0, least=1),
+        Condition("min_intercept", "intercept", ">", 0.375, decimals=3),
+        Condition("min_helpful_rate", "helpful_rate", ">=", 0.8, least=0, most=1),
     ),
 )
 """`produce_constitution` of the original notebook, with its bounds."""
