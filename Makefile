@@ -35,7 +35,7 @@ types: $(READY) ## Check types
 	@$(BIN)/basedpyright
 
 docs: $(READY) ## Write docs/parameters.md anew
-	@$(BIN)/python -c "from aggregation.params import reference; print(reference(), end='')" > docs/parameters.md
+	@$(BIN)/python -c "from aggregation.params.reference import reference; print(reference(), end='')" > docs/parameters.md
 
 picture: $(READY) ## Take the README's picture of a report anew (needs Chromium)
 	@$(BIN)/aggregation run params/demo.yaml && $(BIN)/python docs/picture.py

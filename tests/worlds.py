@@ -4,7 +4,7 @@ import csv
 import json
 
 from aggregation import InputError, read
-from aggregation.params import sections
+from aggregation.params.loading import sections
 
 EVENTS = ["timestamp", "datetime", "comment-id", "voter-id", "vote"]
 COMMENTS = ["timestamp", "comment-id", "author-id", "agrees", "disagrees", "moderated"]

@@ -29,7 +29,8 @@ from aggregation.model.parameters import (
 )
 from aggregation.model.ratings import Ids, Ratings, encode
 from aggregation.model.refit import Refits, refit
-from aggregation.params import Params, load_params, sections
+from aggregation.params.loading import load_params, sections
+from aggregation.params.schema import Params
 from aggregation.report.display import Table, progress
 from aggregation.runs.folder import RunFolder, open_run
 from aggregation.services.delivery import deliver

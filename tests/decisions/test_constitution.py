@@ -55,8 +55,8 @@ def test_every_number_of_the_rule_is_a_parameter():
 
 
 def test_the_first_failed_condition_decides_between_undecided_and_rejected():
-    sure = Condition("min_intercept", "intercept", ">", 0.2, "", otherwise="undecided")
-    hated = Condition("least_rate", "helpful_rate", ">", 0.1, "", otherwise="rejected")
+    sure = Condition("min_intercept", "intercept", ">", 0.2, otherwise="undecided")
+    hated = Condition("least_rate", "helpful_rate", ">", 0.1, otherwise="rejected")
     table = scores(("both", 9, 0.05, 0.1), ("one", 9, 0.5, 0.1), ("in", 9, 0.5, 0.3))
     for rule, word in (((hated, sure), "rejected"), ((sure, hated), "undecided")):
         found = select(table, Rule("mine", rule)).scores.set_index("guideline_id")["verdict"]

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import aggregation as ag
 from aggregation.data import cards, dataset
-from aggregation.params import RatingsSection, SimulatedSource, dump
+from aggregation.params.loading import dump
+from aggregation.params.schema import RatingsSection, SimulatedSource
 from aggregation.runs import summary as run_card
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -413,8 +414,8 @@ def test_parameters_show_every_key_and_value():
             assert section in text
             for key in value if isinstance(value, dict) else ():
                 assert key in text
-    assert "min_intercept 0.375" in text
-    assert "confirm false" in text
+    assert '"min_intercept": 0.375' in text
+    assert '"confirm": false' in text
 
 
 def test_hostile_parameters_stay_text(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 import aggregation as ag
 from aggregation.files import atomic_write
-from aggregation.params import RatingsSection, SimulatedSource
+from aggregation.params.schema import RatingsSection, SimulatedSource
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from loopback import Loopback
 from test_http import KEY
 
 from aggregation.errors import InputError, RunError, ServiceError, UnknownOutcomeError
-from aggregation.params import PublishSection
+from aggregation.params.schema import PublishSection
 from aggregation.services.delivery import deliver
 from aggregation.services.http import Policy
 
@@ -287,7 +287,7 @@ def test_over_a_thousand_random_faults_receipt_and_server_never_disagree(server,
 
 WORK = """
 from pathlib import Path
-from aggregation.params import PublishSection
+from aggregation.params.schema import PublishSection
 from aggregation.services.delivery import deliver
 def work():
     folder = Path(sys.argv[1])

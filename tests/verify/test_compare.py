@@ -15,7 +15,8 @@ from click.testing import CliRunner
 import aggregation as ag
 from aggregation.cli import main
 from aggregation.files import sha256, with_checksum
-from aggregation.params import RatingsSection, SimulatedSource, dump, load_params
+from aggregation.params.loading import dump, load_params
+from aggregation.params.schema import RatingsSection, SimulatedSource
 from aggregation.report.comparison import comparison_page
 from aggregation.verify.compare import READ, compare
 

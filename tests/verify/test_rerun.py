@@ -13,7 +13,7 @@ from loopback import Loopback
 import aggregation as ag
 from aggregation.cli import main
 from aggregation.files import with_checksum
-from aggregation.params import load_params
+from aggregation.params.loading import load_params
 from aggregation.verify import rerun as rerunning
 from aggregation.verify.rerun import _offline
 

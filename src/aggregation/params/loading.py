@@ -6,63 +6,61 @@ import difflib
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from types import NoneType, SimpleNamespace
-from typing import Annotated, Any, get_args
+from stat import S_ISREG
+from types import SimpleNamespace
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode
 
 from aggregation.errors import ParameterError
-from aggregation.params.schema import DEFAULT_VALUES, SOURCES, Params
+from aggregation.params.schema import Params, Section, places
 
-SECRET = re.compile(
-    r"(^|[_-])(token|secret|password|passwd|passphrase|bearer|authorization|credential)s?([_-]|$)"
-    r"|(^|[_-]|api)keys?$",
-    re.IGNORECASE,
-)
-"""Names that look like a secret's. The names in `ratings.values` are the data's, and exempt."""
-
-CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-"""Where one word of a camelCase name ends and the next begins."""
+SECRET = re.compile("key|token|secret|passw|passphrase|bearer|authoriz|credential", re.IGNORECASE)
+"""Names of keys that look like a secret's. No key of the schema does."""
 
 MAX_BYTES, MAX_VALUES = 1_000_000, 100_000
-"""Size of a parameter file, and of its values written out: aliases stand for any number."""
+"""Size of a parameter file, and of its values with all aliases written out."""
 
-TAKE_OUT = "looks like a secret: take it out and put it into the environment"
+REMEDIES = {
+    "missing": "is missing: add it",
+    "invalid_key": "is no key: is there a decimal comma? Write 0.5",
+    "string_pattern_mismatch": "must be letters, digits, `_`, `-` or `.`",
+}
+"""What to say for some of pydantic's types of errors."""
 
 Loc = tuple[str, ...]
 """Keys from the top of the file down to a value."""
 
 
-def load_params(path: str | Path, changes: Sequence[str] = ()) -> Params:
+def load_params(
+    path: str | Path, changes: Sequence[str] = (), schema: type[Params] = Params
+) -> Params:
     """Read a parameter file; `changes` are texts such as `train.starts=16`.
 
     Raises ParameterError naming file, line, key, and the nearest valid name.
     """
-    path = Path(path)
-    text = _text(path)
-    values, marks = _parse(text, str(path)), _parse(text, str(path), marked=True)
+    where = str(path)
+    values, node = _parse(_text(Path(path)), where)
     if not isinstance(values, dict):
-        raise ParameterError(f"{path}: holds no parameters: begin with `run: a-name`")
-    changed = _change(values, changes)
+        raise ParameterError(f"{where}: holds no parameters: begin with `run: a-name`")
+    given = _apply(changes, values)
+    for item in _errors(schema, values):
+        text = given.get(loc := _loc(item), "null").strip()
+        if item["type"] == "string_type" and text != "null":  # 2024 is a text where one is wanted
+            reduce(getitem, loc[:-1], values)[loc[-1]] = text
 
     def place(loc: Loc) -> str:
-        if any(loc[:end] in changed for end in range(1, len(loc) + 1)):
-            return "--set"
-        line = _line(marks, loc)
-        return f"{path}, line {line}" if line else str(path)
+        by_set = any(loc[: len(key)] == key[: len(loc)] for key in given)
+        return "--set" if by_set else _line(where, node, loc)
 
-    params = _validated(Params, values, place, texts=changed)
-    try:
-        json.dumps(params.model_dump(), ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        half = "half of a surrogate pair (such as \\ud800), which no file can hold"
-        raise ParameterError(f"{path}: a text holds {half}: remove it") from None
-    return params
+    return _validated(schema, values, place)
 
 
 def sections(**given: Any) -> SimpleNamespace:
@@ -70,15 +68,9 @@ def sections(**given: Any) -> SimpleNamespace:
 
     `sections(seed=1, train={...}).train` is a TrainSection. Raises ParameterError.
     """
-    model = {name: (field.annotation, field) for name, field in Params.model_fields.items()}
-    unknown = [name for name in given if name not in model]
-    if unknown:
-        raise ParameterError(f"parameters: {unknown[0]}: unknown{_nearest(unknown[0], model)}")
-    checked = {
-        name: _validated(Annotated[model[name]], value, lambda _: "parameters", (name,))
-        for name, value in given.items()
-    }
-    return SimpleNamespace(**checked)
+    required = {"run": "any", "source": {"kind": "simulated"}}
+    params = _validated(Params, required | given, lambda _: "parameters")
+    return SimpleNamespace(**{name: getattr(params, name) for name in given})
 
 
 def dump(params: Params) -> str:
@@ -96,205 +88,134 @@ def parse_values(text: str, where: str) -> list[str]:
 
     Raises ParameterError, beginning with `where`.
     """
-    return [json.dumps(value, ensure_ascii=False) for value in _parse(f"[{text}]", where)]
+    return [json.dumps(value, ensure_ascii=False) for value in _parse(f"[{text}]", where)[0]]
 
 
 def _text(path: Path) -> str:
     try:
-        if path.exists() and not path.is_file():  # a pipe or a device may have no end
-            raise ParameterError(f"{path}: is no file: give a parameter file (YAML)")
-        if path.stat().st_size > MAX_BYTES:
-            raise ParameterError(f"{path}: is larger than {MAX_BYTES:,} bytes: is it the data?")
+        about = path.stat()
+        if not S_ISREG(about.st_mode) or about.st_size > MAX_BYTES:  # a pipe may have no end
+            raise ParameterError(f"{path}: is no file of less than 1 MB: give a parameter file")
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise ParameterError(
-            f"{path}: cannot be read ({error.strerror or error}): check the path"
-        ) from None
+        why = error.strerror or error
+        raise ParameterError(f"{path}: cannot be read ({why}): check the path") from None
     except UnicodeDecodeError:
         raise ParameterError(f"{path}: is not UTF-8 text: save it as UTF-8") from None
 
 
-def _parse(text: str, where: str, *, marked: bool = False) -> Any:
-    """The YAML values; `marked`: with the lines of their keys."""
-    yaml = YAML(typ="rt" if marked else "safe", pure=True)
+def _parse(text: str, where: str) -> tuple[Any, Any]:
+    """The values of a YAML text, and the node that knows their lines."""
+    yaml = YAML(typ="safe", pure=True)
     try:
-        found = yaml.load(text)
+        node: Any = yaml.compose(text)
+        values = node and yaml.constructor.construct_document(node)
+        for n, (loc, value) in enumerate(_walk(values)):
+            if n > MAX_VALUES or (isinstance(value, int) and value.bit_length() > 64):
+                problem = "is too large a number, or an alias for too much: take it out"
+                raise ParameterError(f"{_line(where, node, loc)}: {'.'.join(loc)}: {problem}")
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        problem = (error.problem or "is no YAML").splitlines()[0]
-        problem = problem.partition(" with value ")[0]  # a value may be a secret
-        problem = re.sub(r"\b(alias|anchor|tag) .*", r"\1", problem)
-        raise ParameterError(f"{where}{line}: {problem}") from None
-    except (YAMLError, RecursionError, ValueError) as error:
-        raise ParameterError(f"{where}: is no YAML ({type(error).__name__})") from None
-    todo, n = [found], 0
-    while todo and not marked:
-        value, n = todo.pop(), n + 1
-        todo += (
-            value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        )
-        if n > MAX_VALUES:
-            raise ParameterError(
-                f"{where}: a YAML alias stands for itself, or for more than {MAX_VALUES:,} values: "
-                "take it out"
-            )
-        if isinstance(value, int) and value.bit_length() > 64:
-            raise ParameterError(f"{where}: holds a number of more than 64 bits: mend it")
-    return found
+        line = f", line {mark.line + 1}" if mark else ""
+        said = (error.problem or "is no YAML").splitlines()[0]
+        said = re.sub(r"( with value |(?<=alias )|(?<=anchor )|(?<=tag )).*", "", said)  # secrets
+        raise ParameterError(f"{where}{line}: {said}") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        kind = type(error).__name__
+        raise ParameterError(f"{where}: is no YAML, or stands for itself ({kind})") from None
+    return values, node
 
 
-def _line(marks: Any, loc: Loc) -> int | None:
-    line = None
+def _walk(value: Any, loc: Loc = ()) -> Iterator[tuple[Loc, Any]]:
+    """Every value within, with its place."""
+    yield loc, value
+    is_list = isinstance(value, list)
+    for key, inner in enumerate(value) if is_list else getattr(value, "items", tuple)():
+        yield from _walk(inner, (*loc, str(key)))
+
+
+def _line(where: str, node: Any, loc: Loc) -> str:
+    """File and line of the key at `loc`, or of the nearest one above it."""
+    line = ""
     for step in loc:
-        key = (
-            next((k for k in marks if str(k) == step), None)
-            if isinstance(marks, CommentedMap)
-            else None
-        )
-        if key is None:
-            break
-        line = marks.lc.key(key)[0] + 1
-        marks = marks[key]
-    return line
+        pairs = node.value if isinstance(node, MappingNode) else ()
+        key, node = next(((k, v) for k, v in pairs if k.value == step), (None, None))
+        line = f", line {key.start_mark.line + 1}" if key else line
+    return where + line
 
 
-def _change(values: dict[str, Any], changes: Sequence[str]) -> dict[Loc, str]:
-    """Make the changes in `values`; the keys and sections that they brought -> the text given."""
-    brought: dict[Loc, str] = {}
+def _apply(changes: Sequence[str], values: dict[str, Any]) -> dict[Loc, str]:
+    """Make the changes in `values`; their keys -> the texts given."""
+    given: dict[Loc, str] = {}
     for change in changes:
         key, equals, text = change.partition("=")
+        loc = tuple(key.strip().split("."))
         if not equals:
             raise ParameterError(f"--set {key}: write it as key=value, such as train.starts=16")
-        loc = tuple(key.strip().split("."))
-        if _is_secret(loc):  # before its value is parsed: YAML's errors quote parts of it
-            raise ParameterError(f"--set: {key}: {TAKE_OUT}")
-        at = values
-        for depth, step in enumerate(loc[:-1], start=1):
-            if step not in at:
-                brought[loc[:depth]] = ""
-            at = at.setdefault(step, {})
-            if not isinstance(at, dict):
-                raise ParameterError(f"--set {key}: {'.'.join(loc[:depth])} is no section")
-        brought[loc] = text
-        at[loc[-1]] = _typed(text, f"--set {key}")
-    return brought
+        at: Any = values
+        for step in loc[:-1]:
+            at = at.setdefault(step, {}) if isinstance(at, dict) else at
+        if not isinstance(at, dict):
+            raise ParameterError(f"--set {key}: {'.'.join(loc[:-1])} is no section")
+        try:
+            at[loc[-1]] = _parse(text, f"--set {key}")[0]
+        except ParameterError:
+            if text.lstrip().startswith(("{", "[", '"', "'")):  # meant as YAML
+                raise
+            at[loc[-1]] = text
+        given[loc] = text
+    return given
 
 
-def _typed(text: str, where: str) -> Any:
+def _validated(schema: Any, values: Any, place: Callable[[Loc], str]) -> Any:
+    """`values` under `schema`, or a ParameterError with one line for each thing that is wrong."""
+    if errors := _errors(schema, values):
+        pairs = ((_loc(item), _problem(schema, item)) for item in errors)
+        lines = (f"{place(loc)}: {'.'.join(loc)}: {problem}" for loc, problem in pairs)
+        raise ParameterError("\n".join(dict.fromkeys(lines)))
+    return schema.model_validate(values)
+
+
+def _errors(schema: type[Section], values: Any) -> list[Any]:
     try:
-        return _parse(text, where)
-    except ParameterError:
-        if text.lstrip().startswith(("{", "[", '"', "'")):  # meant as YAML
-            raise
-        return text
-
-
-def _validated(
-    schema: Any,
-    values: Any,
-    place: Callable[[Loc], str],
-    prefix: Loc = (),
-    texts: Mapping[Loc, str] | None = None,
-) -> Any:
-    """`values` under `schema`, or a ParameterError with one line for each thing that is wrong.
-
-    `texts`: of values that were given as text; where the schema wants a text, 2024 is one.
-    """
-    problems = [f"{place(loc)}: {'.'.join(loc)}: {TAKE_OUT}" for loc in _secrets(values, prefix)]
-    if problems:
-        raise ParameterError("\n".join(problems))
-    try:
-        return TypeAdapter(schema).validate_python(values)
+        schema.model_validate(values)
     except ValidationError as error:
-        again = False
-        for item in error.errors(include_url=False, include_context=True):
-            tagged = prefix + tuple(str(step) for step in item["loc"])
-            loc = tuple(s for k, s in enumerate(tagged) if not _is_tag(tagged, k))
-            text = (texts or {}).get(loc)
-            if item["type"] == "string_type" and text is not None and text.strip() != "null":
-                _set_text(values, loc, text.strip())
-                again = True
-            line = f"{place(loc)}: {'.'.join(loc)}: {_problem(item, loc, tagged)}"
-            problems += [line] if line not in problems else []
-        if not again:
-            raise ParameterError("\n".join(problems)) from None
-    return _validated(schema, values, place, prefix)
+        return error.errors(include_url=False)
+    return []
 
 
-def _set_text(values: Any, loc: Loc, text: str) -> None:
-    for step in loc[:-1]:
-        values = values[step]
-    values[loc[-1]] = text
+def _loc(item: Any) -> Loc:
+    """Where an error is, without the names that pydantic adds for the members of unions."""
+    loc = tuple(map(str, item["loc"]))
+    return loc[:1] + loc[2:] if loc[0] in ("source", "rule") else loc[:3]
 
 
-def _is_tag(loc: Loc, k: int) -> bool:
-    """Steps that pydantic adds for the branch of a union that it tried."""
-    if loc[0] == "source":
-        return k == 1 and loc[1] in DEFAULT_VALUES
-    return k == 3 and loc[:2] == ("ratings", "values")
+def _problem(schema: type[Section], item: Any) -> str:
+    """What is wrong and what to do."""
+    kind, given, at = item["type"], item["input"], tuple(map(str, item["loc"]))
+    if kind == "extra_forbidden":
+        if SECRET.search(at[-1]):
+            return "looks like a secret: take it out and put it into the environment"
+        return f"unknown key{_nearest(at[-1], list(places(schema)[at[:-1]].model_fields))}"
+    if kind.startswith("union_tag"):
+        key, found = item["ctx"]["discriminator"].strip("'"), item["ctx"].get("tag", "missing")
+        return f"{key} is {found}{_nearest(found, [p[-1] for p in places(schema) if p[:-1] == at])}"
+    if kind in REMEDIES:
+        return REMEDIES[kind]
+    message = item["msg"].removeprefix("Value error, ").replace("Input should be ", "must be ")
+    if not message.startswith("must be "):
+        return message
+    if kind.startswith(("model_", "dict_")):
+        message = "must be a section, keys and their values"
+    if at[:2] == ("ratings", "values"):
+        message = "must be helpful, not_helpful, null or a number from 0 to 1"
+    if isinstance(given, dict | list):  # it may hold a secret
+        return f"{message}, not a {'list' if isinstance(given, list) else 'section'}"
+    told = {"None": "null", "True": "true", "False": "false"}.get(repr(given), repr(given))
+    remedy = ": put it in quotes" if kind == "string_type" and given is not None else ""
+    return f"{message}, not {told:.80}{remedy}"
 
 
-def _problem(item: Any, loc: Loc, tagged: Loc) -> str:
-    kind, given = item["type"], item["input"]
-    plain = {None: "null", True: "true", False: "false"}
-    told = plain[given] if given is None or isinstance(given, bool) else repr(given)
-    value = f", not {told:.80}"
-    match kind:
-        case "extra_forbidden":
-            beside = getattr(_schema(tagged[:-1]), "model_fields", {})
-            return f"unknown key{_nearest(loc[-1], beside)}"
-        case "missing":
-            return "is missing: add it"
-        case "string_type" if isinstance(given, int | float):
-            value += ": put it in quotes"
-        case "value_error":
-            return str(item["ctx"]["error"])
-        case "invalid_key":
-            return "is no key: is there a decimal comma? Write 0.5"
-        case "union_tag_not_found":
-            return "`kind` is missing: one of " + ", ".join(DEFAULT_VALUES)
-        case "union_tag_invalid":
-            found = str(item["ctx"]["tag"])
-            return f"kind {found!r} is unknown{_nearest(found, DEFAULT_VALUES)}"
-        case "string_pattern_mismatch":
-            return f"must be letters, digits, `_`, `-` or `.`{value}"
-        case "model_type" | "model_attributes_type" | "dict_type" if len(loc) < 3:
-            return f"must be a section, keys and their values{value}"
-    if loc[:2] == ("ratings", "values") and len(loc) == 3:
-        return f"must be helpful, not_helpful, null or a number from 0 to 1{value}"
-    message = item["msg"].replace("Input should be ", "must be ")
-    return message[:1].lower() + message[1:] + value
-
-
-def _schema(tagged: Loc) -> Any:
-    """Section of the schema at a place; of `X | None` it is X; None: no such place."""
-    kinds = {get_args(source.model_fields["kind"].annotation)[0]: source for source in SOURCES}
-    model: Any = Params
-    for step in tagged:
-        field = getattr(model, "model_fields", {}).get(step)
-        model = kinds.get(step) if field is None else field.annotation
-        others = [one for one in get_args(model) if one is not NoneType]
-        model = others[0] if len(others) == 1 and NoneType in get_args(model) else model
-    return model
-
-
-def _nearest(name: str, valid: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+def _nearest(name: str, valid: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     return f": did you mean {close[0]!r}?" if close else ": it can be " + ", ".join(valid)
-
-
-def _secrets(values: Any, prefix: Loc) -> list[Loc]:
-    """Places of all keys that look like secrets."""
-    if isinstance(values, list):
-        values = dict(enumerate(values))
-    found: list[Loc] = []
-    for key, value in values.items() if isinstance(values, Mapping) else ():
-        loc = (*prefix, str(key))
-        found += [loc] if _is_secret(loc) else []
-        found += _secrets(value, loc)
-    return found
-
-
-def _is_secret(loc: Loc) -> bool:
-    return SECRET.search(CAMEL.sub("_", loc[-1])) is not None and loc[:-1] != ("ratings", "values")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+import ast
+import inspect
+import json
+import sys
+from itertools import pairwise
+from typing import Any
 
-from aggregation.params.schema import SOURCES, Params, Section
+from aggregation.params.schema import Params, Section, places
 
 INTRODUCTION = """# Parameters
 
@@ -14,52 +19,44 @@ keys and keys that look like secrets are refused before anything runs.
 `--set train.starts=16` changes one on the command line.
 """
 
+BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
-def reference() -> str:
+
+def reference(schema: type[Section] = Params) -> str:
     """docs/parameters.md: a table for each section of the schema."""
-    found = [INTRODUCTION, _table(Params, "A run")]
-    for source in SOURCES:
-        kind = get_args(source.model_fields["kind"].annotation)[0]
-        found.append(_table(source, f"`source: {{kind: {kind}}}`"))
-        found += [
-            _table(part, f"`source.{name}`, for kind {kind}") for name, part in _parts(source)
-        ]
-    found += [_table(part, f"`{name}`") for name, part in _parts(Params)]
-    return "\n".join(found)
+    return "\n".join([INTRODUCTION, *(_table(at, part) for at, part in places(schema).items())])
 
 
-def _parts(section: type[Section]) -> list[tuple[str, type[Section]]]:
-    """The sections within a section."""
-    kinds = {
-        name: [t for t in (field.annotation, *get_args(field.annotation)) if isinstance(t, type)]
-        for name, field in section.model_fields.items()
-        if name != "source"
-    }
-    return [(name, t) for name, types in kinds.items() for t in types if issubclass(t, Section)]
-
-
-def _table(section: type[Section], title: str) -> str:
-    about = [] if section is Params else [section.__doc__ or "", ""]
+def _table(at: tuple[str, ...], section: type[Section]) -> str:
+    specs, docs = section.model_json_schema()["properties"], _docstrings(section)
     rows = [
-        f"| `{name}` | {_type(spec)} | {_default(section, name)} | "
-        f"{' '.join((section.model_fields[name].description or '').split())} |"
-        for name, spec in section.model_json_schema()["properties"].items()
+        f"| `{key}` | {_type(specs[key])} | {_default(specs[key])} | "
+        f"{' '.join(docs.get(key, field.description or '').split())} |"
+        for key, field in section.model_fields.items()
     ]
+    title = ", ".join(f"`{step}`" for step in at) or "A run"
     head = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
-    return "\n".join([f"## {title}", "", *about, *head, *rows, ""])
+    return "\n".join([f"## {title}", "", inspect.getdoc(section) or "", "", *head, *rows, ""])
 
 
-def _default(section: type[Section], name: str) -> str:
-    field = section.model_fields[name]
-    value = field.get_default()
-    if field.is_required():
+def _docstrings(section: type[Section]) -> dict[str, str]:
+    """The docstrings below the keys of a section, its bases among them."""
+    docs: dict[str, str] = {}
+    for base in reversed(section.__mro__[: section.__mro__.index(Section)]):
+        written = getattr(sys.modules[base.__module__], base.__name__)
+        (definition,) = ast.parse(inspect.getsource(written)).body
+        for field, doc in pairwise(definition.body):  # type: ignore[attr-defined]
+            if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr):
+                docs[ast.unparse(field.target)] = ast.literal_eval(doc.value)
+    return docs
+
+
+def _default(spec: Any) -> str:
+    value = spec.get("default")
+    if "default" not in spec:
         return "required"
-    if isinstance(value, Section) or value == "":
-        return ""
-    words = {None: "null", True: "true", False: "false"}
-    plain = value is None or isinstance(value, bool)
-    shown = f"[{', '.join(value)}]" if isinstance(value, list) else str(value)
-    return f"`{words[value] if plain else shown}`"
+    shown = value if isinstance(value, str) else json.dumps(value)
+    return "" if value == "" or isinstance(value, dict) else f"`{shown}`"
 
 
 def _type(spec: Any) -> str:
@@ -71,6 +68,5 @@ def _type(spec: Any) -> str:
         return " or ".join(map(_type, spec["anyOf"]))
     if "$ref" in spec or "oneOf" in spec:
         return "section"
-    bounds = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    limits = [f"{sign} {spec[key]:,}" for key, sign in bounds.items() if key in spec]
+    limits = [f"{sign} {spec[key]:,}" for key, sign in BOUNDS.items() if key in spec]
     return " ".join([str(spec.get("type", "")), ", ".join(limits)]).strip()

@@ -1,59 +1,64 @@
-"""Schema of the parameter file: its sections, their keys, types, limits and meanings."""
+"""Schema: the sections of a parameter file, their keys, types, limits and defaults.
+
+The docstring of a key is its meaning in docs/parameters.md. Where keys are settings of the core,
+types, limits, defaults and docstrings are those of its dataclasses.
+"""
 
 from __future__ import annotations
 
-import ast
-import inspect
-import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_type_hints
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    create_model,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from aggregation.data.cards import Card
 from aggregation.data.cleaning import Choices
 from aggregation.data.dataset import HELPFUL, Dataset
-from aggregation.decisions.rules import ALIGNED_2023, RULES, Rule
+from aggregation.decisions.rules import RULES, Rule
 from aggregation.model.multistart import Settings
 from aggregation.model.parameters import ALIGNED, COMMUNITY_NOTES, Parameters, Penalty, from_tables
 from aggregation.model.ratings import Ids
-
-
-def _fields_of(core: type, *left_out: str) -> dict[str, Any]:
-    """The fields of a dataclass of the core as pydantic's: types, bounds, defaults, docstrings."""
-    body: list[Any] = ast.parse(inspect.getsource(core)).body[0].body  # type: ignore[attr-defined]
-    docs = {
-        field.target.id: inspect.cleandoc(text.value.value)
-        for field, text in itertools.pairwise(body)
-        if hasattr(field, "annotation")
-    }
-    types = get_type_hints(core, include_extras=True)
-    return {
-        f.name: (types[f.name], Field(default=f.default, description=docs[f.name]))
-        for f in fields(core)
-        if f.name not in left_out
-    }
 
 
 class Section(BaseModel):
     """Base of all sections: unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, str_max_length=100_000
     )
 
 
-FLAGS = ("topics", "guidelines", "ratings", "users", "mu")
-"""What `GET /exports` can be asked for."""
+def places(
+    section: type[Section], at: tuple[str, ...] = ()
+) -> dict[tuple[str, ...], type[Section]]:
+    """A section and all within: keys from the top down, and after a key with a choice of sections
+    the `kind` or `name` of one -> section.
+    """
+    found = {at: section}
+    for key, field in section.model_fields.items():
+        for part in _sections_in(field.annotation):
+            values = get_args(next(iter(part.model_fields.values())).annotation)
+            choice = values if len(values) == 1 else ()
+            found |= places(part, (*at, key, *choice))
+    return found
+
+
+def _sections_in(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections_in(part)]
+
+
+def _section_of(core: type, *left_out: str) -> Any:
+    """A section with the fields of a dataclass of the core: names, types, limits, defaults.
+
+    It has the dataclass's name and module, by which `reference` finds the docstrings.
+    """
+    types = get_type_hints(core, include_extras=True)
+    keys: Any = {f.name: (types[f.name], f.default) for f in fields(core) if f.name not in left_out}
+    return create_model(core.__name__, __base__=Section, __module__=core.__module__, **keys)
 
 
 class SimulatedSource(Section):
@@ -93,8 +98,8 @@ class PlatformSource(Section):
     """Read the export that an earlier run of this name saved, and ask nobody."""
 
     def flags(self) -> dict[str, bool]:
-        """What to ask for."""
-        return {name: getattr(self, name) for name in FLAGS}
+        """What to ask `GET /exports` for."""
+        return self.model_dump(include={"topics", "guidelines", "ratings", "users", "mu"})
 
 
 class PolisSource(Section):
@@ -156,36 +161,19 @@ class TableSource(Section):
     """Which column of the guidelines file holds what."""
 
 
-Source = Annotated[
-    SimulatedSource | PlatformFileSource | PlatformSource | PolisSource | TableSource,
-    Field(discriminator="kind"),
-]
-SOURCES = (SimulatedSource, PlatformFileSource, PlatformSource, PolisSource, TableSource)
+Source = SimulatedSource | PlatformFileSource | PlatformSource | PolisSource | TableSource
+
+Value = Literal["helpful", "not_helpful"] | Annotated[float, Field(ge=0, le=1)] | None
+Values = dict[Annotated[str, BeforeValidator(str)], Value]
+
+POLIS_VALUES = {"agree": 1.0, "disagree": 0.0, "pass": None}
+"""What the words of a Polis export mean, unless `ratings.values` says otherwise."""
+
+_CHOICES = _section_of(Choices, "values")
+_SETTINGS = _section_of(Settings, "seed")
 
 
-def _keys_as_text(values: Any) -> Any:
-    return {str(k): v for k, v in values.items()} if isinstance(values, Mapping) else values
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Values = Annotated[
-    dict[str, Literal["helpful", "not_helpful"] | Share | None], BeforeValidator(_keys_as_text)
-]
-
-DEFAULT_VALUES: dict[str, dict[str, Any]] = {
-    "polis": {"agree": "helpful", "disagree": "not_helpful", "pass": None},
-    "simulated": {"helpful": "helpful", "not_helpful": "not_helpful"},
-    "platform-file": {"helpful": "helpful", "not_helpful": "not_helpful"},
-    "platform": {"helpful": "helpful", "not_helpful": "not_helpful"},
-    "table": {"helpful": "helpful", "not_helpful": "not_helpful"},
-}
-
-
-_ChoicesSection: Any = create_model("_", __base__=Section, **_fields_of(Choices, "values"))
-_SettingsSection: Any = create_model("_", __base__=Section, **_fields_of(Settings, "seed"))
-
-
-class RatingsSection(_ChoicesSection):
+class RatingsSection(_CHOICES):
     """What counts as a rating."""
 
     values: Values | None = None
@@ -195,12 +183,14 @@ class RatingsSection(_ChoicesSection):
 
     def choices(self, kind: str) -> Choices:
         """These settings for a source of this kind."""
-        words = DEFAULT_VALUES[kind] if self.values is None else self.values
+        words = (
+            (POLIS_VALUES if kind == "polis" else HELPFUL) if self.values is None else self.values
+        )
         numbers = {k: HELPFUL[v] if isinstance(v, str) else v for k, v in words.items()}
         return Choices(numbers, **self.model_dump(exclude={"values"}))
 
 
-class TrainSection(_SettingsSection):
+class TrainSection(_SETTINGS):
     """How the model is fitted."""
 
     penalty: Literal["aligned", "community-notes"] = "aligned"
@@ -222,13 +212,9 @@ class TrainSection(_SettingsSection):
 
     def weights(self) -> Penalty:
         """The penalty itself."""
-        base = {"aligned": ALIGNED, "community-notes": COMMUNITY_NOTES}[self.penalty]
-        return Penalty(
-            self.intercept_penalty,
-            self.embedding_penalty,
-            self.embedding_norm or base.norm,
-            self.penalty_per or base.per,
-        )
+        base = ALIGNED if self.penalty == "aligned" else COMMUNITY_NOTES
+        norm, per = self.embedding_norm or base.norm, self.penalty_per or base.per
+        return Penalty(self.intercept_penalty, self.embedding_penalty, norm, per)
 
     def earlier_model(self, dataset: Dataset, ids: Ids) -> Parameters | None:
         """The earlier model that the source brought, unless there is none or it is not wanted."""
@@ -238,11 +224,7 @@ class TrainSection(_SettingsSection):
 
     def settings(self, seed: int) -> Settings:
         """The search's settings."""
-        return Settings(**{name: getattr(self, name) for name in SETTINGS}, seed=seed)
-
-
-SETTINGS = tuple(_SettingsSection.model_fields)
-"""Keys of `train` that are `model.multistart.Settings`."""
+        return Settings(**self.model_dump(include=_SETTINGS.model_fields.keys()), seed=seed)
 
 
 class DiagnosticsSection(Section):
@@ -252,38 +234,42 @@ class DiagnosticsSection(Section):
     """How many near misses (exactly one condition failed) to show in full."""
 
 
-class RuleBase(Section):
+class RuleSection(Section):
     """When a guideline is accepted: all conditions hold. The first that fails decides otherwise."""
 
-    name: str = ALIGNED_2023.name
+    defaults: ClassVar[Rule]
+    name: str
+    """The rule."""
 
     def rule(self) -> Rule:
         """The rule itself, with these bounds."""
-        return RULES[self.name].with_bounds(**self.model_dump(exclude={"name"}))
+        return self.defaults.with_bounds(**self.model_dump(exclude={"name"}))
 
 
-def rule_section(rule: Rule) -> type[RuleBase]:
+def rule_section(rule: Rule) -> type[RuleSection]:
     """The section of a rule: its name, and the bound of each condition."""
-    keys: dict[str, Any] = {
-        c.name: (
-            int if c.decimals == 0 else float,
-            Field(default=c.bound, ge=c.least, le=c.most, description=c.meaning),
-        )
-        for c in rule.conditions
-    }
-    keys["name"] = (Literal[rule.name], Field(default=rule.name, description="The rule."))
-    return create_model("RuleSection", __base__=RuleBase, **keys)
+    keys: Any = {"name": (Literal[rule.name], rule.name)}
+    for c in rule.conditions:
+        about = f"{c.label.capitalize()}: {c.words} this, else {c.otherwise}."
+        bound = Field(default=c.bound, ge=c.least, le=c.most, description=about)
+        keys[c.name] = (float if c.decimals else int, bound)
+    section = create_model("RuleSection", __base__=RuleSection, __module__=__name__, **keys)
+    section.defaults = rule
+    return section
 
 
-if TYPE_CHECKING:
-    RuleSection = RuleBase
-else:
-    RuleSection = rule_section(ALIGNED_2023)
+def rule_key(rules: Mapping[str, Rule]) -> Any:
+    """The type of the key `rule`: the section of the rule that its name says, or of the first."""
+
+    def named(given: Any) -> Any:
+        return {"name": next(iter(rules))} | given if isinstance(given, dict) else given
+
+    options = Union[tuple(map(rule_section, rules.values()))]  # noqa: UP007
+    spec = Field(discriminator="name", default={}, validate_default=True)
+    return Annotated[options, spec, BeforeValidator(named)]
 
 
-class PublishSection(Section):
-    """Where the constitution goes."""
-
+class _Target(Section):
     target: Literal["file", "platform"] = "file"
     """`file`: into the run's folder, nothing is sent. `platform`: to the platform as well, see
     `confirm`."""
@@ -291,6 +277,11 @@ class PublishSection(Section):
     """Which of the platform's two addresses; `AGGREGATION_PLATFORM_URL` overrides both."""
     confirm: bool = False
     """Send it. Without, a dry run says what would change."""
+
+
+class PublishSection(_Target):
+    """Where the constitution goes."""
+
     force: bool = False
     """Send it although a guard says no (no guideline accepted, more than half of the accepted ones
     gone, fewer ratings than before). Needs a `reason`."""
@@ -309,7 +300,7 @@ StudyState = Literal[
 ]
 
 
-class DemographicsSection(Section):
+class DemographicsSection(_Target):
     """Who took part, as Prolific knows it. The token comes from the environment variable
     `PROLIFIC_TOKEN` or from `.env`, as does another address, `PROLIFIC_URL`. Without this
     section the stage is left out.
@@ -321,17 +312,10 @@ class DemographicsSection(Section):
     """Which of Prolific's two exports of demographics."""
     left_out: list[str] = ["RETURNED", "TIMED-OUT", "REJECTED"]
     """Submissions of these statuses are left out. Who withdrew consent always is."""
-    target: Literal["file", "platform"] = "file"
-    """`file`: counts go into the run's folder, nothing is sent. `platform`: submissions go to the
-    platform as well, see `confirm`."""
-    environment: Literal["production", "development"] = "production"
-    """Which of the platform's two addresses; `AGGREGATION_PLATFORM_URL` overrides both."""
-    confirm: bool = False
-    """Send them. Without, a dry run says how many."""
 
 
 class Params(Section):
-    """One run."""
+    """One run: the keys at the top of the file."""
 
     run: str = Field(pattern=r"^[\w][\w.-]{0,99}$")
     """The folder under outputs/: letters, digits, `_`, `-`, `.`"""
@@ -345,29 +329,17 @@ class Params(Section):
     """Who gathered the data, and its licence, for the report."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of everything random."""
-    source: Source
+    source: Source = Field(discriminator="kind")
     """Where the deliberation comes from; `kind` decides which keys it has."""
     ratings: RatingsSection = RatingsSection()
     train: TrainSection = TrainSection()
     diagnostics: DiagnosticsSection = DiagnosticsSection()
-    rule: RuleSection = RuleSection()
+    rule: rule_key(RULES)  # type: ignore[valid-type]
     demographics: DemographicsSection | None = None
     """Who took part; null: nobody is asked."""
     publish: PublishSection = PublishSection()
 
     def _repr_html_(self) -> str:
         """All of them, one row for each section."""
-        return Card(
-            f"Parameters of run {self.run}",
-            tuple((name, _words(value)) for name, value in self.model_dump().items()),
-            longest=400,
-        ).html()
-
-
-def _words(value: object) -> str:
-    """A value as people write it: `kind polis, path data/x`."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_words(v)}" for name, v in value.items())
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_words, value)) + "]"
-    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+        rows = ((key, json.dumps(v, ensure_ascii=False)) for key, v in self.model_dump().items())
+        return Card(f"Parameters of run {self.run}", tuple(rows), longest=400).html()

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from aggregation.errors import ParameterError
-from aggregation.params import load_params, parse_values
+from aggregation.params.loading import load_params, parse_values
 from aggregation.runs.summary import summary
 
 SECONDS_TO_STOP = 10

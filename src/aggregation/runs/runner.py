@@ -20,7 +20,8 @@ from typing import Any
 
 from aggregation.errors import RunError, unwritable
 from aggregation.files import read_if_any, read_json, remove_partial, sha256, write_json
-from aggregation.params import Params, dump, load_params
+from aggregation.params.loading import dump, load_params
+from aggregation.params.schema import Params
 from aggregation.runs.lock import lock
 from aggregation.runs.notebook import notebook_source
 from aggregation.runs.pages import write_page

@@ -9,7 +9,7 @@ from typing import Any
 
 from aggregation.data.dataset import TABLES
 from aggregation.files import sha256
-from aggregation.params import Params, Source
+from aggregation.params.schema import Params, Source
 from aggregation.runs.notebook import declared
 from aggregation.runs.provenance import Record
 

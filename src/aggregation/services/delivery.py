@@ -42,7 +42,7 @@ from aggregation.files import (
     with_checksum,
     write_json,
 )
-from aggregation.params import PublishSection
+from aggregation.params.schema import PublishSection
 from aggregation.services.http import DEFAULT, Policy
 from aggregation.services.platform import Platform
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aggregation.data.dataset import Dataset
 from aggregation.data.simulation import simulate
-from aggregation.params import (
+from aggregation.params.schema import (
     PlatformFileSource,
     PlatformSource,
     PolisSource,

@@ -8,7 +8,7 @@ from aggregation.data.cleaning import Choices
 from aggregation.data.dataset import Dataset
 from aggregation.errors import InputError
 from aggregation.files import atomic_write, sha256, with_checksum, write_json
-from aggregation.params import PlatformSource
+from aggregation.params.schema import PlatformSource
 from aggregation.services.delivery import read_receipt
 from aggregation.services.platform import Platform
 from aggregation.sources.platform_export import read_export

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from aggregation.data.cleaning import Choices
 from aggregation.data.dataset import About, Dataset
 from aggregation.errors import InputError
-from aggregation.params import PlatformFileSource
+from aggregation.params.schema import PlatformFileSource
 from aggregation.sources.platform_export import (
     EXPORT,
     FORMS,

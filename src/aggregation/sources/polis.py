@@ -10,7 +10,7 @@ import pandas as pd
 from aggregation.data.cleaning import Choices, build
 from aggregation.data.dataset import About, Count, Dataset
 from aggregation.errors import InputError
-from aggregation.params import PolisSource
+from aggregation.params.schema import PolisSource
 from aggregation.sources.readers import need, read_csv, times
 
 COMMENTS = "comments.csv"

@@ -9,7 +9,7 @@ import pandas as pd
 from aggregation.data.cleaning import Choices, build
 from aggregation.data.dataset import About, Count, Dataset, clean_text
 from aggregation.errors import InputError
-from aggregation.params import TableSource
+from aggregation.params.schema import TableSource
 from aggregation.sources.readers import need, read_table, times
 
 

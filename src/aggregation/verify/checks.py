@@ -24,7 +24,8 @@ from aggregation.errors import AggregationError, InputError
 from aggregation.files import checksum_holds, sha256
 from aggregation.model.parameters import Parameters, from_tables
 from aggregation.model.ratings import Ids
-from aggregation.params import Params, load_params
+from aggregation.params.loading import load_params
+from aggregation.params.schema import Params
 from aggregation.runs.folder import RunFolder
 from aggregation.runs.stages import OUTLIVE
 from aggregation.verify import reference_solver as solver

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aggregation.files import sha256
-from aggregation.params import Params, load_params
+from aggregation.params.loading import load_params
+from aggregation.params.schema import Params
 from aggregation.runs.folder import RunFolder
 from aggregation.runs.provenance import surroundings, write_manifest
 from aggregation.runs.runner import Execute, run
