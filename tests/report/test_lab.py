@@ -414,8 +414,8 @@ def test_parameters_show_every_key_and_value():
             assert section in text
             for key in value if isinstance(value, dict) else ():
                 assert key in text
-    assert '"min_intercept": 0.375' in text
-    assert '"confirm": false' in text
+    assert "min_intercept: 0.375" in text
+    assert "confirm: false" in text
 
 
 def test_hostile_parameters_stay_text(tmp_path):

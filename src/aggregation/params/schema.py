@@ -341,5 +341,6 @@ class Params(Section):
 
     def _repr_html_(self) -> str:
         """All of them, one row for each section."""
-        rows = ((key, json.dumps(v, ensure_ascii=False)) for key, v in self.model_dump().items())
-        return Card(f"Parameters of run {self.run}", tuple(rows), longest=400).html()
+        values = {k: json.dumps(v, ensure_ascii=False) for k, v in self.model_dump().items()}
+        rows = tuple((key, text.replace('"', "")) for key, text in values.items())
+        return Card(f"Parameters of run {self.run}", rows, longest=400).html()
