@@ -79,6 +79,7 @@ def test_the_names_offered_are_those_of_this_kind_of_source(write):
         (BASE + "train: {tolerance: .nan}\n", 3, "train.tolerance", "must be a finite number"),
         (BASE + "rule: {min_intercept: .inf}\n", 3, "rule.min_intercept", "must be a finite"),
         (BASE + "ratings: {duplicates: frist}\n", 3, "ratings.duplicates", "'first'"),
+        (BASE + '"a\\e\\nb": 1\n', 3, "a\\x1b\\nb", "unknown key"),
         (BASE + "demographics: {states: []}\n", 3, "demographics.states", "at least 1 item"),
         ("run: ../x\nsource: {kind: simulated}\n", 1, "run", "letters, digits"),
         ('run: "a\\n"\nsource: {kind: simulated}\n', 1, "run", "letters, digits"),
@@ -319,6 +320,7 @@ def test_a_wrong_set_is_refused_as_such(write, change, message):
 
 def test_values_of_a_grid_are_parsed_as_yaml():
     assert parse_values("1, a, 1e-3, [x, null]", "--grid") == ["1", '"a"', "0.001", '["x", null]']
+    assert parse_values("2024-01-01", "--grid") == ['"2024-01-01"']
     with pytest.raises(ParameterError, match=r"^--grid k, line 1: "):
         parse_values("{", "--grid k")
 

@@ -87,7 +87,7 @@ def test_a_new_rule_is_accepted_judged_explained_and_documented_at_once(tmp_path
     [
         ("rule={name: mine, max_share: 2}", "rule.max_share: must be less than or equal to 1"),
         ("rule={name: mine, min_ratings: 2}", "rule.min_ratings: unknown key: did you mean 'min_n"),
-        ("rule={name: mone}", "rule: name is mone: did you mean 'mine'?"),
+        ("rule={name: mone}", "rule: name is 'mone': did you mean 'mine'?"),
         ("rule={max_share: 1}", "rule.max_share: unknown key"),  # without a name, the first rule
     ],
 )

@@ -44,17 +44,14 @@ class Constitution(Shown):
     def _card(self) -> Card:
         verdicts = self.verdicts()
         failed = Counter(f["name"] for failed in self.scores["failed"] for f in failed)
-        names = {name: name.removeprefix("min_").replace("_", " ") for name in failed}
+        words = {name.removeprefix("min_").replace("_", " "): n for name, n in failed.items()}
         return Card(
             "Constitution: " + ", ".join(f"{n:,} {verdict}" for verdict, n in verdicts.items()),
             (
                 ("rule", str(self.rule)),
                 ("helpful rate alone", f"would accept {self.rule.liked(self.scores).sum():,}"),
                 ("near misses", f"{len(self.near_misses()):,} failed exactly one condition"),
-                (
-                    "failed",
-                    ", ".join(f"{names[c]} {failed[c]:,}" for c in sorted(failed)) or "none",
-                ),
+                ("failed", ", ".join(f"{w} {n:,}" for w, n in sorted(words.items())) or "none"),
             ),
             () if verdicts[ACCEPTED] else ("no guideline is accepted",),
             (".accepted", ".near_misses()", ".scores", ".verdicts()"),

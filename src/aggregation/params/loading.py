@@ -88,7 +88,8 @@ def parse_values(text: str, where: str) -> list[str]:
 
     Raises ParameterError, beginning with `where`.
     """
-    return [json.dumps(value, ensure_ascii=False) for value in _parse(f"[{text}]", where)[0]]
+    found, _ = _parse(f"[{text}]", where)
+    return [json.dumps(value, ensure_ascii=False, default=str) for value in found]
 
 
 def _text(path: Path) -> str:
@@ -119,7 +120,7 @@ def _parse(text: str, where: str) -> tuple[Any, Any]:
         line = f", line {mark.line + 1}" if mark else ""
         said = (error.problem or "is no YAML").splitlines()[0]
         said = re.sub(r"( with value |(?<=alias )|(?<=anchor )|(?<=tag )).*", "", said)  # secrets
-        raise ParameterError(f"{where}{line}: {said}") from None
+        raise ParameterError(f"{where}{line}: {_printable(said)}") from None
     except (YAMLError, ValueError, RecursionError) as error:
         kind = type(error).__name__
         raise ParameterError(f"{where}: is no YAML, or stands for itself ({kind})") from None
@@ -171,7 +172,7 @@ def _validated(schema: Any, values: Any, place: Callable[[Loc], str]) -> Any:
     """`values` under `schema`, or a ParameterError with one line for each thing that is wrong."""
     if errors := _errors(schema, values):
         pairs = ((_loc(item), _problem(schema, item)) for item in errors)
-        lines = (f"{place(loc)}: {'.'.join(loc)}: {problem}" for loc, problem in pairs)
+        lines = (f"{place(loc)}: {_printable('.'.join(loc))}: {told}" for loc, told in pairs)
         raise ParameterError("\n".join(dict.fromkeys(lines)))
     return schema.model_validate(values)
 
@@ -198,8 +199,10 @@ def _problem(schema: type[Section], item: Any) -> str:
             return "looks like a secret: take it out and put it into the environment"
         return f"unknown key{_nearest(at[-1], list(places(schema)[at[:-1]].model_fields))}"
     if kind.startswith("union_tag"):
-        key, found = item["ctx"]["discriminator"].strip("'"), item["ctx"].get("tag", "missing")
-        return f"{key} is {found}{_nearest(found, [p[-1] for p in places(schema) if p[:-1] == at])}"
+        key, found = item["ctx"]["discriminator"].strip("'"), item["ctx"].get("tag", "")
+        valid = [place[-1] for place in places(schema) if place[:-1] == at]
+        told = f"{found!r:.80}" if found else "missing"
+        return f"{key} is {told}{_nearest(found, valid)}"
     if kind in REMEDIES:
         return REMEDIES[kind]
     message = item["msg"].removeprefix("Value error, ").replace("Input should be ", "must be ")
@@ -214,6 +217,11 @@ def _problem(schema: type[Section], item: Any) -> str:
     told = {"None": "null", "True": "true", "False": "false"}.get(repr(given), repr(given))
     remedy = ": put it in quotes" if kind == "string_type" and given is not None else ""
     return f"{message}, not {told:.80}{remedy}"
+
+
+def _printable(text: str) -> str:
+    """The text, cut where it is long; characters that move a terminal's cursor as code."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:200])
 
 
 def _nearest(name: str, valid: Sequence[str]) -> str:
