@@ -1,5 +1,9 @@
 """One small run that the tests of runs share, executed in this process."""
 
+from pathlib import Path
+
+import inprocess
+import pyarrow.parquet
 import pytest
 from inprocess import quietly
 
@@ -19,6 +23,25 @@ def params(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, params):
+def made(tmp_path_factory, params):
+    """The folder of a finished run, and the stages that read ratings.parquet, one for each read."""
+    real, reads, at = pyarrow.parquet.read_table, [], []
+
+    def read_table(path, *args, **options):
+        reads.extend(at[-1:] if Path(path).name == "ratings.parquet" else [])
+        return real(path, *args, **options)
+
+    def execute(stage, *args, **options):
+        at.append(stage)
+        return inprocess.execute(stage, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pyarrow.parquet, "read_table", read_table)
+        _, folder = quietly(params, tmp_path_factory.mktemp("finished"), execute=execute)
+    return folder, reads
+
+
+@pytest.fixture(scope="session")
+def finished(made):
     """The folder of a finished run. Tests copy it before they change anything."""
-    return quietly(params, tmp_path_factory.mktemp("finished"))[1]
+    return made[0]

@@ -58,41 +58,59 @@ def outputs(folder):
     return {n: h for record in stages for n, h in record["outputs"].items()}
 
 
-# a run with real kernels, twice
+# a run with real kernels, and half of it again
 
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory, params):
-    """A run from Python, into an absolute folder: the folder and the lines that it said."""
-    said, folder = quietly(params, tmp_path_factory.mktemp("first"), execute=None)
-    return folder, said
-
-
-@pytest.fixture(scope="module")
-def second(tmp_path_factory, params):
-    """The same run as a command, on one processor, compiled anew, into a relative folder with an
-    unusual name, where the run's folder is a link to the folder of another run.
+    """A run by the command, into a relative folder with an unusual name, where the run's folder is
+    a link to the folder of another run: the folder, and what the command said.
     """
-    cwd = tmp_path_factory.mktemp("second")
+    cwd = tmp_path_factory.mktemp("first")
     real, out = cwd / "disk" / "real", cwd / "a folder 🎉" / "outputs"
     (real / "data").mkdir(parents=True)
     (real / "data" / "ingest.json").write_text("{}")
     out.mkdir(parents=True)
     (out / "small").symlink_to(real)
+    words = [COMMAND, "run", params, "--out", "a folder 🎉/outputs"]
+    return out / "small", subprocess.run(words, cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory, params):
+    """The same run up to train, elsewhere, on one processor, compiled anew."""
+    out = tmp_path_factory.mktemp("second")
     alone = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))]
-    words = [*alone, COMMAND, "run", params, "--out", "a folder 🎉/outputs"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
-    return out / "small", subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True)
+    words = [*alone, COMMAND, "run", params, "--until", "train", "--out", out]
+    done = subprocess.run(words, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return out / "small"
 
 
-def test_a_run_leaves_exactly_the_files_of_the_layout(first):
-    folder, _ = first
+def test_a_run_leaves_exactly_the_files_of_the_layout(first, second):
+    folder, done = first
+    assert done.returncode == 0, done.stderr
     assert files(folder) == AFTER_PUBLISH
-    assert {p.name for p in folder.parent.iterdir()} == {"small", ".small.lock"}
+    assert folder.is_symlink()
+    assert {p.name for p in folder.resolve().parent.iterdir()} == {"real", ".real.lock"}
+    assert files(second) == AFTER_TRAIN
+
+
+def test_the_command_says_where_the_report_is_and_nothing_on_stderr(first):
+    _, done = first
+    assert done.stdout.splitlines()[-1] == "Report: a folder 🎉/outputs/small/report/index.html"
+    assert done.stderr == ""
+
+
+def test_the_same_run_elsewhere_and_with_one_thread_gives_the_same_bytes(first, second):
+    one, other = content(first[0]), content(second)
+    names = {n for n in AFTER_TRAIN if n.startswith(("data/", "model/", "notebooks/"))}
+    assert {name for name in names if one[name] != other[name]} == set()
 
 
 def test_a_run_says_which_stage_it_is_at(first):
-    _, said = first
+    said = first[1].stdout.splitlines()[:-1]
     assert all(re.match(r"\d\d:\d\d:\d\d \[\d/4\] ", line) for line in said)
     told = [line[9:] for line in said]
     for k, stage in enumerate(STAGES, start=1):
@@ -138,24 +156,6 @@ def test_executed_notebooks_are_valid_and_carry_no_traces(first):
         )
         assert 'run = "small"' in given.source
         assert not re.search(r"^out\b", given.source, re.MULTILINE)
-
-
-def test_a_run_behind_a_link_replaces_the_folder_that_the_link_names(second):
-    folder, done = second
-    assert done.returncode == 0, done.stderr
-    assert folder.is_symlink()
-    assert files(folder) == AFTER_PUBLISH
-
-
-def test_the_command_says_where_the_report_is_and_nothing_on_stderr(second):
-    _, done = second
-    assert done.stdout.splitlines()[-1] == "Report: a folder 🎉/outputs/small/report/index.html"
-    assert done.stderr == ""
-
-
-def test_the_same_run_elsewhere_and_with_one_thread_gives_the_same_bytes(first, second):
-    one, other = content(first[0]), content(second[0])
-    assert {name for name in one if one[name] != other[name]} == {"timing.json"}
 
 
 # what is in the files
@@ -222,24 +222,8 @@ def test_the_parameters_of_a_run_are_complete_and_run_again(finished, params):
     assert "min_helpful_rate: 0.8" in (finished / "params.yaml").read_text()
 
 
-def test_ratings_are_read_once_by_each_notebook(params, tmp_path, monkeypatch):
-    import inprocess
-    import pyarrow.parquet
-
-    real, reads, at = pyarrow.parquet.read_table, [], []
-
-    def read_table(path, *args, **options):
-        reads.append((at[-1], Path(path).name))
-        return real(path, *args, **options)
-
-    def execute(stage, *args, **options):
-        at.append(stage)
-        return inprocess.execute(stage, *args, **options)
-
-    monkeypatch.setattr(pyarrow.parquet, "read_table", read_table)
-    quietly(params, tmp_path, execute=execute)
-    stages = [stage for stage, name in reads if name == "ratings.parquet"]
-    assert stages == ["train", "diagnostics", "publish"]
+def test_ratings_are_read_once_by_each_notebook(made):
+    assert made[1] == ["train", "diagnostics", "publish"]
 
 
 # what is refused
@@ -397,7 +381,7 @@ def test_until_stops_there_and_leaves_out_later_results_that_do_not_hold(again, 
 
 
 def test_force_and_from_run_stages_that_would_be_skipped(again):
-    assert again(first="diagnostics") == dict.fromkeys(STAGES[2:], "it was asked for")
+    assert again(first="publish") == {"publish": "it was asked for"}
     assert again(force=True, until="ingest") == {"ingest": "it was asked for"}
     assert files(again.folder) == AFTER_PUBLISH  # what follows still holds
 
@@ -492,10 +476,10 @@ def failing(stage):
 
 def test_a_failure_leaves_the_earlier_run_as_it_was_and_the_next_goes_on_from_there(again):
     before = content(again.folder)
-    with pytest.raises(RunError, match="diagnostics notebook stopped"):
-        again("seed=8", execute=failing("diagnostics"))
+    with pytest.raises(RunError, match="publish notebook stopped"):
+        again("rule.min_ratings=6", execute=failing("publish"))
     assert content(again.folder) == before
-    assert list(again("seed=8")) == ["diagnostics", "publish"]
+    assert list(again("rule.min_ratings=6")) == ["publish"]
     assert files(again.folder) == AFTER_PUBLISH
     assert {p.name for p in again.folder.parent.iterdir()} == {"small", ".small.lock"}
 
@@ -505,39 +489,60 @@ def test_after_a_failure_the_old_parameters_find_the_old_results(again, finished
         again("seed=8", execute=failing("train"))
     assert again() == {}
     assert content(again.folder) == content(finished)
+    assert {p.name for p in again.folder.parent.iterdir()} == {"small", ".small.lock"}
 
 
-def test_what_the_platform_sent_and_was_sent_stays_whatever_happens(again):
-    kept = ("source/export.json", "published/receipt.json")
+ONLINE = ("source={kind: platform}", "publish.target=platform")
+
+
+@pytest.mark.parametrize("changes", [("seed=8",), ONLINE], ids=["offline", "online"])
+def test_what_the_platform_sent_and_was_sent_stays_whatever_happens(again, changes):
+    def execute(stage, source, path, given, **options):
+        if changes == ONLINE:  # the notebook finds them, and what it writes is not lost
+            assert (path / "source" / "export.json").read_text() == "source/export.json"
+            (path / "published" / "receipt.json").write_text("sent")
+            raise RunError("and then it fails")
+        return failing("ingest")(stage, source, path, given, **options)
+
+    kept = {name: name for name in ("source/export.json", "published/receipt.json")}
     for name in kept:
         (again.folder / name).parent.mkdir()
         (again.folder / name).write_text(name)
     with pytest.raises(RunError):
-        again("seed=8", execute=failing("train"))
-    assert {n: (again.folder / n).read_text() for n in kept} == {n: n for n in kept}
-    assert list(again("seed=8")) == ["train", "diagnostics", "publish"]
-    assert {n: (again.folder / n).read_text() for n in kept} == {n: n for n in kept}
+        again(*changes, execute=execute)
+    kept["published/receipt.json"] = "sent" if changes == ONLINE else "published/receipt.json"
+    assert {n: (again.folder / n).read_text() for n in kept} == kept
+    again("seed=9", until="ingest")
+    assert {n: (again.folder / n).read_text() for n in kept} == kept
+    assert not (again.folder / "source").is_symlink()
 
 
 def test_files_of_somebody_beside_those_of_a_run_stay(again):
     own = ("report/notes.md", "notebooks/my.failed.ipynb", "notes.txt", "data/.DS_Store")
     for name in own:
         (again.folder / name).write_text("mine")
-    assert again("seed=8")["ingest"]
+    assert again("seed=8", until="ingest")["ingest"]
     assert {n: (again.folder / n).read_text() for n in own} == dict.fromkeys(own, "mine")
-    assert files(again.folder) == AFTER_PUBLISH | set(own)
+    assert RunFolder(again.folder).dataset()
 
 
-def test_a_run_that_was_killed_before_it_took_its_place_takes_it(again, params, tmp_path):
-    """The partial folder is whole once it has a manifest.json."""
-    _, other = quietly(params, tmp_path / "other", changes=["seed=8"])
-    expected = content(other)
+@pytest.mark.parametrize("moved", ["nothing", "data", "everything"])
+def test_a_run_that_was_killed_while_it_took_its_place_takes_it(again, params, tmp_path, moved):
+    """The folder that is built is whole once it has a manifest.json."""
+    (again.folder / "notes.txt").write_text("mine")
+    _, other = quietly(params, tmp_path / "other", changes=["seed=8"], until="ingest")
+    expected = content(other) | {"notes.txt": b"mine"}
     partial = tmp_path / ".small.partial" / "small"
     partial.parent.mkdir()
     shutil.move(other, partial)
-    shutil.move(again.folder / "data", tmp_path / "gone")  # as if it was being removed
-    assert again("seed=8") == {}
+    if moved == "data":
+        shutil.move(again.folder / "data", tmp_path / "gone")
+    elif moved == "everything":
+        shutil.move(again.folder / "notes.txt", partial)
+        shutil.move(again.folder, partial.parent / ".replaced")
+    assert again("seed=8", until="ingest") == {}
     assert content(again.folder) == expected
+    assert not partial.parent.exists()
 
 
 KILLED = """
@@ -546,8 +551,8 @@ sys.path.insert(0, {tests!r})
 import inprocess
 from aggregation.runs.runner import run
 def execute(stage, source, path, *args, **options):
-    if stage == "diagnostics":
-        (path / "notebooks" / "diagnostics.partial.ipynb").write_text("half")
+    if stage == "train":
+        (path / "notebooks" / "train.partial.ipynb").write_text("half")
         (path / "data" / ".ratings.parquet.k1ll3d__.partial").write_text("half")
         os.kill(os.getpid(), signal.SIGKILL)
     return inprocess.execute(stage, source, path, *args, **options)
@@ -560,9 +565,9 @@ def test_nothing_that_a_killed_run_left_survives_into_a_finished_folder(params, 
     code = KILLED.format(tests=tests, params=str(params), out=str(tmp_path))
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -9
     assert not (tmp_path / "small").exists()
-    said, folder = quietly(params, tmp_path)
-    assert sum("skipped" in line for line in said) == 2
-    assert files(folder) == AFTER_PUBLISH
+    said, folder = quietly(params, tmp_path, until="train")
+    assert sum("skipped" in line for line in said) == 1
+    assert files(folder) == AFTER_TRAIN
 
 
 def test_names_in_a_manifest_do_not_lead_out_of_the_folder(again, tmp_path):
@@ -594,6 +599,5 @@ def test_an_interrupted_run_leaves_no_kernel_and_goes_on(params, tmp_path):
     psutil.wait_procs(kernels, timeout=30)
     assert not [k for k in kernels if k.is_running()]
     assert not (tmp_path / "small").exists()
-    said, folder = quietly(params, tmp_path)
-    assert sum("ingest skipped" in line for line in said) == 1
-    assert files(folder) == AFTER_PUBLISH
+    said, _ = quietly(params, tmp_path, until="ingest")
+    assert "ingest skipped" in said[0]
