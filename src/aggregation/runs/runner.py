@@ -163,7 +163,7 @@ class _Build:
             stale = self._stale(stage, now)
             if stage in todo and (why := self._why(stage, stale, first)):
                 self.say(f"{at}: {why} ..." if known else f"{at} ...")
-                self._run(stage, at, now)
+                self._run(stage, at, now, todo[-1])
             elif not stale:
                 self.done[stage] = self.before["stages"][stage]
                 if stage in todo:
@@ -224,13 +224,13 @@ class _Build:
                 if not os.path.lexists(self.built / name):
                     (self.built / name).symlink_to(f"../../{self.home.name}/{name}")
 
-    def _run(self, stage: str, at: str, record: Record) -> None:
+    def _run(self, stage: str, at: str, record: Record, last: str) -> None:
         """Execute a notebook, and note what it made."""
         self._begin()
         if self.execute is None:
             from aggregation.runs.executor import Executor  # nothing may have to run
 
-            self.execute = Executor()
+            self.execute = Executor(last)
         begin = time.monotonic()
         self._remove(stage)
         try:
