@@ -125,11 +125,18 @@ def test_cells_that_a_spreadsheet_would_run_are_neutralised(world):
     assert "needs more than 0.375" in rows[1]["reasons"]
 
 
-@given(st.text())
-def test_neutral_text_starts_with_no_formula_and_loses_nothing(text):
+SIGNS = "=+-@＝＋－＠\t\r\n"  # those of full width are meant
+
+
+@given(st.text(" 　", max_size=2), st.sampled_from([*SIGNS, ""]), st.text())
+def test_neutral_text_starts_with_no_formula_and_loses_nothing(blanks, sign, rest):
+    text = blanks + sign + rest
     safe = neutral(text)
-    assert safe[:1] not in set("=+-@\t\r")
-    assert safe.removeprefix("'") == text.removeprefix("'") or safe == text
+    assert safe in (text, "'" + text)
+    assert safe[:1] not in SIGNS or not safe
+    assert safe.lstrip()[:1] not in set("=+-@＝＋－＠") or not safe.lstrip()
+    if sign and (not blanks or sign.strip()):
+        assert safe == "'" + text
 
 
 def test_paths_of_topics_go_from_the_root_down(world):

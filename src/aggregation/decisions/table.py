@@ -38,9 +38,14 @@ def table(constitution: Constitution, dataset: Dataset) -> str:
     return rows.to_csv(index=False, float_format="%.6g", lineterminator="\r\n")
 
 
+FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
+"""With these a cell begins that a spreadsheet may run (OWASP, "CSV Injection"), full width too."""
+
+
 def neutral(text: str) -> str:
     """The text with an apostrophe before it where a spreadsheet would run it as a formula.
 
-    See OWASP, "CSV Injection": a cell that begins with = + - @, a tab or a carriage return.
+    Blanks before the first sign do not hide it.
     """
-    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    risky = text.startswith(FORMULA_STARTS) or text.lstrip().startswith(FORMULA_STARTS)
+    return "'" + text if risky else text
