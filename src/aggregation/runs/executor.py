@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nbformat
 from jupyter_core.utils import run_sync
 
 from aggregation import errors
@@ -18,7 +17,7 @@ from aggregation.errors import RunError, unwritable
 from aggregation.files import atomic_write
 from aggregation.runs.kernel import IMPORTS, Kernel
 
-# jsonschema, which papermill loads, builds the grammar of internationalised addresses at import:
+# jsonschema, which nbformat loads, builds the grammar of internationalised addresses at import:
 # two seconds, for a check that no notebook needs. It does without where the module is missing.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
@@ -69,7 +68,8 @@ class Executor:
         executed of the notebook is then notebooks/<stage>.failed.ipynb.
         """
         run_sync(self.next.start)()
-        import papermill  # while the kernel gets ready
+        import nbformat  # while the kernel gets ready
+        import papermill
 
         notebook = nbformat.reads(source.decode("utf-8"), as_version=4)
         partial = path / "notebooks" / f"{stage}.partial.ipynb"
