@@ -119,7 +119,7 @@ def _check(home: Path, params: Params, first: str | None) -> None:
             )
     if home.exists() and not home.is_dir():
         raise RunError(f"{home}: is a file: choose another name with --set run=...")
-    others = {p.name for p in home.iterdir()} - {*OUTLIVE} if home.is_dir() else ()
+    others = {p.name for p in home.glob("[!.]*")} - {*OUTLIVE}
     if others and not read_manifest(home) and not (home / "data" / "ingest.json").is_file():
         raise RunError(
             f"{home}: is no run's folder, it holds {min(others)}: choose another name with "
