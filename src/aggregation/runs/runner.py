@@ -23,7 +23,6 @@ from aggregation.files import read_if_any, read_json, remove_partial, sha256, wr
 from aggregation.params import Params, dump, load_params
 from aggregation.runs.lock import lock
 from aggregation.runs.notebook import notebook_source
-from aggregation.runs.pages import write_page
 from aggregation.runs.provenance import (
     MANIFEST,
     PARTIAL,
@@ -295,6 +294,8 @@ class _Build:
 
     def _finish(self) -> None:
         """Complete the folder that was built, and let it take the old one's place."""
+        from aggregation.runs.pages import write_page  # loads the templates of pages
+
         self._begin()
         if self.late is not None:
             raise self.late
