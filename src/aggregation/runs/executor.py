@@ -10,16 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nbformat
 from jupyter_core.utils import run_sync
 
 from aggregation import errors
 from aggregation.errors import RunError, unwritable
 from aggregation.files import atomic_write
 from aggregation.runs.kernel import IMPORTS, Kernel
-from aggregation.runs.stages import STAGES
 
-# jsonschema, which papermill loads, builds the grammar of internationalised addresses at import:
+# jsonschema, which nbformat loads, builds the grammar of internationalised addresses at import:
 # two seconds, for a check that no notebook needs. It does without where the module is missing.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
@@ -44,8 +42,9 @@ REMEDIES = {
 class Executor:
     """Executes notebooks, each in a kernel of its own. While one works, the next kernel starts."""
 
-    def __init__(self) -> None:
-        self.next = Kernel()
+    def __init__(self, last: str) -> None:
+        """`last`: the stage after which no kernel is needed."""
+        self.last, self.next = last, Kernel()
 
     def close(self) -> None:
         """End the kernel that no notebook took."""
@@ -69,7 +68,8 @@ class Executor:
         executed of the notebook is then notebooks/<stage>.failed.ipynb.
         """
         run_sync(self.next.start)()
-        import papermill  # while the kernel gets ready
+        import nbformat  # while the kernel gets ready
+        import papermill
 
         notebook = nbformat.reads(source.decode("utf-8"), as_version=4)
         partial = path / "notebooks" / f"{stage}.partial.ipynb"
@@ -81,7 +81,7 @@ class Executor:
             begun, at = time.monotonic(), f"cell {cell_index + 1}, {_first_line(cell.source)!r}"
             if cell.source.startswith("%%capture"):
                 raise _StoppedError("it hides its errors: take out %%capture")
-            if cell_index == 0 and stage != STAGES[-1]:
+            if cell_index == 0 and stage != self.last:
                 await self.next.start()  # now, since this kernel is ready
 
         def end(cell: Any, cell_index: int, execute_reply: Any) -> None:  # noqa: ARG001

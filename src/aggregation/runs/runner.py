@@ -24,7 +24,6 @@ from aggregation.params.loading import dump, load_params
 from aggregation.params.schema import Params
 from aggregation.runs.lock import lock
 from aggregation.runs.notebook import notebook_source
-from aggregation.runs.pages import write_page
 from aggregation.runs.provenance import (
     MANIFEST,
     PARTIAL,
@@ -120,7 +119,7 @@ def _check(home: Path, params: Params, first: str | None) -> None:
             )
     if home.exists() and not home.is_dir():
         raise RunError(f"{home}: is a file: choose another name with --set run=...")
-    others = {p.name for p in home.iterdir()} - {*OUTLIVE} if home.is_dir() else ()
+    others = {p.name for p in home.glob("[!.]*")} - {*OUTLIVE}
     if others and not read_manifest(home) and not (home / "data" / "ingest.json").is_file():
         raise RunError(
             f"{home}: is no run's folder, it holds {min(others)}: choose another name with "
@@ -164,7 +163,7 @@ class _Build:
             stale = self._stale(stage, now)
             if stage in todo and (why := self._why(stage, stale, first)):
                 self.say(f"{at}: {why} ..." if known else f"{at} ...")
-                self._run(stage, at, now)
+                self._run(stage, at, now, todo[-1])
             elif not stale:
                 self.done[stage] = self.before["stages"][stage]
                 if stage in todo:
@@ -225,13 +224,13 @@ class _Build:
                 if not os.path.lexists(self.built / name):
                     (self.built / name).symlink_to(f"../../{self.home.name}/{name}")
 
-    def _run(self, stage: str, at: str, record: Record) -> None:
+    def _run(self, stage: str, at: str, record: Record, last: str) -> None:
         """Execute a notebook, and note what it made."""
         self._begin()
         if self.execute is None:
             from aggregation.runs.executor import Executor  # nothing may have to run
 
-            self.execute = Executor()
+            self.execute = Executor(last)
         begin = time.monotonic()
         self._remove(stage)
         try:
@@ -296,6 +295,8 @@ class _Build:
 
     def _finish(self) -> None:
         """Complete the folder that was built, and let it take the old one's place."""
+        from aggregation.runs.pages import write_page  # loads the templates of pages
+
         self._begin()
         if self.late is not None:
             raise self.late
