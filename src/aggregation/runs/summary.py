@@ -49,6 +49,7 @@ def summary(path: Path) -> dict[str, Any]:
         "title": str(title or about.get("title") or ""),
         "simulated": bool(about.get("simulated")),
         "unsettled": fit.get("settled") is False,
+        "method": fit.get("method"),
         **{name: n if isinstance(n, int | float) else None for name, n in numbers.items()},
     }
 
@@ -65,7 +66,11 @@ def card(path: Path) -> Card:
     found = summary(path)
     facts = {"title": found["title"], "folder": str(path)}
     facts |= {stage: "not done" for stage, name in PARTS.items() if not (path / name).exists()}
-    doubts = []
+    doubts = [
+        f"{name} cannot be read: run the {stage} notebook again"
+        for stage, name in PARTS.items()
+        if (path / name).exists() and not read_if_any(path / name)
+    ]
     if found["state"] == "not finished":
         doubts.append("there is no manifest.json, which a run writes last")
     if found["simulated"]:
@@ -73,7 +78,9 @@ def card(path: Path) -> Card:
     if found["loss"] is not None:
         counts = (many(found[f"n_{noun}s"] or 0, noun) for noun in ("rating", "user", "guideline"))
         facts |= {"data": ", ".join(counts), "model": f"loss {found['loss']:.8f}"}
-    if found["unsettled"]:
+    if found["method"] == "gradient-descent":
+        doubts.append("the fit is by gradient descent, which certifies nothing")
+    elif found["unsettled"]:
         doubts.append("the fit is not settled: a lower loss may exist, with another constitution")
     if found[ACCEPTED] is not None:
         facts["verdicts"] = ", ".join(f"{found[v] or 0:,} {v}" for v in VERDICTS)
