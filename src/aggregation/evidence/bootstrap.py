@@ -1,0 +1,200 @@
+"""Bootstrap: would the same guidelines win if other people had come?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtri
+
+from aggregation.decisions.rules import Rule
+from aggregation.evidence.two_sides import two_sides
+from aggregation.model.fit import Fit
+from aggregation.model.initialization import plan
+from aggregation.model.multistart import Settings
+from aggregation.model.parameters import Parameters, Penalty
+from aggregation.model.ratings import Ids, Ratings, counts
+from aggregation.model.refit import refit
+
+REPLICATES = 200
+LOWER_LOSS, ENOUGH, MOST_STARTS = 1e-4, 0.01, 8
+"""A start helped a replicate if it lowered the loss by more than this, relative; starts are added
+until one helps fewer than this share of the replicates, and at most so many."""
+
+SPREAD = np.sqrt(2.0)
+"""A new sample differs from the truth as much as this one does, so both together by sqrt(2)."""
+
+Callback = Callable[[str], None]
+"""Called with the name of each step."""
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Scores of R resamples of the users, for G guidelines."""
+
+    columns: dict[str, np.ndarray]
+    """Column of the scores -> [G, R]."""
+    full: dict[str, np.ndarray]
+    """The same columns for all users as they are, [G]."""
+    starts: int
+    """Starts of each refit."""
+    missed: float
+    """Share of the replicates that the last start still lowered: how many of the others may be above
+    their lowest minimum."""
+
+    def interval(self, column: str, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper percentile [G] of a column."""
+        tail = (1 - level) / 2
+        low, high = np.nanquantile(self.columns[column], [tail, 1 - tail], axis=1)
+        return low, high
+
+    def ranks(self, column: str = "intercept", level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+        """Percentiles [G] of the rank by a column, 1 the highest."""
+        order = np.argsort(np.argsort(-self.columns[column], axis=0, kind="stable"), axis=0) + 1
+        tail = (1 - level) / 2
+        low, high = np.quantile(order, [tail, 1 - tail], axis=1)
+        return low, high
+
+    def frames(self) -> Iterator[pd.DataFrame]:
+        """The scores of each replicate."""
+        for r in range(next(iter(self.columns.values())).shape[1]):
+            yield pd.DataFrame({name: values[:, r] for name, values in self.columns.items()})
+
+    def p_accept(self, rule: Rule) -> np.ndarray:
+        """[G]: probability that the rule accepts if as many other people come.
+
+        Resamples are noisier than samples, which biases them, and spread around this sample, not
+        around the truth. So each column is recentred, x + sqrt(2) (x* - mean x*), probabilities on
+        the probit scale, before the rule judges.
+        """
+        moved = {}
+        for condition in rule.conditions:
+            name = condition.column
+            x, drawn = self.full[name][:, None], self.columns[name]
+            if name.startswith("p_"):
+                x, drawn = _probit(x), _probit(drawn)
+            moved[name] = x + SPREAD * (drawn - np.nanmean(drawn, axis=1, keepdims=True))
+        scaled = replace(
+            rule,
+            conditions=tuple(
+                replace(c, bound=float(_probit(c.bound))) if c.column.startswith("p_") else c
+                for c in rule.conditions
+            ),
+        )
+        replicates = next(iter(moved.values())).shape[1]
+        held = [
+            scaled.holds(pd.DataFrame({name: v[:, r] for name, v in moved.items()}))
+            for r in range(replicates)
+        ]
+        return np.mean(held, axis=0)
+
+
+def _probit(p: np.ndarray | float) -> np.ndarray:
+    return ndtri(np.clip(p, 1e-9, 1 - 1e-9))
+
+
+def user_weights(n_users: int, replicates: int, seed: int) -> np.ndarray:
+    """How often each user was drawn, float64 [U, R]."""
+    random = np.random.default_rng(seed)
+    even = np.full(n_users, 1 / n_users)
+    return random.multinomial(n_users, even, size=replicates).T.astype(np.float64)
+
+
+def best_refits(
+    ratings: Ratings,
+    weights: np.ndarray,
+    fit: Fit,
+    penalty: Penalty,
+    settings: Settings,
+    callback: Callback | None = None,
+) -> tuple[np.ndarray, int, float]:
+    """Guideline intercepts [G, R] of the lowest of several refits, how many starts, and `missed`.
+
+    Starts: the fit, its other minima, then cold starts as a search makes them. A refit from the fit
+    alone can stay in a minimum that is not the lowest for other people.
+    """
+    cold = plan(ratings, settings.dimensions, settings.seed + 1, None)
+    warm = [m.parameters for m in fit.minima[:3]]
+    best, intercept, missed = None, None, 1.0
+    for number in range(MOST_STARTS):
+        if callback is not None:
+            callback(f"refits from start {number + 1}")
+        start = warm[number] if number < len(warm) else _whole(next(cold).parameters)
+        found = refit(ratings, weights, start, penalty, settings)
+        new = np.asarray(found.parameters.guideline_intercept)
+        if best is None or intercept is None:
+            best, intercept = found.objective, new
+            continue
+        lower = found.objective < best * (1 - LOWER_LOSS)
+        intercept = np.where(found.objective < best, new, intercept)
+        best = np.minimum(best, found.objective)
+        missed = float(lower.mean())
+        if number >= len(warm) and missed < ENOUGH:
+            return intercept, number + 1, missed
+    assert intercept is not None  # noqa: S101  # there is at least one start
+    return intercept, MOST_STARTS, missed
+
+
+def _whole(p: Parameters) -> Parameters:
+    return Parameters(*(np.nan_to_num(np.asarray(x, np.float64)) for x in p.arrays()))
+
+
+def score_columns(ratings: Ratings, intercept: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns that rules read, [G] each, of these (weighted) ratings and this intercept."""
+    sides = two_sides(ratings)
+    n = counts(ratings.guideline, ratings.n_guidelines, ratings.weight)
+    weight = np.ones(len(ratings)) if ratings.weight is None else ratings.weight
+    helpful = np.bincount(ratings.guideline, weight * ratings.helpful, ratings.n_guidelines)
+    return {
+        "n_ratings": n,
+        "helpful_rate": np.divide(helpful, n, out=np.full(len(n), np.nan), where=n > 0),
+        "intercept": np.asarray(intercept),
+        "p_both_sides": sides.probability(),
+        "relative_raters": sides.relative_raters(),
+        "n_smaller_side": sides.smaller_side(),
+    }
+
+
+def bootstrap(
+    ratings: Ratings,
+    fit: Fit,
+    penalty: Penalty,
+    settings: Settings,
+    *,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    callback: Callback | None = None,
+) -> Bootstrap:
+    """Resample the users `replicates` times; refit and score each resample.
+
+    Every rating of a user counts as often as the user was drawn. Deterministic in `seed`.
+    """
+    weights = user_weights(ratings.n_users, replicates, seed)
+    intercepts, starts, missed = best_refits(ratings, weights, fit, penalty, settings, callback)
+    full = score_columns(ratings, fit.parameters.guideline_intercept)
+    drawn = []
+    for r in range(replicates):
+        if callback is not None and r % 20 == 0:
+            callback(f"sides of resample {r + 1} of {replicates}")
+        here = replace(ratings, weight=weights[ratings.user, r])
+        drawn.append(score_columns(here, intercepts[:, r]))
+    columns = {name: np.stack([d[name] for d in drawn], axis=1) for name in full}
+    return Bootstrap(columns, full, starts, missed)
+
+
+def with_intervals(
+    scores: pd.DataFrame, ids: Ids, found: Bootstrap, rules: Sequence[Rule]
+) -> pd.DataFrame:
+    """Scores with intercept_low, intercept_high, helpful_rate_low, helpful_rate_high, rank_low,
+    rank_high (90 % intervals) and p_accept_<rule> of each rule; NaN for unrated guidelines.
+    """
+    new = {}
+    for name in ("intercept", "helpful_rate"):
+        new[f"{name}_low"], new[f"{name}_high"] = found.interval(name)
+    new["rank_low"], new["rank_high"] = found.ranks()
+    for rule in rules:
+        new[f"p_accept_{rule.name}"] = found.p_accept(rule)
+    rows = ids.guidelines.get_indexer(pd.Index(scores["guideline_id"]))
+    return scores.assign(**{n: np.where(rows >= 0, v[rows], np.nan) for n, v in new.items()})

@@ -1,0 +1,102 @@
+"""Groups: opinion groups of users, found as Polis finds them, and what each said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from aggregation.model.ratings import Ids, Ratings
+
+SIZES = (2, 3, 4, 5)
+"""Numbers of groups that are tried; the best silhouette decides."""
+
+LEAST_RATINGS = 7
+"""A user with fewer ratings (or than the median, if that is lower) is in no group."""
+
+SILHOUETTE_SAMPLE = 1000
+"""Users on whom a silhouette is computed at most: it compares all pairs."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Who is in which group."""
+
+    member: np.ndarray
+    """int [U]: group from 0, the largest first; -1: too few ratings."""
+    sizes: tuple[int, ...]
+    """Members of each group."""
+    silhouette: float
+    """From -1 to 1: how well the groups are parted. Below about 0.25 there are hardly any."""
+
+
+def opinion_groups(ratings: Ratings, seed: int = 0) -> Groups:
+    """Groups by k-means on the first two principal components, k from `SIZES` by silhouette.
+
+    A missing rating counts as the guideline's mean. Places are scaled by sqrt(G / n_u), so that
+    users with few ratings are not drawn to the middle (Small et al. 2021, "Polis: Scaling
+    deliberation by mapping high dimensional opinion spaces"). Users without a group have -1.
+    """
+    from scipy.sparse import csr_array
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.metrics import silhouette_score
+    from threadpoolctl import threadpool_limits
+
+    n_u, n_g = ratings.per_user(), np.maximum(ratings.per_guideline(), 1)
+    least = min(LEAST_RATINGS, float(np.median(n_u)))
+    active = np.flatnonzero(n_u >= least)
+    mean = np.bincount(ratings.guideline, ratings.helpful, ratings.n_guidelines) / n_g
+    centred = ratings.helpful - mean[ratings.guideline]
+    shape = (ratings.n_users, ratings.n_guidelines)
+    matrix = csr_array((centred, (ratings.user, ratings.guideline)), shape=shape)[active]
+    member = np.full(ratings.n_users, -1)
+    if len(active) < 2 * max(SIZES) or ratings.n_guidelines < 3:
+        return Groups(member, (), 0.0)
+    with threadpool_limits(1):  # the same bits on any number of threads
+        places = TruncatedSVD(2, random_state=seed).fit_transform(matrix)
+        places *= np.sqrt(ratings.n_guidelines / n_u[active])[:, None]
+        best, found = -2.0, np.zeros(len(active), dtype=int)
+        for k in SIZES:
+            labels = KMeans(k, n_init=10, random_state=seed).fit_predict(places)
+            if len(np.unique(labels)) < 2:
+                continue
+            size = min(SILHOUETTE_SAMPLE, len(active))
+            score = silhouette_score(places, labels, sample_size=size, random_state=seed)
+            if score > best + 1e-9:
+                best, found = float(score), labels
+    order = np.argsort(-np.bincount(found), kind="stable")
+    rank = np.empty(len(order), dtype=int)
+    rank[order] = np.arange(len(order))
+    member[active] = rank[found]
+    sizes = np.bincount(member[active])
+    return Groups(member, tuple(int(n) for n in sizes), best)
+
+
+def group_counts(ratings: Ratings, member: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number of ratings and of helpful ones by group, [K, G] each; `member` [U], -1 in no group."""
+    k, g = int(member.max(initial=-1)) + 1, ratings.n_guidelines
+    of = member[ratings.user]
+    known = of >= 0
+    cell = of[known] * g + ratings.guideline[known]
+    n = np.bincount(cell, minlength=k * g).reshape(k, g)
+    helpful = np.bincount(cell, ratings.helpful[known], k * g).reshape(k, g)
+    return n.astype(np.float64), helpful
+
+
+def by_group(scores: pd.DataFrame, ratings: Ratings, ids: Ids, member: np.ndarray) -> pd.DataFrame:
+    """Scores with n_ratings_group and helpful_rate_group (lists, NaN without ratings), and
+    lowest_group_rate: the lowest (helpful + 1) / (n + 2) of the groups; NaN without groups.
+    """
+    n, helpful = group_counts(ratings, member)
+    rows = ids.guidelines.get_indexer(pd.Index(scores["guideline_id"]))
+    rate = np.divide(helpful, n, out=np.full(n.shape, np.nan), where=n > 0)
+    lowest = ((helpful + 1) / (n + 2)).min(axis=0, initial=np.inf)
+    lowest = np.where(np.isfinite(lowest), lowest, np.nan)
+    none = np.zeros(len(n))
+    return scores.assign(
+        n_ratings_group=[(n[:, r] if r >= 0 else none).astype(int).tolist() for r in rows],
+        helpful_rate_group=[(rate[:, r] if r >= 0 else none * np.nan).tolist() for r in rows],
+        lowest_group_rate=np.where(rows >= 0, lowest[rows], np.nan),
+    )

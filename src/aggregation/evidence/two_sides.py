@@ -1,0 +1,239 @@
+"""Two sides: how sure it is that people on both sides of the main dividing lines find it helpful.
+
+The fit's own embedding leaves many people at exactly 0 and moves with junk. Here the sides come
+from the residuals of a model of means, and whose side a rating counts for is judged from that
+user's other ratings alone. docs/method.md, "Two sides", says what each part adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import betainc, ndtr
+
+from aggregation.model.ratings import Ids, Ratings
+
+AXES = 2
+"""Dividing lines. With one, planted divisive guidelines of a second line are accepted."""
+
+NOISE = 0.13
+"""Variance of a rating around its expectation, measured on six deliberations (0.11 to 0.14)."""
+
+MEAN_SHRINKAGE, AXIS_SHRINKAGE, POSITION_SHRINKAGE = 2.0, 5.0, 1.15
+"""Ratings' worth of shrinkage: of means, of an axis, of the mean of a user's residuals."""
+
+FULL_WEIGHT = 20
+"""Other ratings after which an account counts fully: each new account costs an attacker as many."""
+
+MOST_POOLING = 30.0
+"""Ratings' worth of prior from the other side at most, where the sides do not differ."""
+
+QUORUM = 18.0
+"""Fully counted raters that a decision needs; in small deliberations, half of the most that any
+guideline has."""
+
+EACH_SIDE, BOTH_SIDES = 0.65, 0.70
+"""Helpful rates that each side, and both sides counted equally, should reach."""
+
+GRID = 120
+"""Intervals of [0, 1] on which the posterior of one side is integrated."""
+
+
+@dataclass(frozen=True)
+class TwoSides:
+    """What both sides of each axis said, for G guidelines, U users and A axes."""
+
+    n: np.ndarray
+    """[A, 2, G]: weighted raters on the left and on the right side."""
+    helpful: np.ndarray
+    """[A, 2, G]: weighted helpful ratings of these."""
+    pooling: np.ndarray
+    """[A]: ratings' worth of prior that each side takes from both together."""
+    beta: np.ndarray
+    """[A], in [0, 1]: how much of what the axis says of a rating holds when neither its user nor
+    its guideline was told. 0: there is no such division."""
+    guideline_axis: np.ndarray
+    """[A, G]: where guidelines lie, root mean square 1."""
+    user_axis: np.ndarray
+    """[A, U]: where users lie; positive is the right side."""
+
+    def raters(self) -> np.ndarray:
+        """[G]: fully counted raters of each guideline."""
+        return self.n[0].sum(axis=0)
+
+    def relative_raters(self) -> np.ndarray:
+        """[G]: raters scaled so that `QUORUM` is what a decision needs in this deliberation."""
+        raters = self.raters()
+        needed = min(QUORUM, raters.max(initial=0.0) / 2)
+        return raters * QUORUM / needed if needed > 0 else raters
+
+    def smaller_side(self) -> np.ndarray:
+        """[G]: weighted raters on the smaller side, over the axes."""
+        return self.n.min(axis=(0, 1))
+
+    def posterior(self) -> tuple[np.ndarray, np.ndarray]:
+        """Parameters a, b [A, 2, G] of the Beta posterior of each side's helpful rate.
+
+            a = 1 + helpful + k m,   b = 1 + not helpful + k (1 - m)
+
+        with m the rate of both sides together and k the axis's `pooling` (empirical Bayes).
+        """
+        total = self.n.sum(axis=1, keepdims=True)
+        m = (self.helpful.sum(axis=1, keepdims=True) + 0.5) / (total + 1)
+        k = self.pooling[:, None, None]
+        return 1 + self.helpful + k * m, 1 + self.n - self.helpful + k * (1 - m)
+
+    def probability(self, each: float = EACH_SIDE, both: float = BOTH_SIDES) -> np.ndarray:
+        """[G]: the lowest, over the axes, of
+
+        Pr(p_left >= each, p_right >= each, (p_left + p_right) / 2 >= both).
+        """
+        a, b = self.posterior()
+        edges = np.linspace(0, 1, GRID + 1)
+        centres = (edges[1:] + edges[:-1]) / 2
+        needed = np.clip(np.maximum(each, 2 * both - centres), 0, 1)
+        lowest = np.ones(self.n.shape[2])
+        for axis in range(len(self.n)):
+            left = np.diff(betainc(a[axis, 0][:, None], b[axis, 0][:, None], edges), axis=1)
+            right = 1 - betainc(a[axis, 1][:, None], b[axis, 1][:, None], needed)
+            lowest = np.minimum(lowest, (left * right)[:, centres >= each].sum(axis=1))
+        return lowest
+
+
+def two_sides(ratings: Ratings, axes: int = AXES) -> TwoSides:
+    """What both sides of the `axes` strongest dividing lines said of each guideline.
+
+    Deterministic. `ratings.weight`, where given, says how often each rating counts; ratings of
+    weight 0 tell nothing of anybody.
+
+    1. mu, user and guideline effects by alternating shrunken means; e: what they leave.
+    2. An axis: f_u = sum e h / (sum h^2 + 5 mean h^2) and the same for h_g, alternating; the next
+       axis from e - f h.
+    3. A user's place without the guideline judged, x: ridge regression of the other residuals on
+       h, with a mean of their own; the strength of the ridge by moments over all users.
+       P(right side) = Phi(beta x / sd), beta the slope of e on x_u(-g) h_g(-u).
+    4. A rating counts min(1, (n_u - 1) / 20), shared between the sides by P(right side).
+    """
+    u, g, y = ratings.user, ratings.guideline, np.asarray(ratings.helpful, np.float64)
+    w = np.ones(len(y)) if ratings.weight is None else np.asarray(ratings.weight, np.float64)
+    size = (ratings.n_users, ratings.n_guidelines)
+
+    def by_user(values: np.ndarray) -> np.ndarray:
+        return np.bincount(u, values, size[0])
+
+    def by_guideline(values: np.ndarray) -> np.ndarray:
+        return np.bincount(g, values, size[1])
+
+    n_u, n_g = by_user(w), by_guideline(w)
+    mu = (w * y).sum() / w.sum()
+    user, guideline = np.zeros(size[0]), np.zeros(size[1])
+    for _ in range(10):
+        guideline = by_guideline(w * (y - mu - user[u])) / (n_g + MEAN_SHRINKAGE)
+        user = by_user(w * (y - mu - guideline[g])) / (n_u + MEAN_SHRINKAGE)
+    e = y - mu - user[u] - guideline[g]
+    plain = y - mu - guideline[g]
+    accounts = np.bincount(u, (w > 0).astype(np.float64), size[0])
+    counts = w * np.clip((accounts[u] - 1) / FULL_WEIGHT, 0, 1)
+    n, helpful = np.empty((axes, 2, size[1])), np.empty((axes, 2, size[1]))
+    pooling, beta = np.empty(axes), np.empty(axes)
+    guideline_axis, user_axis = np.empty((axes, size[1])), np.empty((axes, size[0]))
+    for axis in range(axes):
+        h = np.random.default_rng(axis).standard_normal(size[1])
+        f = np.zeros(size[0])
+        for _ in range(60):
+            h = h / max(np.sqrt((h**2).mean()), 1e-15)
+            f = by_user(w * e * h[g]) / (by_user(w * h[g] ** 2) + AXIS_SHRINKAGE * (h**2).mean())
+            spread = max(AXIS_SHRINKAGE * (f**2).mean(), 1e-15)
+            h = by_guideline(w * e * f[u]) / (by_guideline(w * f[u] ** 2) + spread)
+        h = h / max(np.sqrt((h**2).mean()), 1e-15)
+        x, sd, place = _positions(by_user, u, w, h[g], plain, n_u)
+        # h of the guideline without this user's own rating
+        own = w * f[u] ** 2
+        without = (by_guideline(w * e * f[u])[g] - w * e * f[u]) / (
+            by_guideline(own)[g] - own + spread
+        )
+        told = x * without
+        beta[axis] = np.clip((w * e * told).sum() / max((w * told**2).sum(), 1e-12), 0, 1)
+        right = ndtr(beta[axis] * x / sd)
+        for side, share in enumerate((1 - right, right)):
+            n[axis, side] = by_guideline(counts * share)
+            helpful[axis, side] = by_guideline(counts * share * y)
+        pooling[axis] = _pooling(n[axis], helpful[axis])
+        guideline_axis[axis], user_axis[axis] = h, place
+        e = e - f[u] * h[g]
+    return TwoSides(n, helpful, pooling, beta, guideline_axis, user_axis)
+
+
+def _positions(
+    by_user: Callable[[np.ndarray], np.ndarray],
+    u: np.ndarray,
+    w: np.ndarray,
+    h: np.ndarray,
+    e: np.ndarray,
+    n_u: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each rating, its user's place from the other ratings [n] and its sd [n]; and places [U].
+
+    With m = 1.15 n: A = sum h^2 - (sum h)^2 / m, B = sum h e - sum h sum e / m, x = B / (A + k),
+    k = noise / tau^2, tau^2 = sum(B^2 - noise A) / sum A^2 over all users.
+    """
+    sums = [by_user(w * v) for v in (h * h, h, h * e, e)]
+
+    def moments(sums: list[np.ndarray], n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        hh, h1, he, e1 = sums
+        m = np.maximum(POSITION_SHRINKAGE * n, 1e-9)
+        return np.maximum(hh - h1**2 / m, 0.0), he - h1 * e1 / m
+
+    a, b = moments(sums, n_u)
+    tau = max((b**2 - NOISE * a).sum() / max((a**2).sum(), 1e-12), 1e-4)
+    k = NOISE / tau
+    others = [total[u] - w * v for total, v in zip(sums, (h * h, h, h * e, e), strict=True)]
+    a_other, b_other = moments(others, n_u[u] - w)
+    return b_other / (a_other + k), np.sqrt(NOISE / (a_other + k)), b / (a + k)
+
+
+def _pooling(n: np.ndarray, helpful: np.ndarray) -> float:
+    """Ratings' worth of prior from both sides together, by moments; n, helpful [2, G].
+
+    With v = m (1 - m) and t^2 the variance of a side's rate around m beyond chance,
+    k = v / t^2 - 1.
+    Few prior ratings where the sides truly differ, up to `MOST_POOLING` where they do not.
+    """
+    rate = helpful / np.maximum(n, 1)
+    m = (helpful.sum(axis=0) + 0.5) / (n.sum(axis=0) + 1)
+    known = (n > 3).all(axis=0)
+    if not known.any():
+        return 3.0
+    chance = m * (1 - m) * (1 / np.maximum(n, 1)).sum(axis=0)
+    apart = ((rate[0] - rate[1]) ** 2 - chance)[known].mean() / 4
+    v = (m * (1 - m))[known].mean()
+    return float(np.clip(v / max(apart, 5e-5) - 1, 0, MOST_POOLING))
+
+
+def with_two_sides(
+    scores: pd.DataFrame,
+    ratings: Ratings,
+    ids: Ids,
+    each: float = EACH_SIDE,
+    both: float = BOTH_SIDES,
+) -> pd.DataFrame:
+    """Scores with the columns that the rule `robust` reads.
+
+    p_both_sides: `TwoSides.probability(each, both)`; relative_raters; n_smaller_side. NaN or 0 for
+    guidelines that nobody rated.
+    """
+    found = two_sides(ratings)
+    rows = ids.guidelines.get_indexer(pd.Index(scores["guideline_id"]))
+    known = rows >= 0
+
+    def column(values: np.ndarray, missing: float) -> np.ndarray:
+        return np.where(known, values[rows], missing)
+
+    return scores.assign(
+        p_both_sides=column(found.probability(each, both), np.nan),
+        relative_raters=column(found.relative_raters(), 0.0),
+        n_smaller_side=column(found.smaller_side(), 0.0),
+    )

@@ -1,0 +1,103 @@
+"""Yardsticks: other measures of agreement, side by side with the constitution."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from aggregation.decisions.rules import ACCEPTED
+from aggregation.evidence.groups import group_counts
+from aggregation.model.ratings import Ids, Ratings
+
+MOST_USERS = 5000
+"""With more users, pairs of them are too many: `pairwise_bridging` is left out (NaN)."""
+
+
+def wilson(helpful: np.ndarray, n: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, ...]:
+    """Lower and upper Wilson bound of a rate (Wilson 1927), two-sided; NaN where n is 0.
+
+    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+    """
+    z = norm.ppf((1 + confidence) / 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = helpful / n
+        centre = p + z**2 / (2 * n)
+        half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+        scale = 1 + z**2 / n
+        return (centre - half) / scale, (centre + half) / scale
+
+
+def group_informed_consensus(helpful: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Product over the groups of (helpful + 1) / (n + 2); helpful, n [K, G] (Small et al. 2021).
+
+    In Polis n counts passes too.
+    """
+    return np.prod((helpful + 1) / (n + 2), axis=0)
+
+
+def pairwise_bridging(ratings: Ratings) -> np.ndarray:
+    """[G]: of the pairs of raters of a guideline, each weighted by how often the two disagree on
+    the other guidelines that both rated, the share in which both found it helpful.
+
+        sum_{u<v} d_uv r_u r_v / sum_{u<v} d_uv,  d_uv = disagreements / shared guidelines
+
+    NaN where no two of its raters share another guideline, or there are more than `MOST_USERS`.
+    """
+    out = np.full(ratings.n_guidelines, np.nan)
+    if ratings.n_users > MOST_USERS:
+        return out
+    given = np.zeros((ratings.n_users, ratings.n_guidelines), np.float32)
+    liked = np.zeros_like(given)
+    given[ratings.user, ratings.guideline] = 1
+    liked[ratings.user, ratings.guideline] = ratings.helpful
+    disliked = given - liked
+    shared, apart = given @ given.T, liked @ disliked.T
+    apart = apart + apart.T
+    for g in range(ratings.n_guidelines):
+        who = np.flatnonzero(given[:, g])
+        r = liked[who, g].astype(np.float64)
+        pairs = np.ix_(who, who)
+        here = np.outer(r, 1 - r)
+        n = shared[pairs].astype(np.float64) - 1
+        d = np.divide(apart[pairs] - here - here.T, n, out=np.zeros_like(n), where=n > 0)
+        np.fill_diagonal(d, 0)
+        total = d.sum()
+        out[g] = (r @ d @ r) / total if total > 1e-9 else np.nan
+    return out
+
+
+def yardsticks(
+    scores: pd.DataFrame, ratings: Ratings, ids: Ids, member: np.ndarray
+) -> pd.DataFrame:
+    """One row a guideline: guideline_id, helpful_rate, wilson_lower, group_informed_consensus,
+    lowest_group_rate, pairwise_bridging. `member` [U]: opinion groups.
+    """
+    n_g = ratings.per_guideline()
+    helpful = np.bincount(ratings.guideline, ratings.helpful, ratings.n_guidelines)
+    n, liked = group_counts(ratings, member)
+    found = {
+        "wilson_lower": wilson(helpful, n_g)[0],
+        "group_informed_consensus": group_informed_consensus(liked, n),
+        "lowest_group_rate": ((liked + 1) / (n + 2)).min(axis=0, initial=np.inf),
+        "pairwise_bridging": pairwise_bridging(ratings),
+    }
+    rows = ids.guidelines.get_indexer(pd.Index(scores["guideline_id"]))
+    columns = {name: np.where(rows >= 0, values[rows], np.nan) for name, values in found.items()}
+    return scores[["guideline_id", "helpful_rate"]].assign(**columns)
+
+
+def overlap(judged: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
+    """What bridging changed: for each column of `measures` besides guideline_id, the set of as many
+    guidelines as are accepted, those with the highest values, against the accepted ones.
+
+    Columns: yardstick, same (in both sets), gained (ids accepted that it would not take), lost (ids
+    that it would take instead).
+    """
+    accepted = set(judged.loc[judged["verdict"] == ACCEPTED, "guideline_id"])
+    rows = []
+    for name in measures.columns.drop("guideline_id"):
+        ranked = measures.sort_values([name, "guideline_id"], ascending=[False, True])
+        top = set(ranked["guideline_id"].head(len(accepted)))
+        rows.append((name, len(top & accepted), sorted(accepted - top), sorted(top - accepted)))
+    return pd.DataFrame(rows, columns=["yardstick", "same", "gained", "lost"])
