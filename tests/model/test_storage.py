@@ -5,8 +5,7 @@ import json
 
 import numpy as np
 import pandas as pd
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from aggregation import Fit, Parameters, Penalty, encode
 from aggregation.model.multistart import Minimum, Start

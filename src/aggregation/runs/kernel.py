@@ -11,7 +11,7 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
 
-IMPORTS = "import aggregation, jax, matplotlib.pyplot, pyarrow.parquet, scipy.sparse"
+IMPORTS = "from aggregation import *\nimport jax, matplotlib.pyplot, pyarrow.parquet, scipy.sparse"
 """What notebooks load, so that a kernel that is started ahead has it ready."""
 
 MAIN = "from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"

@@ -34,6 +34,7 @@ from aggregation.runs.provenance import (
     write_manifest,
 )
 from aggregation.runs.stages import (
+    LAST,
     MAKES,
     OUTLIVE,
     STAGES,
@@ -46,7 +47,6 @@ from aggregation.runs.stages import (
     stale,
     wanted,
 )
-from aggregation.services.delivery import LAST
 
 DEFAULT_TIMEOUT, MAX_TIMEOUT = 6 * 3600.0, 366 * 24 * 3600.0
 """Seconds that a stage may take, unless told otherwise, and at most."""

@@ -40,6 +40,9 @@ READS = {
 OUTLIVE = ("source", "published")
 """Folders of what the platform sent and was sent; they outlive runs, and no stage owns them."""
 
+LAST = "published/last.txt"
+"""What `services.delivery` did last, in words."""
+
 
 def wanted(params: Params) -> list[str]:
     """The stages of a run with these parameters."""
