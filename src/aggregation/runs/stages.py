@@ -19,7 +19,7 @@ STAGES = ("ingest", "train", "diagnostics", "demographics", "publish")
 MAKES = {
     "ingest": (*(f"data/{table}.parquet" for table in TABLES), "data/ingest.json"),
     "train": (
-        *(f"model/{table}.parquet" for table in ("guidelines", "users", "history", "minima")),
+        *(f"model/{table}.parquet" for table in ("guidelines", "users", "history")),
         "model/fit.json",
     ),
     "diagnostics": ("evidence/guidelines.parquet", "evidence/summary.json", "evidence/minima.json"),
