@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from aggregation import Parameters, Ratings, by_side, encode, perspectives, score
 from aggregation.evidence.sides import BUCKETS, SIDES

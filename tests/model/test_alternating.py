@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 from deliberations import dense, one_descent
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from aggregation import Penalty, fit
 

@@ -5,8 +5,7 @@ import json
 
 import numpy as np
 import pandas as pd
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from aggregation import Fit, Parameters, Penalty, encode
 from aggregation.model.multistart import Minimum, Start
@@ -52,6 +51,7 @@ def fits(draw):
     starts = st.builds(Start, st.sampled_from(["uniform", "earlier model"]), st.booleans(), NUMBERS)
     return Fit(
         method="alternating",
+        penalty=draw(st.builds(Penalty, st.floats(1e-3, 9), norm=st.sampled_from(["l1", "l2"]))),
         balance=draw(st.none() | NUMBERS),
         sweeps=draw(st.integers(0, 10**6)),
         starts=tuple(draw(starts) for _ in range(n_starts)),
@@ -73,12 +73,8 @@ def test_any_fit_is_read_back_bit_for_bit(fit):
     )
     ratings, ids = encode(table)
     stored = tables(fit, ids)
-    plain = json.loads(json.dumps(values(fit, ratings, Penalty())))
+    plain = json.loads(json.dumps(values(fit, ratings)))
     assert bits(restored(plain, stored)) == bits(fit)
     for name in SIDES:  # rows follow their ids, not the table
         stored[name] = stored[name].iloc[::-1].reset_index(drop=True)
     assert bits(restored(plain, stored)) == bits(fit)
-    by_minimum = stored["minima"].groupby("minimum")["intercept"]
-    for k, minimum in enumerate(fit.minima, start=1):
-        kept = by_minimum.get_group(k).to_numpy()
-        assert kept.tobytes() == minimum.parameters.guideline_intercept.tobytes()

@@ -14,7 +14,6 @@ from playwright.sync_api import sync_playwright
 from prolific_worlds import crowd
 
 from aggregation.decisions.constitution import select
-from aggregation.model.parameters import Penalty
 from aggregation.report.comparison import comparison_page
 from aggregation.report.index import index_page
 from aggregation.report.notebook_pages import notebook_page
@@ -75,7 +74,6 @@ def values(hostile):
     names = ("dataset", "ratings", "ids", "fit", "constitution", "minima")
     return {name: getattr(loaded, name) for name in names} | {
         "run": "hostile",
-        "penalty": Penalty(),
         "stages": STAGES,
     }
 

@@ -35,7 +35,7 @@ def doubts_of(values, **changes):
 def fit_like(fit, **changes):
     """What the page reads of a fit, with some of it changed."""
     names = ("method", "parameters", "starts", "warm_start", "objective", "kkt_residual")
-    names += ("converged", "settled", "n_blocks")
+    names += ("converged", "settled", "n_blocks", "penalty")
     return SimpleNamespace(**{name: getattr(fit, name) for name in names} | changes)
 
 
@@ -240,4 +240,3 @@ def test_a_fit_that_has_not_converged_is_not_called_certified(values, page):
     assert "not certified, with a residual" in text_of(index_page(**values | {"fit": fit}))
     replayed = fit_like(values["fit"], method="gradient-descent")
     assert "which nothing certifies" in text_of(index_page(**values | {"fit": replayed}))
-    assert "penalties" not in index_page(**values | {"penalty": None})

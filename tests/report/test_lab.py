@@ -10,8 +10,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import aggregation as ag
 from aggregation.data import cards, dataset
@@ -94,7 +93,7 @@ def folder(tmp_path, read, coded, fitted, judged):
     folder = ag.RunFolder.of("a", tmp_path / "outputs")
     folder.write_text("params.yaml", "run: a\ntitle: ''\n")
     folder.save_dataset(read)
-    folder.save_fit(fitted, *coded, ag.Penalty())
+    folder.save_fit(fitted, *coded)
     folder.save_evidence(judged, pd.DataFrame())
     folder.write_json("manifest.json", {"stages": {"ingest": {}, "publish": {}}})
     return folder
@@ -279,7 +278,7 @@ def test_a_fit_is_read_back_bit_for_bit(tmp_path, coded, saved, kind):
     fit, folder = saved[kind], ag.RunFolder(tmp_path)
     assert (len(fit.minima) > 1) == (kind == "two axes")
     assert fit.warm_start == (kind == "fixed")
-    folder.save_fit(fit, *coded, ag.Penalty())
+    folder.save_fit(fit, *coded)
     again = folder.fit()
     assert bits(again) == bits(fit)
     assert repr(again) == repr(fit)
@@ -347,9 +346,9 @@ def test_a_run_that_did_not_finish_opens_and_says_so(folder):
 
 def test_a_fit_that_certifies_nothing_is_a_doubt_of_its_run(tmp_path, coded, fitted, replayed):
     folder = ag.RunFolder(tmp_path)
-    folder.save_fit(replayed, *coded, ag.Penalty())
+    folder.save_fit(replayed, *coded)
     assert "certifies nothing" in shown(folder)
-    folder.save_fit(dataclasses.replace(fitted, settled=False), *coded, ag.Penalty())
+    folder.save_fit(dataclasses.replace(fitted, settled=False), *coded)
     assert "not settled" in shown(folder)
 
 

@@ -105,13 +105,13 @@ def test_a_dataset_is_read_back_as_it_was_saved(folder, dataset):
 def test_a_run_is_loaded_with_all_that_was_saved(folder, dataset, trained):
     fit, ratings, ids = trained
     folder.save_dataset(dataset)
-    folder.save_fit(*trained, ag.Penalty())
+    folder.save_fit(*trained)
     run = folder.load()
     assert list(run.ids.users) == list(ids.users)
     np.testing.assert_array_equal(run.ratings.helpful, ratings.helpful)
     for saved, again in zip(fit.parameters.arrays(), run.fit.parameters.arrays(), strict=True):
         np.testing.assert_array_equal(again, saved)
-    assert run.penalty == ag.Penalty()
+    assert run.fit.penalty == fit.penalty == ag.Penalty()
     assert (run.constitution, run.minima) == (None, None)
     scores = ag.score(ratings, ids, fit.parameters)
     judged = ag.select(scores, ag.ALIGNED_2023)
@@ -132,7 +132,7 @@ def other_ratings(ratings):
 @pytest.mark.parametrize("change", [other_users, other_ratings])
 def test_a_model_of_other_data_is_refused(folder, dataset, trained, change):
     folder.save_dataset(dataset)
-    folder.save_fit(*trained, ag.Penalty())
+    folder.save_fit(*trained)
     path = folder.path / "data" / "ratings.parquet"
     change(pd.read_parquet(path)).to_parquet(path)
     with pytest.raises(ag.RunError, match="other data than data/ holds: run the train notebook"):
@@ -144,5 +144,5 @@ def test_a_fit_that_has_not_converged_is_not_saved(folder, dataset):
     short = ag.Settings(starts=1, max_starts=1, moves=False, max_sweeps=1, tolerance=1e-300)
     fit = ag.fit(ratings, settings=short)
     with pytest.raises(ag.RunError, match=r"not converged.*train\.max_sweeps.*train\.tolerance"):
-        folder.save_fit(fit, ratings, ids, ag.Penalty())
+        folder.save_fit(fit, ratings, ids)
     assert not folder.path.exists() or everything(folder) == []

@@ -236,7 +236,7 @@ def test_the_tutorial_writes_a_run_of_its_own_and_touches_no_other(tutorial):
         for file in (
             *("params.yaml", "data/ingest.json", "model/fit.json"),
             *(f"data/{t}.parquet" for t in ("ratings", "guidelines", "users", "topics")),
-            *(f"model/{t}.parquet" for t in ("users", "guidelines", "history", "minima")),
+            *(f"model/{t}.parquet" for t in ("users", "guidelines", "history")),
             *("evidence/guidelines.parquet", "evidence/minima.json", "evidence/summary.json"),
         )
     }

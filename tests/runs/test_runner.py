@@ -31,7 +31,7 @@ STAGES = ("ingest", "train", "diagnostics", "publish")
 AFTER_TRAIN = {
     *("params.yaml", "manifest.json", "timing.json", "data/ingest.json", "model/fit.json"),
     *(f"data/{t}.parquet" for t in ("ratings", "guidelines", "users", "topics")),
-    *(f"model/{t}.parquet" for t in ("guidelines", "users", "history", "minima")),
+    *(f"model/{t}.parquet" for t in ("guidelines", "users", "history")),
     *("notebooks/ingest.ipynb", "notebooks/train.ipynb"),
     *("report/ingest.html", "report/train.html"),
 }

@@ -4,8 +4,7 @@ import itertools
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from prolific_worlds import HEADER, HOMEMAKER, TYPICAL, cleaned, crowd, export, person, row
 from worlds import assert_says
 

@@ -4,8 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from worlds import assert_conserved, assert_says, cells, counted, export_to, reading, rows_to
 
 from aggregation import InputError, simulate

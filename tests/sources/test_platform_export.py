@@ -4,8 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from worlds import assert_conserved, assert_says, attempt, cells, counted, export_to, reading
 
 from aggregation import InputError, read, sections, simulate

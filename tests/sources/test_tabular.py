@@ -8,8 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 from worlds import RATINGS, assert_conserved, assert_says, attempt, cells, counted, reading, rows_to
 
 from aggregation import InputError, read, sections

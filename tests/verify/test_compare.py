@@ -77,7 +77,7 @@ def make(path, dataset, rule=None, **changes):
     folder.save_dataset(dataset)
     ratings, ids = ag.encode(dataset.ratings)
     fit = ag.fit(ratings, settings=ag.Settings(starts=2, max_starts=2, moves=False))
-    folder.save_fit(fit, ratings, ids, ag.Penalty())
+    folder.save_fit(fit, ratings, ids)
     return finish(folder, dataset, rule or ag.ALIGNED_2023, **changes)
 
 

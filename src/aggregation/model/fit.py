@@ -27,6 +27,8 @@ class Fit(Shown, Found):
     """
 
     method: Literal["alternating", "gradient-descent"]
+    penalty: Penalty
+    """Of the loss that was minimised."""
     balance: float | None
     """Largest relative difference, over the axes, of the penalties that users and guidelines
     carry: 0 at a stationary point, whatever path led there. None where rows were fixed."""
@@ -172,7 +174,11 @@ def fit(
         )
         found = replace(found, minima=tuple(minima))
     return Fit(
-        **vars(found), method=settings.method, balance=balance, n_blocks=int(blocks[0].max()) + 1
+        **vars(found),
+        method=settings.method,
+        penalty=penalty,
+        balance=balance,
+        n_blocks=int(blocks[0].max()) + 1,
     )
 
 

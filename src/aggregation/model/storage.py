@@ -31,11 +31,11 @@ OF_A_MINIMUM = ("objective", "kkt_residual", "converged", "starts")
 
 
 def tables(fit: Fit, ids: Ids) -> dict[str, pd.DataFrame]:
-    """users, guidelines, history and minima, each a frame.
+    """users, guidelines and history, each a frame.
 
     users, guidelines: id, intercept, embedding, and those of the other minima one after the other:
     other_intercepts (list of M - 1 floats), other_embeddings (of (M - 1) D). history: sweep, start
-    (both from 1), loss. minima: minimum (from 1), guideline_id, intercept.
+    (both from 1), loss.
     """
     n, found = len(fit.minima), {}
     minima = zip(*(m.parameters.sides() for m in fit.minima), strict=True)
@@ -53,18 +53,10 @@ def tables(fit: Fit, ids: Ids) -> dict[str, pd.DataFrame]:
         )
     sweeps, starts = np.indices(fit.history.shape) + 1
     history = {"sweep": sweeps.ravel(), "start": starts.ravel(), "loss": fit.history.ravel()}
-    by_minimum = {
-        "minimum": np.repeat(np.arange(1, n + 1), len(ids.guidelines)),
-        "guideline_id": np.tile(ids.guidelines.to_numpy(), n),
-        "intercept": np.concatenate([m.parameters.guideline_intercept for m in fit.minima]),
-    }
-    return found | {
-        "history": pd.DataFrame(history),
-        "minima": pd.DataFrame(by_minimum).astype({"guideline_id": "str"}),
-    }
+    return found | {"history": pd.DataFrame(history)}
 
 
-def values(fit: Fit, ratings: Ratings, penalty: Penalty) -> dict[str, Any]:
+def values(fit: Fit, ratings: Ratings) -> dict[str, Any]:
     """What is no table: fit.json."""
     return {
         "objective": fit.objective,
@@ -76,7 +68,7 @@ def values(fit: Fit, ratings: Ratings, penalty: Penalty) -> dict[str, Any]:
         "n_users": ratings.n_users,
         "n_guidelines": ratings.n_guidelines,
         "dimensions": int(fit.parameters.user_embedding.shape[1]),
-        "penalty": asdict(penalty),
+        "penalty": asdict(fit.penalty),
         "starts": [start.objective for start in fit.starts],
         "start_kinds": [start.kind for start in fit.starts],
         "start_continuation": [start.continuation for start in fit.starts],
@@ -89,7 +81,7 @@ def values(fit: Fit, ratings: Ratings, penalty: Penalty) -> dict[str, Any]:
 
 
 def restored(values: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> Fit:
-    """The fit of which these are `values` and `tables` (without minima).
+    """The fit of which these are `values` and `tables`.
 
     Its rows are sorted by id, as those of every fit. Raises KeyError where something is missing.
     """
@@ -109,6 +101,7 @@ def restored(values: Mapping[str, Any], tables: Mapping[str, pd.DataFrame]) -> F
     history = tables["history"].sort_values(["sweep", "start"])["loss"].to_numpy(np.float64)
     return Fit(
         **{name: values[name] for name in FIELDS},
+        penalty=Penalty(**values["penalty"]),
         starts=tuple(map(Start, kinds, values["start_continuation"], values["starts"])),
         minima=tuple(
             Minimum(

@@ -16,7 +16,6 @@ import pandas as pd
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from aggregation.decisions.rules import ACCEPTED, REJECTED, UNDECIDED, Rule
 from aggregation.evidence.sides import Perspectives
@@ -47,6 +46,9 @@ STYLE: dict[str, Any] = {
 
 styled = style.context(["default", STYLE])
 """Decorator of the figures: the user's own settings of Matplotlib change none of them."""
+
+PANEL = 1.35
+"""Height of a small histogram and its label, in heights of its longest bar."""
 
 LOSS_FLOOR = 1e-9
 """Losses nearer to the lowest are drawn at this distance: the axis is logarithmic."""
@@ -210,25 +212,29 @@ def range_of_perspectives(found: Perspectives, ids: Ids, guidelines: pd.DataFram
     """
     rows = ids.guidelines.get_indexer(pd.Index(guidelines["guideline_id"]))
     across, down = 3, max(-(-len(rows) // 3), 1)
-    height = 1.5 * down + 0.9
-    gaps = {"hspace": 0.5, "wspace": 0.22}
-    figure, panels = _figure(down, across, height=height, top=0.35, gridspec_kw=gaps)
-    ticks = np.linspace(found.edges[0], found.edges[-1], 3)
-    for axes in panels[len(rows) :]:
-        axes.set_visible(False)
+    height = 1.3 * down + 1.1
+    figure, columns = _figure(1, across, height=height, top=0.15, gridspec_kw={"wspace": 0.08})
+    figure.subplots_adjust(left=0.08)
+    for k, axes in enumerate(columns):  # one for all above each other: axes are what takes time
+        axes.set_visible(k < max(len(rows), 1))
+        axes.set(ylim=(0, down * PANEL), yticks=[])
+        axes.spines["left"].set_visible(False)
+        axes.set_xticks(ticks := np.linspace(found.edges[0], found.edges[-1], 3))
+        axes.set_xticklabels([f"{tick:.2f}" for tick in ticks], fontsize=9)
     bars: dict[str, Any] = {"fill": True, "edgecolor": "white", "linewidth": 0.5}
-    told = zip(panels, rows, guidelines["number"], guidelines["n_ratings"], strict=False)
-    for axes, row, number, n in told:
-        helpful, both = found.helpful[row], found.helpful[row] + found.not_helpful[row]
-        axes.stairs(helpful, found.edges, color=HELPFUL_COLOUR, **bars)
-        axes.stairs(both, found.edges, baseline=helpful, color=NOT_HELPFUL_COLOUR, **bars)
-        axes.set_title(f"no. {number}: {n} ratings", fontsize=10, loc="left")
-        axes.tick_params(labelsize=9)
-        axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-        axes.set_xticks(ticks, [f"{tick:.2f}" for tick in ticks])
-        axes.grid(visible=False, axis="x")
+    told = zip(rows, guidelines["number"], guidelines["n_ratings"], strict=True)
+    for k, (row, number, n) in enumerate(told):
+        axes, base = columns[k % across], (down - 1 - k // across) * PANEL
+        both = found.helpful[row] + found.not_helpful[row]
+        highest = max(both.max(), 1e-9)
+        middle, top = base + found.helpful[row] / highest, base + both / highest
+        axes.stairs(middle, found.edges, baseline=base, color=HELPFUL_COLOUR, **bars)
+        axes.stairs(top, found.edges, baseline=middle, color=NOT_HELPFUL_COLOUR, **bars)
+        axes.axhline(base, color="#444", linewidth=0.8)
+        label = f"no. {number}: {n} ratings, bars to {highest:,.0f}"
+        axes.text(found.edges[0], base + 1.06, label, fontsize=9)
     figure.supxlabel("embedding of the users on the axis", y=0.1 / height, va="bottom", fontsize=11)
-    figure.supylabel("ratings (blue helpful, orange not helpful)", fontsize=11)
+    figure.supylabel("ratings (blue helpful,\norange not helpful)", x=0, fontsize=11)
     if not len(rows):
         figure.suptitle("no guidelines to show")
     return _picture(

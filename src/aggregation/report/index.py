@@ -23,7 +23,6 @@ from aggregation.decisions.rules import ACCEPTED, UNDECIDED, Rule
 from aggregation.decisions.table import table
 from aggregation.evidence.sides import SIDES, perspectives
 from aggregation.model.fit import Fit
-from aggregation.model.parameters import Penalty
 from aggregation.model.ratings import Ids, Ratings
 from aggregation.report import figures
 from aggregation.report.demographics import demographics_section
@@ -61,7 +60,6 @@ def index_page(
     participants: str = "",
     attribution: str = "",
     near_misses: int = 12,
-    penalty: Penalty | None = None,
     demographics: Sequence[Mapping[str, Any]] | None = None,
     stages: Sequence[str] = (),
     version: str = "",
@@ -70,9 +68,9 @@ def index_page(
 
     `ratings` and `ids` are those of `fit`; the scores of `constitution` have the columns of
     `evidence.sides`; `minima` is the table of `evidence.minima`. Empty texts fall back to the
-    source's own. `near_misses`: how many of them are shown. `penalty`: that of the fit, if the
-    page is to name it. `demographics`: the records of `services.demographics.counts`. `stages`
-    have pages, to which this one links. `version`: of this package.
+    source's own. `near_misses`: how many of them are shown. `demographics`: the records of
+    `services.demographics.counts`. `stages` have pages, to which this one links. `version`: of this
+    package.
     """
     cards = _cards(constitution, dataset, ratings, ids, fit)
     by_id = {card["guideline_id"]: card for card in cards}
@@ -87,7 +85,6 @@ def index_page(
         period=_period(dataset.ratings["rated_at"]),
         ratings=ratings,
         fit=fit,
-        penalty=penalty,
         constitution=constitution,
         rule=constitution.rule,
         least_ratings=_least_ratings(constitution.rule),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from html import escape
 from pathlib import Path
 
@@ -40,6 +41,17 @@ def _html(markdown: str) -> str:
     return MarkdownWithMath(renderer=renderer).render(markdown)
 
 
+@cache
+def _exporter() -> HTMLExporter:
+    return HTMLExporter(
+        template_name="page",  # nbconvert's `basic`, with code folded away
+        filters={"markdown2html": _html},
+        extra_template_basedirs=[str(Path(__file__).parent / "templates")],
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
+
+
 def notebook_page(
     notebook: NotebookNode,
     stage: str,
@@ -49,15 +61,8 @@ def notebook_page(
     simulated: bool = False,
 ) -> str:
     """The page of a stage's executed notebook; `stages` have pages too, to which it links."""
-    exporter = HTMLExporter(
-        template_name="page",  # nbconvert's `basic`, with code folded away
-        filters={"markdown2html": _html},
-        extra_template_basedirs=[str(Path(__file__).parent / "templates")],
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-    )
     cells = [c for c in notebook.cells if LAB_TAG not in c.metadata.get("tags", [])]
-    body, _ = exporter.from_notebook_node(NotebookNode(notebook | {"cells": cells}))
+    body, _ = _exporter().from_notebook_node(NotebookNode(notebook | {"cells": cells}))
     return TEMPLATES.get_template("notebook.html").render(
         title=f"{stage}: {run}", body=body, stages=stages, stage=stage, simulated=simulated
     )

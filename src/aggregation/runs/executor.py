@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from jupyter_core.utils import run_sync
 from aggregation import errors
 from aggregation.errors import RunError, unwritable
 from aggregation.files import atomic_write
-from aggregation.runs.kernel import IMPORTS, Kernel
+from aggregation.runs.kernel import Kernel
 
 # jsonschema, which nbformat loads, builds the grammar of internationalised addresses at import:
 # two seconds, for a check that no notebook needs. It does without where the module is missing.
@@ -42,9 +42,9 @@ REMEDIES = {
 class Executor:
     """Executes notebooks, each in a kernel of its own. While one works, the next kernel starts."""
 
-    def __init__(self, last: str) -> None:
-        """`last`: the stage after which no kernel is needed."""
-        self.last, self.next = last, Kernel()
+    def __init__(self, stages: Sequence[str]) -> None:
+        """`stages`: those that may be executed, in order."""
+        self.stages, self.next = stages, Kernel()
 
     def close(self) -> None:
         """End the kernel that no notebook took."""
@@ -73,7 +73,8 @@ class Executor:
 
         notebook = nbformat.reads(source.decode("utf-8"), as_version=4)
         partial = path / "notebooks" / f"{stage}.partial.ipynb"
-        kernel, self.next = self.next, Kernel(IMPORTS)
+        later = self.stages[self.stages.index(stage) + 1 :]
+        kernel, self.next = self.next, Kernel(later[0] if later else "")
         begun, seconds, at = time.monotonic(), [], ""
 
         async def begin(cell: Any, cell_index: int) -> None:
@@ -81,7 +82,7 @@ class Executor:
             begun, at = time.monotonic(), f"cell {cell_index + 1}, {_first_line(cell.source)!r}"
             if cell.source.startswith("%%capture"):
                 raise _StoppedError("it hides its errors: take out %%capture")
-            if cell_index == 0 and stage != self.last:
+            if cell_index == 0 and later:
                 await self.next.start()  # now, since this kernel is ready
 
         def end(cell: Any, cell_index: int, execute_reply: Any) -> None:  # noqa: ARG001

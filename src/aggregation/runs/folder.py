@@ -21,7 +21,7 @@ from aggregation.errors import RunError
 from aggregation.files import atomic_write, read_if_any, read_json
 from aggregation.model import storage
 from aggregation.model.fit import Fit
-from aggregation.model.parameters import Penalty, loss
+from aggregation.model.parameters import loss
 from aggregation.model.ratings import Ids, Ratings, encode
 from aggregation.runs import summary
 from aggregation.runs.provenance import MANIFEST, PARTIAL
@@ -49,7 +49,6 @@ class Run:
     ratings: Ratings
     ids: Ids
     fit: Fit
-    penalty: Penalty
     constitution: Constitution | None = None
     minima: pd.DataFrame | None = None
 
@@ -151,7 +150,7 @@ class RunFolder:
             counts=tuple(Count(**c) for c in told["counts"]),
         )
 
-    def save_fit(self, fit: Fit, ratings: Ratings, ids: Ids, penalty: Penalty) -> None:
+    def save_fit(self, fit: Fit, ratings: Ratings, ids: Ids) -> None:
         """Write model/. Raises RunError, and writes nothing, if the fit has not converged."""
         if not fit.converged:
             raise RunError(
@@ -164,7 +163,7 @@ class RunFolder:
         kinds = {name: {key: "str"} | storage.KINDS for name, key in storage.SIDES.items()}
         for name, table in storage.tables(fit, ids).items():
             self.write_table(f"model/{name}.parquet", table, kinds.get(name))
-        self.write_json("model/fit.json", storage.values(fit, ratings, penalty))
+        self.write_json("model/fit.json", storage.values(fit, ratings))
 
     def fit(self) -> Fit:
         """The fit as it was saved, every bit; its rows are sorted by id, as those of `load()`.
@@ -173,8 +172,8 @@ class RunFolder:
         """
         return self._fit()[0]
 
-    def _fit(self) -> tuple[Fit, Penalty, list[list[str]]]:
-        """The fit, its penalty, and the ids of its users and guidelines."""
+    def _fit(self) -> tuple[Fit, list[list[str]]]:
+        """The fit, and the ids of its users and guidelines."""
         values, names = self.read_json("model/fit.json"), (*storage.SIDES, "history")
         tables = {name: self.read_table(f"model/{name}.parquet") for name in names}
         try:
@@ -185,23 +184,23 @@ class RunFolder:
                 "wrote it: run the train notebook again"
             ) from None
         ids = [sorted(tables[side][key]) for side, key in storage.SIDES.items()]
-        return fit, Penalty(**values["penalty"]), ids
+        return fit, ids
 
     def load(self) -> Run:
         """Read data/, model/ and, if it is there, evidence/, each file once.
 
         Raises RunError if model/ was trained on other data than data/ holds.
         """
-        dataset, (fit, penalty, known) = self.dataset(), self._fit()
+        dataset, (fit, known) = self.dataset(), self._fit()
         ratings, ids = encode(dataset.ratings)
         if known != [list(ids.users), list(ids.guidelines)] or not math.isclose(
-            float(loss(fit.parameters, ratings, penalty)), fit.objective, rel_tol=LOSS_TOLERANCE
+            float(loss(fit.parameters, ratings, fit.penalty)), fit.objective, rel_tol=LOSS_TOLERANCE
         ):
             raise RunError(
                 f"{self.path}: model/ was trained on other data than data/ holds: "
                 "run the train notebook again"
             )
-        run = Run(dataset, ratings, ids, fit, penalty)
+        run = Run(dataset, ratings, ids, fit)
         if not (self.path / "evidence" / "summary.json").exists():
             return run
         minima = pd.DataFrame(self.read_json("evidence/minima.json"))

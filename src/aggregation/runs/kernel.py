@@ -11,8 +11,12 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
 
-IMPORTS = "import aggregation, jax, matplotlib.pyplot, pyarrow.parquet, scipy.sparse"
-"""What notebooks load, so that a kernel that is started ahead has it ready."""
+IMPORTS = {
+    "train": "import jax, scipy.sparse",
+    "diagnostics": "import aggregation.report.figures",
+    "publish": "import aggregation.report.index",
+}
+"""What notebooks load besides `aggregation`: a kernel that is started ahead has it ready."""
 
 MAIN = "from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
 
@@ -32,8 +36,9 @@ class Kernel:
     once it is started; `close` ends it, whatever it is doing.
     """
 
-    def __init__(self, imports: str = "") -> None:
-        """`imports`: Python that is executed before it is ready."""
+    def __init__(self, ahead: str = "") -> None:
+        """`ahead`: the stage for which it is started before it is needed."""
+        imports = f"from aggregation import *\n{IMPORTS.get(ahead, '')}" if ahead else ""
         near = tempfile.gettempdir()
         short = near if len(near) <= MAX_SOCKET_FOLDER else "/tmp"  # noqa: S108
         self.folder = tempfile.TemporaryDirectory(

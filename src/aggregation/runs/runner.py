@@ -12,9 +12,11 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from aggregation.runs.provenance import (
     write_manifest,
 )
 from aggregation.runs.stages import (
+    LAST,
     MAKES,
     OUTLIVE,
     STAGES,
@@ -46,13 +49,15 @@ from aggregation.runs.stages import (
     stale,
     wanted,
 )
-from aggregation.services.delivery import LAST
 
 DEFAULT_TIMEOUT, MAX_TIMEOUT = 6 * 3600.0, 366 * 24 * 3600.0
 """Seconds that a stage may take, unless told otherwise, and at most."""
 
 TIMING = "timing.json"
 """The only file of a run with times and host."""
+
+PAGES = "aggregation.report.notebook_pages"
+"""The module that writes the pages of notebooks."""
 
 OWN = {"params.yaml", MANIFEST, PARTIAL, TIMING}.union(*map(own, STAGES))
 """Names of all files that runs make."""
@@ -163,7 +168,7 @@ class _Build:
             stale = self._stale(stage, now)
             if stage in todo and (why := self._why(stage, stale, first)):
                 self.say(f"{at}: {why} ..." if known else f"{at} ...")
-                self._run(stage, at, now, todo[-1])
+                self._run(stage, at, now, todo)
             elif not stale:
                 self.done[stage] = self.before["stages"][stage]
                 if stage in todo:
@@ -224,13 +229,13 @@ class _Build:
                 if not os.path.lexists(self.built / name):
                     (self.built / name).symlink_to(f"../../{self.home.name}/{name}")
 
-    def _run(self, stage: str, at: str, record: Record, last: str) -> None:
+    def _run(self, stage: str, at: str, record: Record, todo: list[str]) -> None:
         """Execute a notebook, and note what it made."""
         self._begin()
         if self.execute is None:
             from aggregation.runs.executor import Executor  # nothing may have to run
 
-            self.execute = Executor(last)
+            self.execute = Executor(todo)
         begin = time.monotonic()
         self._remove(stage)
         try:
@@ -248,6 +253,8 @@ class _Build:
             self.late = error  # who took part changes no verdict: the constitution goes on
             self.say(f"{at} failed, the others go on")
             return
+        # What writes pages takes long to load: it may do so while the next notebook is at work.
+        threading.Thread(target=import_module, args=(PAGES,), daemon=True).start()
         outputs, now = made_by(stage, self.built), self._now(stage, self.done)
         if lost := [name for name in MAKES[stage] if name not in outputs]:
             raise RunError(

@@ -19,7 +19,7 @@ STAGES = ("ingest", "train", "diagnostics", "demographics", "publish")
 MAKES = {
     "ingest": (*(f"data/{table}.parquet" for table in TABLES), "data/ingest.json"),
     "train": (
-        *(f"model/{table}.parquet" for table in ("guidelines", "users", "history", "minima")),
+        *(f"model/{table}.parquet" for table in ("guidelines", "users", "history")),
         "model/fit.json",
     ),
     "diagnostics": ("evidence/guidelines.parquet", "evidence/summary.json", "evidence/minima.json"),
@@ -39,6 +39,9 @@ READS = {
 
 OUTLIVE = ("source", "published")
 """Folders of what the platform sent and was sent; they outlive runs, and no stage owns them."""
+
+LAST = "published/last.txt"
+"""What `services.delivery` did last, in words."""
 
 
 def wanted(params: Params) -> list[str]:

@@ -48,8 +48,8 @@ from aggregation.services.platform import Platform
 
 RECEIPT, PENDING = "receipt.json", "pending.json"
 KNOWN, KNOWN_BODY = "known.json", "constitution.json"
-LAST = "published/last.txt"
-"""Within the folder of a run."""
+LAST = "last.txt"
+"""Files in `published/`."""
 LOOK = "look what the platform has, then remove the file"
 
 STORED_TOLERANCE = 1e-6
@@ -82,7 +82,7 @@ def deliver(
         return Delivery("target: file. Nothing is sent.")
     platform = Platform(wanted.environment, policy)
     delivery = _deliver(platform, published, body, n_ratings, wanted)
-    _write(published / Path(LAST).name, (delivery.told + "\n").encode())
+    _write(published / LAST, (delivery.told + "\n").encode())
     return delivery
 
 

@@ -13,8 +13,7 @@ from aggregation.params.schema import Params
 from aggregation.runs.folder import RunFolder
 from aggregation.runs.provenance import surroundings, write_manifest
 from aggregation.runs.runner import Execute, run
-from aggregation.runs.stages import own, source_files, wanted
-from aggregation.services.delivery import LAST
+from aggregation.runs.stages import LAST, own, source_files, wanted
 from aggregation.verify.checks import Claim, Told, claim, failure, plain_files
 from aggregation.verify.compare import named_files, read
 
