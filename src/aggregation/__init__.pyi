@@ -11,7 +11,12 @@ from .decisions.payload import (
     guards as guards,
     payload as payload,
 )
-from .decisions.rules import ALIGNED_2023 as ALIGNED_2023, Condition as Condition, Rule as Rule
+from .decisions.rules import (
+    ALIGNED_2023 as ALIGNED_2023,
+    ROBUST as ROBUST,
+    Condition as Condition,
+    Rule as Rule,
+)
 from .decisions.scores import score as score, with_unrated as with_unrated
 from .decisions.table import overview as overview, table as table
 from .errors import (
@@ -20,6 +25,7 @@ from .errors import (
     ParameterError as ParameterError,
     RunError as RunError,
 )
+from .evidence.collect import Evidence as Evidence, collect as collect
 from .evidence.minima import minima_table as minima_table
 from .evidence.sides import by_side as by_side, perspectives as perspectives
 from .model.fit import Fit as Fit, fit as fit
@@ -37,7 +43,7 @@ from .model.ratings import Ids as Ids, Ratings as Ratings, encode as encode
 from .model.refit import Refits as Refits, refit as refit
 from .params.loading import load_params as load_params, sections as sections
 from .params.schema import Params as Params
-from .report.display import Table as Table, progress as progress
+from .report.display import Table as Table, progress as progress, steps as steps
 from .runs.folder import RunFolder as RunFolder, open_run as open_run
 from .services.delivery import deliver as deliver
 from .sources import read as read

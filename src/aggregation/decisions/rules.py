@@ -16,6 +16,9 @@ import pandas as pd
 
 ACCEPTED, UNDECIDED, REJECTED = "accepted", "undecided", "rejected"
 
+Scores = pd.DataFrame | Mapping[str, np.ndarray]
+"""Columns by name; as arrays they may have any shape, one element for each row and replicate."""
+
 COMPARISONS = {
     ">": (operator.gt, "more than"),
     ">=": (operator.ge, "at least"),
@@ -41,10 +44,10 @@ class Condition:
     most: float | None = None
     """Range of bounds that a parameter file may set."""
 
-    def holds(self, scores: pd.DataFrame) -> np.ndarray:
+    def holds(self, scores: Scores) -> np.ndarray:
         """Whether it holds, bool for each row of `scores`."""
         compare, _ = COMPARISONS[self.comparison]
-        return compare(scores[self.column].to_numpy(np.float64), self.bound)
+        return compare(np.asarray(scores[self.column], np.float64), self.bound)
 
     def reason(self, value: float) -> str:
         """Why a guideline with this value fails."""
@@ -95,6 +98,10 @@ class Rule:
         changed = (replace(c, bound=bounds.get(c.name, c.bound)) for c in self.conditions)
         return replace(self, conditions=tuple(changed))
 
+    def accepts(self, scores: Scores) -> np.ndarray:
+        """Which rows are accepted, bool."""
+        return np.all([c.holds(scores) for c in self.conditions], axis=0)
+
     def liked(self, scores: pd.DataFrame) -> np.ndarray:
         """Which rows the number of ratings and the helpful rate alone would accept; bool."""
         simple = [c for c in self.conditions if c.column in ("n_ratings", "helpful_rate")]
@@ -123,7 +130,18 @@ ALIGNED_2023 = Rule(
 )
 """`produce_constitution` of the original notebook, with its bounds."""
 
-RULES = {rule.name: rule for rule in (ALIGNED_2023,)}
+ROBUST = Rule(
+    "robust",
+    (
+        Condition("min_raters", "relative_raters", ">=", 18, "undecided", decimals=1, least=0),
+        Condition("min_smaller_side", "n_smaller_side", ">=", 3, "undecided", decimals=1, least=0),
+        Condition("reject_probability", "p_both_sides", ">", 0.05, least=0, most=1),
+        Condition("min_probability", "p_both_sides", ">=", 0.93, "undecided", least=0, most=1),
+    ),
+)
+"""Both sides of the dividing lines surely find it helpful. docs/method.md, "Two sides"."""
+
+RULES = {rule.name: rule for rule in (ALIGNED_2023, ROBUST)}
 """The rules that a parameter file can name."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,9 +12,8 @@ from scipy.special import ndtri
 from aggregation.decisions.rules import Rule
 from aggregation.evidence.two_sides import two_sides
 from aggregation.model.fit import Fit
-from aggregation.model.initialization import plan
-from aggregation.model.multistart import Settings
-from aggregation.model.parameters import Parameters, Penalty
+from aggregation.model.initialization import starting_points
+from aggregation.model.parameters import Parameters
 from aggregation.model.ratings import Ids, Ratings, counts
 from aggregation.model.refit import refit
 
@@ -41,8 +40,8 @@ class Bootstrap:
     starts: int
     """Starts of each refit."""
     missed: float
-    """Share of the replicates that the last start still lowered: how many of the others may be above
-    their lowest minimum."""
+    """Share of the replicates that the last start still lowered: how many others may be above their
+    lowest minimum."""
 
     def interval(self, column: str, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper percentile [G] of a column."""
@@ -56,11 +55,6 @@ class Bootstrap:
         tail = (1 - level) / 2
         low, high = np.quantile(order, [tail, 1 - tail], axis=1)
         return low, high
-
-    def frames(self) -> Iterator[pd.DataFrame]:
-        """The scores of each replicate."""
-        for r in range(next(iter(self.columns.values())).shape[1]):
-            yield pd.DataFrame({name: values[:, r] for name, values in self.columns.items()})
 
     def p_accept(self, rule: Rule) -> np.ndarray:
         """[G]: probability that the rule accepts if as many other people come.
@@ -83,12 +77,7 @@ class Bootstrap:
                 for c in rule.conditions
             ),
         )
-        replicates = next(iter(moved.values())).shape[1]
-        held = [
-            scaled.holds(pd.DataFrame({name: v[:, r] for name, v in moved.items()}))
-            for r in range(replicates)
-        ]
-        return np.mean(held, axis=0)
+        return scaled.accepts(moved).mean(axis=1)
 
 
 def _probit(p: np.ndarray | float) -> np.ndarray:
@@ -106,8 +95,7 @@ def best_refits(
     ratings: Ratings,
     weights: np.ndarray,
     fit: Fit,
-    penalty: Penalty,
-    settings: Settings,
+    seed: int = 0,
     callback: Callback | None = None,
 ) -> tuple[np.ndarray, int, float]:
     """Guideline intercepts [G, R] of the lowest of several refits, how many starts, and `missed`.
@@ -115,14 +103,15 @@ def best_refits(
     Starts: the fit, its other minima, then cold starts as a search makes them. A refit from the fit
     alone can stay in a minimum that is not the lowest for other people.
     """
-    cold = plan(ratings, settings.dimensions, settings.seed + 1, None)
+    dimensions = fit.parameters.user_embedding.shape[1]
+    cold = starting_points(ratings, dimensions, seed, None)
     warm = [m.parameters for m in fit.minima[:3]]
     best, intercept, missed = None, None, 1.0
     for number in range(MOST_STARTS):
         if callback is not None:
             callback(f"refits from start {number + 1}")
         start = warm[number] if number < len(warm) else _whole(next(cold).parameters)
-        found = refit(ratings, weights, start, penalty, settings)
+        found = refit(ratings, weights, start, fit.penalty)
         new = np.asarray(found.parameters.guideline_intercept)
         if best is None or intercept is None:
             best, intercept = found.objective, new
@@ -160,8 +149,6 @@ def score_columns(ratings: Ratings, intercept: np.ndarray) -> dict[str, np.ndarr
 def bootstrap(
     ratings: Ratings,
     fit: Fit,
-    penalty: Penalty,
-    settings: Settings,
     *,
     replicates: int = REPLICATES,
     seed: int = 0,
@@ -172,7 +159,7 @@ def bootstrap(
     Every rating of a user counts as often as the user was drawn. Deterministic in `seed`.
     """
     weights = user_weights(ratings.n_users, replicates, seed)
-    intercepts, starts, missed = best_refits(ratings, weights, fit, penalty, settings, callback)
+    intercepts, starts, missed = best_refits(ratings, weights, fit, seed, callback)
     full = score_columns(ratings, fit.parameters.guideline_intercept)
     drawn = []
     for r in range(replicates):

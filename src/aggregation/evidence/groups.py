@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from aggregation.decisions.scores import rate
 from aggregation.model.ratings import Ids, Ratings
 
 SIZES = (2, 3, 4, 5)
@@ -86,17 +87,11 @@ def group_counts(ratings: Ratings, member: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def by_group(scores: pd.DataFrame, ratings: Ratings, ids: Ids, member: np.ndarray) -> pd.DataFrame:
-    """Scores with n_ratings_group and helpful_rate_group (lists, NaN without ratings), and
-    lowest_group_rate: the lowest (helpful + 1) / (n + 2) of the groups; NaN without groups.
-    """
+    """Scores with n_ratings_group_<k> and helpful_rate_group_<k> (NaN without any), k from 1."""
     n, helpful = group_counts(ratings, member)
     rows = ids.guidelines.get_indexer(pd.Index(scores["guideline_id"]))
-    rate = np.divide(helpful, n, out=np.full(n.shape, np.nan), where=n > 0)
-    lowest = ((helpful + 1) / (n + 2)).min(axis=0, initial=np.inf)
-    lowest = np.where(np.isfinite(lowest), lowest, np.nan)
-    none = np.zeros(len(n))
-    return scores.assign(
-        n_ratings_group=[(n[:, r] if r >= 0 else none).astype(int).tolist() for r in rows],
-        helpful_rate_group=[(rate[:, r] if r >= 0 else none * np.nan).tolist() for r in rows],
-        lowest_group_rate=np.where(rows >= 0, lowest[rows], np.nan),
-    )
+    columns = {}
+    for k, (given, liked) in enumerate(zip(n, rate(helpful, n), strict=True), start=1):
+        columns[f"n_ratings_group_{k}"] = given[rows].astype(np.int64)
+        columns[f"helpful_rate_group_{k}"] = liked[rows]
+    return scores.assign(**columns)

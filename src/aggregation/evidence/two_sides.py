@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array
 from scipy.special import betainc, ndtr
 
 from aggregation.model.ratings import Ids, Ratings
@@ -37,6 +38,9 @@ guideline has."""
 
 EACH_SIDE, BOTH_SIDES = 0.65, 0.70
 """Helpful rates that each side, and both sides counted equally, should reach."""
+
+ALTERNATIONS = 60
+"""Between users and guidelines, for each axis."""
 
 GRID = 120
 """Intervals of [0, 1] on which the posterior of one side is integrated."""
@@ -128,6 +132,7 @@ def two_sides(ratings: Ratings, axes: int = AXES) -> TwoSides:
         return np.bincount(g, values, size[1])
 
     n_u, n_g = by_user(w), by_guideline(w)
+    starts = np.searchsorted(u, np.arange(size[0] + 1))  # ratings are sorted by user
     mu = (w * y).sum() / w.sum()
     user, guideline = np.zeros(size[0]), np.zeros(size[1])
     for _ in range(10):
@@ -140,14 +145,17 @@ def two_sides(ratings: Ratings, axes: int = AXES) -> TwoSides:
     n, helpful = np.empty((axes, 2, size[1])), np.empty((axes, 2, size[1]))
     pooling, beta = np.empty(axes), np.empty(axes)
     guideline_axis, user_axis = np.empty((axes, size[1])), np.empty((axes, size[0]))
+    weights = csr_array((w, g, starts), shape=size)
+    of_users, of_guidelines = weights, weights.T.tocsr()
     for axis in range(axes):
+        errors = csr_array((w * e, g, starts), shape=size)
+        errors_by_guideline = errors.T.tocsr()
         h = np.random.default_rng(axis).standard_normal(size[1])
-        f = np.zeros(size[0])
-        for _ in range(60):
+        for _ in range(ALTERNATIONS):
             h = h / max(np.sqrt((h**2).mean()), 1e-15)
-            f = by_user(w * e * h[g]) / (by_user(w * h[g] ** 2) + AXIS_SHRINKAGE * (h**2).mean())
+            f = (errors @ h) / (of_users @ h**2 + AXIS_SHRINKAGE * (h**2).mean())
             spread = max(AXIS_SHRINKAGE * (f**2).mean(), 1e-15)
-            h = by_guideline(w * e * f[u]) / (by_guideline(w * f[u] ** 2) + spread)
+            h = (errors_by_guideline @ f) / (of_guidelines @ f**2 + spread)
         h = h / max(np.sqrt((h**2).mean()), 1e-15)
         x, sd, place = _positions(by_user, u, w, h[g], plain, n_u)
         # h of the guideline without this user's own rating
@@ -213,27 +221,18 @@ def _pooling(n: np.ndarray, helpful: np.ndarray) -> float:
     return float(np.clip(v / max(apart, 5e-5) - 1, 0, MOST_POOLING))
 
 
-def with_two_sides(
-    scores: pd.DataFrame,
-    ratings: Ratings,
-    ids: Ids,
-    each: float = EACH_SIDE,
-    both: float = BOTH_SIDES,
-) -> pd.DataFrame:
+def with_two_sides(scores: pd.DataFrame, sides: TwoSides, ids: Ids) -> pd.DataFrame:
     """Scores with the columns that the rule `robust` reads.
 
-    p_both_sides: `TwoSides.probability(each, both)`; relative_raters; n_smaller_side. NaN or 0 for
-    guidelines that nobody rated.
+    p_both_sides: `TwoSides.probability()`; relative_raters; n_smaller_side. NaN or 0 for guidelines
+    that nobody rated.
     """
-    found = two_sides(ratings)
     rows = ids.guidelines.get_indexer(pd.Index(scores["guideline_id"]))
-    known = rows >= 0
-
-    def column(values: np.ndarray, missing: float) -> np.ndarray:
-        return np.where(known, values[rows], missing)
-
+    columns = {
+        "p_both_sides": (sides.probability(), np.nan),
+        "relative_raters": (sides.relative_raters(), 0.0),
+        "n_smaller_side": (sides.smaller_side(), 0.0),
+    }
     return scores.assign(
-        p_both_sides=column(found.probability(each, both), np.nan),
-        relative_raters=column(found.relative_raters(), 0.0),
-        n_smaller_side=column(found.smaller_side(), 0.0),
+        **{name: np.where(rows >= 0, v[rows], none) for name, (v, none) in columns.items()}
     )

@@ -230,6 +230,11 @@ class TrainSection(_SETTINGS):
 class DiagnosticsSection(Section):
     """What is computed to judge the decisions by."""
 
+    depth: Literal["quick", "full"] = "quick"
+    """`quick`: sides, opinion groups, other measures of agreement. `full`: also what resampled
+    users would decide, what manipulation costs, how well ratings can be predicted: a minute."""
+    replicates: int = Field(default=200, ge=20, le=10_000)
+    """How often the users are resampled, with `depth: full`."""
     near_misses: int = Field(default=12, ge=0)
     """How many near misses (exactly one condition failed) to show in full."""
 

@@ -68,6 +68,14 @@ def _list_text(cells: list[object]) -> str:
 
 
 @contextmanager
+def steps() -> Iterator[Callable[[str], None]]:
+    """A callback for `collect`: a line with its step, while that takes longer than a second."""
+    shown = {"bar_format": "{desc} ({elapsed})", "leave": False, "file": sys.stderr}
+    with tqdm(delay=1, **shown) as bar:
+        yield bar.set_description_str
+
+
+@contextmanager
 def progress() -> Iterator[Callable[[str, int, float, float], None]]:
     """A callback for `fit`: a bar for a fit that takes longer than a second.
 

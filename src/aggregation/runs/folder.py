@@ -18,6 +18,7 @@ from aggregation.data.fingerprint import fingerprints
 from aggregation.decisions.constitution import Constitution, select
 from aggregation.decisions.rules import Rule
 from aggregation.errors import RunError
+from aggregation.evidence.collect import Evidence
 from aggregation.files import atomic_write, read_if_any, read_json
 from aggregation.model import storage
 from aggregation.model.fit import Fit
@@ -43,14 +44,19 @@ MAX_RUNS_NAMED = 8
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run's folder holds, read once; constitution and minima only after diagnostics."""
+    """What a run's folder holds, read once; evidence and minima only after diagnostics."""
 
     dataset: Dataset
     ratings: Ratings
     ids: Ids
     fit: Fit
-    constitution: Constitution | None = None
+    evidence: Evidence | None = None
     minima: pd.DataFrame | None = None
+
+    @property
+    def constitution(self) -> Constitution | None:
+        """That of `evidence`."""
+        return self.evidence and self.evidence.constitution
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -204,20 +210,25 @@ class RunFolder:
         if not (self.path / "evidence" / "summary.json").exists():
             return run
         minima = pd.DataFrame(self.read_json("evidence/minima.json"))
-        return dataclasses.replace(run, constitution=self.constitution(), minima=minima)
+        return dataclasses.replace(run, evidence=self.evidence(), minima=minima)
 
-    def save_evidence(self, constitution: Constitution, minima: pd.DataFrame) -> None:
+    def save_evidence(self, found: Evidence, minima: pd.DataFrame) -> None:
         """Write evidence/."""
+        constitution = found.constitution
         self.write_table("evidence/guidelines.parquet", constitution.scores)
         self.write_json("evidence/minima.json", minima.to_dict("records"))
         verdicts = {"rule": constitution.rule.as_json(), "verdicts": constitution.verdicts()}
-        self.write_json("evidence/summary.json", verdicts)
+        self.write_json("evidence/summary.json", verdicts | found.summary)
+
+    def evidence(self) -> Evidence:
+        """The evidence that diagnostics found."""
+        summary = self.read_json("evidence/summary.json")
+        scores = self.read_table("evidence/guidelines.parquet").drop(columns=["verdict", "failed"])
+        return Evidence(select(scores, Rule.from_json(summary["rule"])), summary)
 
     def constitution(self) -> Constitution:
         """The constitution that diagnostics found."""
-        rule = Rule.from_json(self.read_json("evidence/summary.json")["rule"])
-        scores = self.read_table("evidence/guidelines.parquet")
-        return select(scores.drop(columns=["verdict", "failed"]), rule)
+        return self.evidence().constitution
 
 
 def open_run(path: str | Path) -> RunFolder:

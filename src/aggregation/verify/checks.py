@@ -21,9 +21,10 @@ from aggregation.decisions.constitution import Constitution, select
 from aggregation.decisions.payload import Payload
 from aggregation.decisions.scores import with_unrated
 from aggregation.errors import AggregationError, InputError
+from aggregation.evidence.two_sides import two_sides, with_two_sides
 from aggregation.files import checksum_holds, sha256
 from aggregation.model.parameters import Parameters, from_tables
-from aggregation.model.ratings import Ids
+from aggregation.model.ratings import Ids, Ratings
 from aggregation.params.loading import load_params
 from aggregation.params.schema import Params
 from aggregation.runs.folder import RunFolder
@@ -319,7 +320,11 @@ def decide(data: Data, x: Point) -> Constitution:
         scores[f"n_ratings_{word}"] = n_side = np.bincount(p.guideline, here, p.size[1])
         helpful = np.bincount(p.guideline, here * p.rating, p.size[1])
         scores[f"helpful_rate_{word}"] = helpful / np.where(n_side > 0, n_side, np.nan)
-    scores = with_unrated(scores.reset_index(), data.dataset.guidelines["guideline_id"])
+    scores = scores.reset_index()
+    ratings = Ratings(p.user.astype(np.int32), p.guideline.astype(np.int32), p.rating, *p.size)
+    ids = Ids(*(pd.Index(side, dtype="str") for side in data.ids))
+    scores = with_two_sides(scores, two_sides(ratings), ids)
+    scores = with_unrated(scores, data.dataset.guidelines["guideline_id"])
     return select(scores, data.params.rule.rule())
 
 
@@ -335,7 +340,8 @@ def _evidence(data: Data, x: Point, path: Path) -> Told:
                 return False, f"{name} of guideline {guideline!r} is {one}, not {other}"
     verdicts = found.verdicts()
     summary = {"rule": found.rule.as_json(), "verdicts": verdicts}
-    if not same(read(path, "evidence/summary.json"), summary):
+    told = read(path, "evidence/summary.json")
+    if not same({name: told[name] for name in summary}, summary):
         return False, "evidence/summary.json has other numbers, or another rule"
     return True, ", ".join(f"{n} {word}" for word, n in verdicts.items())
 
