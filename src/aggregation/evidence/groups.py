@@ -60,7 +60,8 @@ def opinion_groups(ratings: Ratings, seed: int = 0) -> Groups:
         places *= np.sqrt(ratings.n_guidelines / n_u[active])[:, None]
         best, found = -2.0, np.zeros(len(active), dtype=int)
         for k in SIZES:
-            labels = KMeans(k, n_init=10, random_state=seed).fit_predict(places)
+            means = KMeans(k, n_init=10, random_state=seed)  # type: ignore[arg-type]  # stubs
+            labels = means.fit_predict(places)
             if len(np.unique(labels)) < 2:
                 continue
             size = min(SILHOUETTE_SAMPLE, len(active))

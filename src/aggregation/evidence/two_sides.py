@@ -150,7 +150,7 @@ def two_sides(ratings: Ratings, axes: int = AXES) -> TwoSides:
     for axis in range(axes):
         errors = csr_array((w * e, g, starts), shape=size)
         errors_by_guideline = errors.T.tocsr()
-        h = np.random.default_rng(axis).standard_normal(size[1])
+        h, f, spread = np.random.default_rng(axis).standard_normal(size[1]), np.zeros(size[0]), 1.0
         for _ in range(ALTERNATIONS):
             h = h / max(np.sqrt((h**2).mean()), 1e-15)
             f = (errors @ h) / (of_users @ h**2 + AXIS_SHRINKAGE * (h**2).mean())
