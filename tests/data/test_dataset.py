@@ -8,7 +8,8 @@ from hypothesis import given, settings, strategies as st
 from worlds import assert_conserved, assert_says, attempt, cells, counted
 
 from aggregation import InputError
-from aggregation.data.cleaning import Choices, build
+from aggregation.data.choices import Choices
+from aggregation.data.cleaning import build
 from aggregation.data.dataset import TABLES, Count, clean_text, column, frame
 from aggregation.data.topics import DEEPEST
 

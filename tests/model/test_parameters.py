@@ -19,7 +19,6 @@ from aggregation import (
     predict,
 )
 from aggregation.model import sparse_layout  # noqa: F401  # registers Parameters with JAX
-from aggregation.model.parameters import to_tables
 
 
 def planted(seed: int, users: int = 7, guidelines: int = 5, d: int = 2, share: float = 0.6):
@@ -140,6 +139,14 @@ def test_encoding_refuses_a_repeated_pair_by_name():
 def test_encoding_refuses_ratings_outside_0_to_1(bad):
     with pytest.raises(InputError, match=r"\[0, 1\]"):
         encode(table([("u", "g", bad)]))
+
+
+def to_tables(p, ids):
+    """Users and guidelines of `p` as tables."""
+    return [
+        pd.DataFrame({key: index, "intercept": i, "embedding": f.tolist()})
+        for (key, index), (i, f) in zip(ids.sides(), p.sides())
+    ]
 
 
 def test_tables_hold_the_parameters_and_unknown_ids_come_back_as_nan():

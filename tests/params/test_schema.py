@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from aggregation import COMMUNITY_NOTES, Condition, ParameterError, Penalty, Rule, Settings, select
-from aggregation.data.cleaning import Choices
+from aggregation.data.choices import Choices
 from aggregation.decisions.rules import RULES
 from aggregation.params.loading import dump, load_params
 from aggregation.params.reference import reference

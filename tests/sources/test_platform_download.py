@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from worlds import assert_conserved, assert_says, cells, counted, export_to, reading, rows_to
 
 from aggregation import InputError, simulate
-from aggregation.data.cleaning import Choices
+from aggregation.data.choices import Choices
 from aggregation.sources.platform_export import read_export
 
 CHOICES = Choices({"helpful": 1.0, "not_helpful": 0.0})

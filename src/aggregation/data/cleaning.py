@@ -4,33 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from annotated_types import Ge
 
 from aggregation.data.cards import many
+from aggregation.data.choices import Choices
 from aggregation.data.dataset import TABLES, About, Action, Count, Dataset, clean_text, frame
 from aggregation.data.topics import check_depth
 from aggregation.errors import InputError
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What to do with raw ratings."""
-
-    values: Mapping[str, float | None]
-    """The source's words -> a number, or None: leave out."""
-    duplicates: Literal["last", "first", "error"] = "last"
-    """When a user rated a guideline more than once."""
-    self_ratings: Literal["keep", "drop"] = "keep"
-    """Ratings of guidelines by their own authors."""
-    min_per_user: Annotated[int, Ge(1)] = 1
-    """Leave out users with fewer ratings. Both minima are applied until neither takes away more."""
-    min_per_guideline: Annotated[int, Ge(1)] = 1
-    """Leave out ratings of guidelines that have fewer."""
 
 
 def build(

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Literal
 
 from aggregation.data.cards import Card, Shown, many
+
+if TYPE_CHECKING:  # a command that only checks files does not wait for pandas
+    import pandas as pd
 
 TABLES = {
     "ratings": {"user_id": "str", "guideline_id": "str", "helpful": "float64", "rated_at": "time"},
@@ -71,6 +72,8 @@ class Dataset(Shown):
 
     def counts_table(self) -> pd.DataFrame:
         """The counts as a frame: table, action, reason, n."""
+        import pandas as pd
+
         return pd.DataFrame([vars(c) for c in self.counts], columns=list(Count.__annotations__))
 
     def _card(self) -> Card:
@@ -110,12 +113,16 @@ class Dataset(Shown):
 
 def frame(table: str, rows: pd.DataFrame | Sequence[Mapping[str, object]]) -> pd.DataFrame:
     """A frame with exactly the columns of `table`; missing cells are null. Texts are cleaned."""
+    import pandas as pd
+
     raw = pd.DataFrame(rows, dtype=object).reindex(columns=list(TABLES[table]))
     return pd.DataFrame({name: column(raw[name], kind) for name, kind in TABLES[table].items()})
 
 
 def column(values: Iterable[object], kind: str) -> pd.Series:
     """One column of the given kind of `TABLES`; None is null."""
+    import pandas as pd
+
     raw = pd.Series(list(values), dtype=object)
     if kind == "str":
         return raw.map(lambda value: clean_text(str(value)), na_action="ignore").astype("str")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-import pandas as pd
 from annotated_types import Interval
 from pydantic import TypeAdapter, ValidationError
 
 from aggregation.errors import InputError
 from aggregation.model.ratings import Ids, Ratings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = Any  # a NumPy or a JAX array
 
@@ -160,23 +162,16 @@ def loss(parameters: Parameters, ratings: Ratings, penalty: Penalty) -> Array:
     return total / n
 
 
-def to_tables(parameters: Parameters, ids: Ids) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Users and guidelines as tables: id, intercept, embedding (list of D floats)."""
-    users, guidelines = (
-        pd.DataFrame({key: index, "intercept": i, "embedding": f.tolist()})
-        for (key, index), (i, f) in zip(ids.sides(), parameters.sides(), strict=True)
-    )
-    return users, guidelines
-
-
 def from_tables(
     users: pd.DataFrame, guidelines: pd.DataFrame, mu: float | None, ids: Ids, dimensions: int
 ) -> Parameters | None:
-    """Parameters in the order of `ids`, from tables as `to_tables` writes them.
+    """Parameters in the order of `ids`, from tables with id, intercept, embedding (a list).
 
     NaN where an id, its intercept or its embedding is unknown; None if nothing is known at all.
     Raises InputError where an embedding has another length than `dimensions`.
     """
+    import pandas as pd
+
     sides = []
     for table, (key, index) in zip((users, guidelines), ids.sides(), strict=True):
         known = table.dropna(subset=["intercept", "embedding"])

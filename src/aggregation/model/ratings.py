@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-import pyarrow
 
 from aggregation.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,9 @@ def encode(ratings: pd.DataFrame) -> tuple[Ratings, Ids]:
 
 def _codes(ids: pd.Series) -> tuple[np.ndarray, pd.Index]:
     """The place of each id among the different ones, int32 [n], and these, sorted as text."""
+    import pandas as pd
+    import pyarrow
+
     try:
         text = pyarrow.array(ids, pyarrow.large_string(), from_pandas=True)
     except pyarrow.ArrowTypeError:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_type_
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from aggregation.data.cards import Card
-from aggregation.data.cleaning import Choices
+from aggregation.data.choices import Choices
 from aggregation.data.dataset import HELPFUL, Dataset
 from aggregation.decisions.rules import RULES, Rule
 from aggregation.model.multistart import Settings

@@ -13,8 +13,8 @@ from jupyter_core.utils import run_sync
 
 IMPORTS = {
     "train": "import jax, scipy.sparse",
-    "diagnostics": "import aggregation.report.figures",
-    "publish": "import aggregation.report.index",
+    "diagnostics": "import aggregation.report.figures, scipy.optimize",
+    "publish": "import aggregation.report.index, scipy.optimize",
 }
 """What notebooks load besides `aggregation`: a kernel that is started ahead has it ready."""
 

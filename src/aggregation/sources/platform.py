@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aggregation.data.cleaning import Choices
+from aggregation.data.choices import Choices
 from aggregation.data.dataset import Dataset
 from aggregation.errors import InputError
 from aggregation.files import atomic_write, sha256, with_checksum, write_json

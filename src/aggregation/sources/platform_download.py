@@ -12,7 +12,7 @@ from typing import Any, NotRequired
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from aggregation.data.cleaning import Choices
+from aggregation.data.choices import Choices
 from aggregation.data.dataset import About, Dataset
 from aggregation.errors import InputError
 from aggregation.params.schema import PlatformFileSource

@@ -12,7 +12,8 @@ import pandas as pd
 from pydantic import AliasChoices, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from aggregation.data.cleaning import Choices, build
+from aggregation.data.choices import Choices
+from aggregation.data.cleaning import build
 from aggregation.data.dataset import TABLES, About, Count, Dataset
 from aggregation.errors import InputError
 from aggregation.sources.readers import read_bytes, read_text, times

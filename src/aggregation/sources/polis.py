@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from aggregation.data.cleaning import Choices, build
+from aggregation.data.choices import Choices
+from aggregation.data.cleaning import build
 from aggregation.data.dataset import About, Count, Dataset
 from aggregation.errors import InputError
 from aggregation.params.schema import PolisSource

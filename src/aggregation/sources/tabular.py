@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from aggregation.data.cleaning import Choices, build
+from aggregation.data.choices import Choices
+from aggregation.data.cleaning import build
 from aggregation.data.dataset import About, Count, Dataset, clean_text
 from aggregation.errors import InputError
 from aggregation.params.schema import TableSource
