@@ -16,10 +16,10 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-ACCEPTED, UNDECIDED, REJECTED = "accepted", "undecided", "rejected"
+    Scores = pd.DataFrame | Mapping[str, np.ndarray]
+    """Columns by name; as arrays they may have any shape."""
 
-Scores = pd.DataFrame | Mapping[str, np.ndarray]
-"""Columns by name; as arrays they may have any shape, one element for each row and replicate."""
+ACCEPTED, UNDECIDED, REJECTED = "accepted", "undecided", "rejected"
 
 COMPARISONS = {
     ">": (operator.gt, "more than"),
