@@ -14,6 +14,7 @@ from playwright.sync_api import sync_playwright
 from prolific_worlds import crowd
 
 from aggregation.decisions.constitution import select
+from aggregation.evidence.collect import Evidence
 from aggregation.report.comparison import comparison_page
 from aggregation.report.index import index_page
 from aggregation.report.notebook_pages import notebook_page
@@ -92,7 +93,7 @@ def pages(tmp_path_factory, hostile, values, notebook):
     scores = other.constitution().scores
     rate = scores["helpful_rate"].where(scores.index > 3, 0.5)  # four are accepted no longer
     judged = select(scores.assign(helpful_rate=rate), values["constitution"].rule)
-    other.save_evidence(judged, pd.DataFrame())
+    other.save_evidence(Evidence(judged, {}), pd.DataFrame())
     people = counts(clean(crowd())).to_dict("records")
     texts = {
         "simulated": notebook_page(notebook, "train", STAGES, run="<b>", simulated=True),

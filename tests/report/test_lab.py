@@ -94,7 +94,7 @@ def folder(tmp_path, read, coded, fitted, judged):
     folder.write_text("params.yaml", "run: a\ntitle: ''\n")
     folder.save_dataset(read)
     folder.save_fit(fitted, *coded)
-    folder.save_evidence(judged, pd.DataFrame())
+    folder.save_evidence(ag.Evidence(judged, {}), pd.DataFrame())
     folder.write_json("manifest.json", {"stages": {"ingest": {}, "publish": {}}})
     return folder
 

@@ -115,9 +115,12 @@ def test_a_run_is_loaded_with_all_that_was_saved(folder, dataset, trained):
     assert (run.constitution, run.minima) == (None, None)
     scores = ag.score(ratings, ids, fit.parameters)
     judged = ag.select(scores, ag.ALIGNED_2023)
-    folder.save_evidence(judged, pd.DataFrame([{"minimum": 1, "gained": ["a"]}]))
+    folder.save_evidence(
+        ag.Evidence(judged, {"beta": [0.5]}), pd.DataFrame([{"minimum": 1, "gained": ["a"]}])
+    )
     run = folder.load()
     assert run.constitution.verdicts() == judged.verdicts()
+    assert run.evidence.summary["beta"] == [0.5]
     assert run.minima.to_dict("records") == [{"minimum": 1, "gained": ["a"]}]
 
 

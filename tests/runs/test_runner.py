@@ -210,7 +210,7 @@ def test_the_hashes_of_the_manifest_are_true_and_complete(finished):
 def test_a_stage_is_noted_with_its_parameters_and_what_it_read(finished):
     stages = read_manifest(finished)["stages"]
     assert stages["train"]["parameters"]["train"]["starts"] == 2
-    assert set(stages["diagnostics"]["parameters"]) == {"run", "diagnostics", "rule"}
+    assert set(stages["diagnostics"]["parameters"]) == {"run", "seed", "diagnostics", "rule"}
     read = {name.partition("/")[0] for name in stages["diagnostics"]["input"]}
     assert read == {"data", "model"}
     assert all(outputs(finished)[n] == h for n, h in stages["publish"]["input"].items())

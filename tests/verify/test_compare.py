@@ -48,7 +48,9 @@ def finish(folder, dataset, rule, **changes):
     scores = ag.by_side(scores, run.ratings, run.ids, run.fit.parameters)
     scores = ag.with_unrated(scores, dataset.guidelines["guideline_id"])
     constitution = ag.select(scores, rule)
-    folder.save_evidence(constitution, ag.minima_table(scores, rule, run.ids, run.fit))
+    folder.save_evidence(
+        ag.Evidence(constitution, {}), ag.minima_table(scores, rule, run.ids, run.fit)
+    )
     given = folder.path / "given.yaml"
     given.write_text("run: small\nsource: {kind: simulated, n_users: 40}\n")
     words = {"run": folder.path.name, **changes}
@@ -335,7 +337,7 @@ def test_a_condition_that_holds_on_both_sides_or_on_none_is_no_reason(first, tmp
         table["guideline_id"] = pd.Series([f"g{k:03}" for k in range(len(table))], dtype="str")
         table["consensus_score"] = table["intercept"]
         run = copy(first, tmp_path / name)
-        run.save_evidence(ag.select(table, ag.ALIGNED_2023), pd.DataFrame())
+        run.save_evidence(ag.Evidence(ag.select(table, ag.ALIGNED_2023), {}), pd.DataFrame())
         runs.append(run)
     comparison = compare(*runs)
     assert len(changed(comparison, "gained", "lost", "other")) > 30
@@ -347,7 +349,7 @@ def test_a_condition_that_holds_on_both_sides_or_on_none_is_no_reason(first, tmp
     rule = ag.ALIGNED_2023.with_bounds(min_intercept=0.37505, min_ratings=6, min_helpful_rate=0.75)
     scores = runs[1].read_table("evidence/guidelines.parquet")
     scores = scores.drop(columns=["verdict", "failed"])
-    runs[1].save_evidence(ag.select(scores, rule), pd.DataFrame())
+    runs[1].save_evidence(ag.Evidence(ag.select(scores, rule), {}), pd.DataFrame())
     assert_why_is_true(compare(*runs))
     assert ", limit 0.375 -> 0.37505\n" in compare(*runs).text()
 

@@ -70,9 +70,14 @@ def _list_text(cells: list[object]) -> str:
 @contextmanager
 def steps() -> Iterator[Callable[[str], None]]:
     """A callback for `collect`: a line with its step, while that takes longer than a second."""
-    shown = {"bar_format": "{desc} ({elapsed})", "leave": False, "file": sys.stderr}
-    with tqdm(delay=1, **shown) as bar:
-        yield bar.set_description_str
+    form = "{desc} ({elapsed})"
+    with tqdm(delay=1, bar_format=form, leave=False, file=sys.stderr, mininterval=0.1) as bar:
+
+        def show(step: str) -> None:
+            bar.set_description_str(step, refresh=False)
+            bar.update()
+
+        yield show
 
 
 @contextmanager
