@@ -45,11 +45,14 @@ class Constitution(Shown):
         verdicts = self.verdicts()
         failed = Counter(f["name"] for failed in self.scores["failed"] for f in failed)
         words = {name.removeprefix("min_").replace("_", " "): n for name, n in failed.items()}
+        facts = [("rule", str(self.rule))]
+        if "helpful_rate" in (c.column for c in self.rule.conditions):
+            n = self.rule.liked(self.scores).sum()
+            facts.append(("helpful rate alone", f"would accept {n:,}"))
         return Card(
             "Constitution: " + ", ".join(f"{n:,} {verdict}" for verdict, n in verdicts.items()),
             (
-                ("rule", str(self.rule)),
-                ("helpful rate alone", f"would accept {self.rule.liked(self.scores).sum():,}"),
+                *facts,
                 ("near misses", f"{len(self.near_misses()):,} failed exactly one condition"),
                 ("failed", ", ".join(f"{w} {n:,}" for w, n in sorted(words.items())) or "none"),
             ),

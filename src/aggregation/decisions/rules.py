@@ -45,6 +45,8 @@ class Condition:
     least: float | None = None
     most: float | None = None
     """Range of bounds that a parameter file may set."""
+    called: str = ""
+    """The column in words, where its name is not enough."""
 
     def holds(self, scores: Scores) -> np.ndarray:
         """Whether it holds, bool for each row of `scores`."""
@@ -66,7 +68,7 @@ class Condition:
     @property
     def label(self) -> str:
         """The column in words."""
-        return self.column.removeprefix("n_").replace("_", " ")
+        return self.called or self.column.removeprefix("n_").replace("_", " ")
 
     @property
     def words(self) -> str:
@@ -132,16 +134,28 @@ ALIGNED_2023 = Rule(
 )
 """`produce_constitution` of the original notebook, with its bounds."""
 
+_SURE = {"least": 0, "most": 1, "called": "probability that both sides find it helpful"}
+
 ROBUST = Rule(
     "robust",
     (
-        Condition("min_raters", "relative_raters", ">=", 18, "undecided", decimals=1, least=0),
-        Condition("min_smaller_side", "n_smaller_side", ">=", 3, "undecided", decimals=1, least=0),
-        Condition("reject_probability", "p_both_sides", ">", 0.05, least=0, most=1),
-        Condition("min_probability", "p_both_sides", ">=", 0.93, "undecided", least=0, most=1),
+        Condition(
+            *("min_raters", "relative_raters", ">=", 18, "undecided"),
+            decimals=1,
+            least=0,
+            called="raters, by their activity",
+        ),
+        Condition(
+            *("min_smaller_side", "n_smaller_side", ">=", 3, "undecided"),
+            decimals=1,
+            least=0,
+            called="raters on the smaller side",
+        ),
+        Condition("reject_probability", "p_both_sides", ">", 0.05, **_SURE),
+        Condition("min_probability", "p_both_sides", ">=", 0.93, "undecided", **_SURE),
     ),
 )
-"""Both sides of the dividing lines surely find it helpful. docs/method.md, "Two sides"."""
+"""Both sides of the main dividing lines surely find it helpful: docs/method.md, "Two sides"."""
 
 RULES = {rule.name: rule for rule in (ALIGNED_2023, ROBUST)}
 """The rules that a parameter file can name."""
