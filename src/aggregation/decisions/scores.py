@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -47,6 +49,12 @@ def tally(ratings: Ratings, group: np.ndarray, n_groups: int) -> tuple[np.ndarra
 def rate(helpful: np.ndarray, given: np.ndarray) -> np.ndarray:
     """Their quotient, NaN where nothing was given."""
     return np.divide(helpful, given, out=np.full(given.shape, np.nan), where=given > 0)
+
+
+def with_columns(scores: pd.DataFrame, ids: Ids, columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Scores with more columns, given as arrays [G] in the order of `ids`; NaN where unrated."""
+    rows = ids.guidelines.get_indexer(pd.Index(scores["guideline_id"]))
+    return scores.assign(**{k: np.where(rows >= 0, v[rows], np.nan) for k, v in columns.items()})
 
 
 def with_unrated(scores: pd.DataFrame, guideline_ids: pd.Series) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.special import ndtri
 
 from aggregation.decisions.rules import Rule
+from aggregation.decisions.scores import with_columns
 from aggregation.evidence.two_sides import two_sides
 from aggregation.model.fit import Fit
 from aggregation.model.initialization import starting_points
@@ -183,5 +184,4 @@ def with_intervals(
     new["rank_low"], new["rank_high"] = found.ranks()
     for rule in rules:
         new[f"p_accept_{rule.name}"] = found.p_accept(rule)
-    rows = ids.guidelines.get_indexer(pd.Index(scores["guideline_id"]))
-    return scores.assign(**{n: np.where(rows >= 0, v[rows], np.nan) for n, v in new.items()})
+    return with_columns(scores, ids, new)

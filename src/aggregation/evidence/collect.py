@@ -16,7 +16,7 @@ from aggregation.evidence.bootstrap import REPLICATES, bootstrap, with_intervals
 from aggregation.evidence.groups import by_group, opinion_groups
 from aggregation.evidence.sides import by_side
 from aggregation.evidence.two_sides import two_sides, with_two_sides
-from aggregation.evidence.yardsticks import overlap, yardsticks
+from aggregation.evidence.yardsticks import overlap, with_yardsticks
 from aggregation.model.fit import Fit
 from aggregation.model.ratings import Ids, Ratings
 
@@ -62,8 +62,7 @@ def collect(
     scores = with_two_sides(scores, sides, ids)
     scores = by_group(scores, ratings, ids, groups.member)
     say("yardsticks")
-    measures = yardsticks(scores, ratings, ids, groups.member)
-    scores = scores.merge(measures.drop(columns="helpful_rate"), on="guideline_id")
+    scores = with_yardsticks(scores, ratings, ids, groups.member)
     summary: dict[str, Any] = {
         "depth": depth,
         "beta": sides.beta.tolist(),
@@ -84,7 +83,7 @@ def collect(
         {"rule": name, **other.verdicts(), **_against(constitution, other)}
         for name, other in others.items()
     ]
-    summary["yardsticks"] = overlap(constitution.scores, measures).to_dict("records")
+    summary["yardsticks"] = overlap(constitution).to_dict("records")
     return Evidence(constitution, summary)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from aggregation.decisions.scores import rate
+from aggregation.decisions.scores import rate, with_columns
 from aggregation.model.ratings import Ids, Ratings
 
 SIZES = (2, 3, 4, 5)
@@ -90,9 +90,7 @@ def group_counts(ratings: Ratings, member: np.ndarray) -> tuple[np.ndarray, np.n
 def by_group(scores: pd.DataFrame, ratings: Ratings, ids: Ids, member: np.ndarray) -> pd.DataFrame:
     """Scores with n_ratings_group_<k> and helpful_rate_group_<k> (NaN without any), k from 1."""
     n, helpful = group_counts(ratings, member)
-    rows = ids.guidelines.get_indexer(pd.Index(scores["guideline_id"]))
-    columns = {}
-    for k, (given, liked) in enumerate(zip(n, rate(helpful, n), strict=True), start=1):
-        columns[f"n_ratings_group_{k}"] = given[rows].astype(np.int64)
-        columns[f"helpful_rate_group_{k}"] = liked[rows]
-    return scores.assign(**columns)
+    columns = {f"n_ratings_group_{k}": given for k, given in enumerate(n, start=1)}
+    rates = enumerate(rate(helpful, n), start=1)
+    columns |= {f"helpful_rate_group_{k}": share for k, share in rates}
+    return with_columns(scores, ids, columns)

@@ -15,6 +15,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 from scipy.special import betainc, ndtr
 
+from aggregation.decisions.scores import with_columns
 from aggregation.model.ratings import Ids, Ratings
 
 AXES = 2
@@ -222,17 +223,10 @@ def _pooling(n: np.ndarray, helpful: np.ndarray) -> float:
 
 
 def with_two_sides(scores: pd.DataFrame, sides: TwoSides, ids: Ids) -> pd.DataFrame:
-    """Scores with the columns that the rule `robust` reads.
-
-    p_both_sides: `TwoSides.probability()`; relative_raters; n_smaller_side. NaN or 0 for guidelines
-    that nobody rated.
-    """
-    rows = ids.guidelines.get_indexer(pd.Index(scores["guideline_id"]))
+    """Scores with the columns that the rule `robust` reads; NaN for guidelines without ratings."""
     columns = {
-        "p_both_sides": (sides.probability(), np.nan),
-        "relative_raters": (sides.relative_raters(), 0.0),
-        "n_smaller_side": (sides.smaller_side(), 0.0),
+        "p_both_sides": sides.probability(),
+        "relative_raters": sides.relative_raters(),
+        "n_smaller_side": sides.smaller_side(),
     }
-    return scores.assign(
-        **{name: np.where(rows >= 0, v[rows], none) for name, (v, none) in columns.items()}
-    )
+    return with_columns(scores, ids, columns)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from aggregation.decisions.rules import ACCEPTED
+from aggregation.decisions.constitution import Constitution
+from aggregation.decisions.scores import with_columns
 from aggregation.evidence.groups import group_counts
 from aggregation.model.ratings import Ids, Ratings
 
@@ -26,14 +27,6 @@ def wilson(helpful: np.ndarray, n: np.ndarray, confidence: float = 0.95) -> tupl
         half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
         scale = 1 + z**2 / n
         return (centre - half) / scale, (centre + half) / scale
-
-
-def group_informed_consensus(helpful: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Product over the groups of (helpful + 1) / (n + 2); helpful, n [K, G] (Small et al. 2021).
-
-    In Polis n counts passes too.
-    """
-    return np.prod((helpful + 1) / (n + 2), axis=0)
 
 
 def pairwise_bridging(ratings: Ratings) -> np.ndarray:
@@ -67,37 +60,43 @@ def pairwise_bridging(ratings: Ratings) -> np.ndarray:
     return out
 
 
-def yardsticks(
+YARDSTICKS = (
+    *("helpful_rate", "wilson_lower", "group_informed_consensus", "lowest_group_rate"),
+    *("pairwise_bridging", "community_notes_intercept"),
+)
+"""Columns by which guidelines can be ranked, the last one only at full depth."""
+
+
+def with_yardsticks(
     scores: pd.DataFrame, ratings: Ratings, ids: Ids, member: np.ndarray
 ) -> pd.DataFrame:
-    """One row a guideline: guideline_id, helpful_rate, wilson_lower, group_informed_consensus,
-    lowest_group_rate, pairwise_bridging. `member` [U]: opinion groups.
+    """Scores with wilson_lower, group_informed_consensus, lowest_group_rate, pairwise_bridging.
+
+    `member` [U]: the opinion group of each user. Group rates are (helpful + 1) / (n + 2); without
+    groups they are NaN.
     """
-    n_g = ratings.per_guideline()
-    helpful = np.bincount(ratings.guideline, ratings.helpful, ratings.n_guidelines)
-    n, liked = group_counts(ratings, member)
-    found = {
-        "wilson_lower": wilson(helpful, n_g)[0],
-        "group_informed_consensus": group_informed_consensus(liked, n),
-        "lowest_group_rate": ((liked + 1) / (n + 2)).min(axis=0, initial=np.inf),
+    n, helpful = group_counts(ratings, member)
+    shrunken = (helpful + 1) / (n + 2) if len(n) else np.full((1, ratings.n_guidelines), np.nan)
+    liked = np.bincount(ratings.guideline, ratings.helpful, ratings.n_guidelines)
+    columns = {
+        "wilson_lower": wilson(liked, ratings.per_guideline())[0],
+        "group_informed_consensus": shrunken.prod(axis=0),
+        "lowest_group_rate": shrunken.min(axis=0),
         "pairwise_bridging": pairwise_bridging(ratings),
     }
-    rows = ids.guidelines.get_indexer(pd.Index(scores["guideline_id"]))
-    columns = {name: np.where(rows >= 0, values[rows], np.nan) for name, values in found.items()}
-    return scores[["guideline_id", "helpful_rate"]].assign(**columns)
+    return with_columns(scores, ids, columns)
 
 
-def overlap(judged: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
-    """What bridging changed: for each column of `measures` besides guideline_id, the set of as many
-    guidelines as are accepted, those with the highest values, against the accepted ones.
+def overlap(constitution: Constitution) -> pd.DataFrame:
+    """What bridging changed: as many guidelines as are accepted, those highest by each of
+    `YARDSTICKS`, against the accepted ones.
 
-    Columns: yardstick, same (in both sets), gained (ids accepted that it would not take), lost (ids
-    that it would take instead).
+    Columns: yardstick, same (in both sets), gained (ids that only the rule accepts), lost (ids that
+    only the yardstick takes).
     """
-    accepted = set(judged.loc[judged["verdict"] == ACCEPTED, "guideline_id"])
-    rows = []
-    for name in measures.columns.drop("guideline_id"):
-        ranked = measures.sort_values([name, "guideline_id"], ascending=[False, True])
+    accepted, rows = set(constitution.accepted["guideline_id"]), []
+    for name in (name for name in YARDSTICKS if name in constitution.scores):
+        ranked = constitution.scores.sort_values([name, "guideline_id"], ascending=[False, True])
         top = set(ranked["guideline_id"].head(len(accepted)))
         rows.append((name, len(top & accepted), sorted(accepted - top), sorted(top - accepted)))
     return pd.DataFrame(rows, columns=["yardstick", "same", "gained", "lost"])
