@@ -24,7 +24,7 @@ def sides(n, helpful, pooling=0.0):
 
 
 def test_the_probability_is_the_integral_of_both_posteriors():
-    found = sides([[12, 30], [9, 4]], [[11, 20], [7, 4]]).probability(0.65, 0.7)
+    found = sides([[12, 30], [9, 4]], [[11, 20], [7, 4]]).probability()
     rates = (np.arange(1000) + 0.5) / 1000
     left, right = rates[:, None], rates[None]
     good = (left >= 0.65) & (right >= 0.65) & (left + right >= 1.4)

@@ -66,13 +66,12 @@ def select(scores: pd.DataFrame, rule: Rule) -> Constitution:
 
     A row is accepted if all conditions hold; else its first failed condition names the verdict.
     """
-    verdict = np.full(len(scores), ACCEPTED, dtype=object)
+    verdict = rule.verdicts(scores)
     failed: list[list[dict[str, object]]] = [[] for _ in range(len(scores))]
     for condition in rule.conditions:
         values = scores[condition.column].to_numpy(np.float64)
         for k in np.flatnonzero(~condition.holds(scores)):
             value = float(values[k])
-            verdict[k] = condition.otherwise if not failed[k] else verdict[k]
             failed[k].append(
                 {
                     "name": condition.name,

@@ -102,9 +102,12 @@ class Rule:
         changed = (replace(c, bound=bounds.get(c.name, c.bound)) for c in self.conditions)
         return replace(self, conditions=tuple(changed))
 
-    def accepts(self, scores: Scores) -> np.ndarray:
-        """Which rows are accepted, bool."""
-        return np.all([c.holds(scores) for c in self.conditions], axis=0)
+    def verdicts(self, scores: Scores) -> np.ndarray:
+        """The verdict on each row: that of the first condition that fails, else accepted."""
+        verdict: Any = ACCEPTED
+        for condition in reversed(self.conditions):
+            verdict = np.where(condition.holds(scores), verdict, condition.otherwise)
+        return verdict
 
     def liked(self, scores: pd.DataFrame) -> np.ndarray:
         """Which rows the number of ratings and the helpful rate alone would accept; bool."""

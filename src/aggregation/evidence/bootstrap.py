@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from aggregation.decisions.rules import Rule
-from aggregation.decisions.scores import with_columns
-from aggregation.evidence.two_sides import two_sides
+from aggregation.decisions.rules import ACCEPTED, Rule
+from aggregation.decisions.scores import rate, with_columns
+from aggregation.errors import InputError
+from aggregation.evidence.two_sides import TwoSides, two_sides
 from aggregation.model.fit import Fit
 from aggregation.model.initialization import starting_points
 from aggregation.model.parameters import Parameters
-from aggregation.model.ratings import Ids, Ratings, counts
+from aggregation.model.ratings import Ids, Ratings
 from aggregation.model.refit import refit
 
 REPLICATES = 200
@@ -78,7 +79,7 @@ class Bootstrap:
                 for c in rule.conditions
             ),
         )
-        return scaled.accepts(moved).mean(axis=1)
+        return (scaled.verdicts(moved) == ACCEPTED).mean(axis=1)
 
 
 def _probit(p: np.ndarray | float) -> np.ndarray:
@@ -131,25 +132,35 @@ def _whole(p: Parameters) -> Parameters:
     return Parameters(*(np.nan_to_num(np.asarray(x, np.float64)) for x in p.arrays()))
 
 
-def score_columns(ratings: Ratings, intercept: np.ndarray) -> dict[str, np.ndarray]:
-    """Columns that rules read, [G] each, of these (weighted) ratings and this intercept."""
-    sides = two_sides(ratings)
-    n = counts(ratings.guideline, ratings.n_guidelines, ratings.weight)
-    weight = np.ones(len(ratings)) if ratings.weight is None else ratings.weight
-    helpful = np.bincount(ratings.guideline, weight * ratings.helpful, ratings.n_guidelines)
-    return {
-        "n_ratings": n,
-        "helpful_rate": np.divide(helpful, n, out=np.full(len(n), np.nan), where=n > 0),
-        "intercept": np.asarray(intercept),
-        "p_both_sides": sides.probability(),
-        "relative_raters": sides.relative_raters(),
-        "n_smaller_side": sides.smaller_side(),
-    }
+def rule_columns(
+    ratings: Ratings,
+    intercept: np.ndarray,
+    rules: Sequence[Rule],
+    near: TwoSides,
+    of: slice | np.ndarray = slice(None),
+) -> dict[str, np.ndarray]:
+    """The columns that the rules read, of these (weighted) ratings and this intercept [G].
+
+    `near`: the sides of all ratings. Only for the guidelines `of` (rows).
+    """
+    w = np.ones(len(ratings)) if ratings.weight is None else ratings.weight
+    n = np.bincount(ratings.guideline, w, ratings.n_guidelines)
+    liked = np.bincount(ratings.guideline, w * ratings.helpful, ratings.n_guidelines)
+    columns = {"n_ratings": n, "helpful_rate": rate(liked, n), "intercept": np.asarray(intercept)}
+    wanted = {c.column for rule in rules for c in rule.conditions}
+    columns = {name: values[of] for name, values in columns.items()}
+    if wanted - columns.keys():
+        columns |= two_sides(ratings, near=near).columns(of)
+    if unknown := sorted(wanted - columns.keys()):
+        raise InputError(f"{unknown[0]} cannot be resampled: a rule that reads it has no P(accept)")
+    return columns
 
 
 def bootstrap(
     ratings: Ratings,
     fit: Fit,
+    sides: TwoSides,
+    rules: Sequence[Rule],
     *,
     replicates: int = REPLICATES,
     seed: int = 0,
@@ -161,13 +172,13 @@ def bootstrap(
     """
     weights = user_weights(ratings.n_users, replicates, seed)
     intercepts, starts, missed = best_refits(ratings, weights, fit, seed, callback)
-    full = score_columns(ratings, fit.parameters.guideline_intercept)
+    full = rule_columns(ratings, fit.parameters.guideline_intercept, rules, sides)
     drawn = []
     for r in range(replicates):
-        if callback is not None and r % 20 == 0:
-            callback(f"sides of resample {r + 1} of {replicates}")
+        if callback is not None and r % 50 == 0:
+            callback(f"resample {r + 1} of {replicates}")
         here = replace(ratings, weight=weights[ratings.user, r])
-        drawn.append(score_columns(here, intercepts[:, r]))
+        drawn.append(rule_columns(here, intercepts[:, r], rules, sides))
     columns = {name: np.stack([d[name] for d in drawn], axis=1) for name in full}
     return Bootstrap(columns, full, starts, missed)
 

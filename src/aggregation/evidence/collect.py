@@ -70,7 +70,12 @@ def collect(
         "silhouette": groups.silhouette,
     }
     if depth == "full":
-        found = bootstrap(ratings, fit, replicates=replicates, seed=seed, callback=say)
+        found = bootstrap(
+            *(ratings, fit, sides, list(rules.values())),
+            replicates=replicates,
+            seed=seed,
+            callback=say,
+        )
         scores = with_intervals(scores, ids, found, list(rules.values()))
         summary |= {"replicates": replicates, "refits_missed": found.missed}
     scores = with_unrated(scores, dataset.guidelines["guideline_id"])

@@ -40,8 +40,8 @@ guideline has."""
 EACH_SIDE, BOTH_SIDES = 0.65, 0.70
 """Helpful rates that each side, and both sides counted equally, should reach."""
 
-ALTERNATIONS = 60
-"""Between users and guidelines, for each axis."""
+ALTERNATIONS, FEW_ALTERNATIONS = 60, 12
+"""Between users and guidelines, for each axis; few of them near a known axis."""
 
 GRID = 120
 """Intervals of [0, 1] on which the posterior of one side is integrated."""
@@ -79,6 +79,14 @@ class TwoSides:
         """[G]: weighted raters on the smaller side, over the axes."""
         return self.n.min(axis=(0, 1))
 
+    def columns(self, of: slice | np.ndarray = slice(None)) -> dict[str, np.ndarray]:
+        """The columns of scores that the rule `robust` reads, for the guidelines `of` (rows)."""
+        return {
+            "p_both_sides": self.probability(of),
+            "relative_raters": self.relative_raters()[of],
+            "n_smaller_side": self.smaller_side()[of],
+        }
+
     def posterior(self) -> tuple[np.ndarray, np.ndarray]:
         """Parameters a, b [A, 2, G] of the Beta posterior of each side's helpful rate.
 
@@ -91,16 +99,22 @@ class TwoSides:
         k = self.pooling[:, None, None]
         return 1 + self.helpful + k * m, 1 + self.n - self.helpful + k * (1 - m)
 
-    def probability(self, each: float = EACH_SIDE, both: float = BOTH_SIDES) -> np.ndarray:
-        """[G]: the lowest, over the axes, of
+    def probability(
+        self,
+        of: slice | np.ndarray = slice(None),
+        *,
+        each: float = EACH_SIDE,
+        both: float = BOTH_SIDES,
+    ) -> np.ndarray:
+        """For the guidelines `of` (rows), the lowest, over the axes, of
 
         Pr(p_left >= each, p_right >= each, (p_left + p_right) / 2 >= both).
         """
-        a, b = self.posterior()
+        a, b = (x[:, :, of] for x in self.posterior())
         edges = np.linspace(0, 1, GRID + 1)
         centres = (edges[1:] + edges[:-1]) / 2
         needed = np.clip(np.maximum(each, 2 * both - centres), 0, 1)
-        lowest = np.ones(self.n.shape[2])
+        lowest = np.ones(a.shape[2])
         for axis in range(len(self.n)):
             left = np.diff(betainc(a[axis, 0][:, None], b[axis, 0][:, None], edges), axis=1)
             right = 1 - betainc(a[axis, 1][:, None], b[axis, 1][:, None], needed)
@@ -108,11 +122,12 @@ class TwoSides:
         return lowest
 
 
-def two_sides(ratings: Ratings, axes: int = AXES) -> TwoSides:
+def two_sides(ratings: Ratings, axes: int = AXES, near: TwoSides | None = None) -> TwoSides:
     """What both sides of the `axes` strongest dividing lines said of each guideline.
 
     Deterministic. `ratings.weight`, where given, says how often each rating counts; ratings of
-    weight 0 tell nothing of anybody.
+    weight 0 tell nothing of anybody. `near`: the sides of much the same ratings, from whose axes
+    the search begins, which spares most of it; guidelines that it does not have come last.
 
     1. mu, user and guideline effects by alternating shrunken means; e: what they leave.
     2. An axis: f_u = sum e h / (sum h^2 + 5 mean h^2) and the same for h_g, alternating; the next
@@ -152,7 +167,9 @@ def two_sides(ratings: Ratings, axes: int = AXES) -> TwoSides:
         errors = csr_array((w * e, g, starts), shape=size)
         errors_by_guideline = errors.T.tocsr()
         h, f, spread = np.random.default_rng(axis).standard_normal(size[1]), np.zeros(size[0]), 1.0
-        for _ in range(ALTERNATIONS):
+        if near is not None:
+            h = np.pad(near.guideline_axis[axis], (0, size[1] - near.guideline_axis.shape[1]))
+        for _ in range(ALTERNATIONS if near is None else FEW_ALTERNATIONS):
             h = h / max(np.sqrt((h**2).mean()), 1e-15)
             f = (errors @ h) / (of_users @ h**2 + AXIS_SHRINKAGE * (h**2).mean())
             spread = max(AXIS_SHRINKAGE * (f**2).mean(), 1e-15)
@@ -223,10 +240,5 @@ def _pooling(n: np.ndarray, helpful: np.ndarray) -> float:
 
 
 def with_two_sides(scores: pd.DataFrame, sides: TwoSides, ids: Ids) -> pd.DataFrame:
-    """Scores with the columns that the rule `robust` reads; NaN for guidelines without ratings."""
-    columns = {
-        "p_both_sides": sides.probability(),
-        "relative_raters": sides.relative_raters(),
-        "n_smaller_side": sides.smaller_side(),
-    }
-    return with_columns(scores, ids, columns)
+    """Scores with `TwoSides.columns`; NaN for guidelines without ratings."""
+    return with_columns(scores, ids, sides.columns())
