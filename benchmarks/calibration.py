@@ -18,7 +18,7 @@ from aggregation.evidence.bootstrap import best_refits, bootstrap, rule_columns
 from aggregation.evidence.two_sides import two_sides
 from aggregation.sources.platform_export import read_export
 
-USERS, SAMPLE, OTHERS = 2000, 400, 40
+USERS, SAMPLE, OTHERS = 4000, 400, 40
 RULES = (ALIGNED_2023, ROBUST)
 
 

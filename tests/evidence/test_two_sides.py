@@ -20,7 +20,9 @@ def sides(n, helpful, pooling=0.0):
     """One axis; n and helpful are [2, G]."""
     n, helpful = np.array(n, float)[None], np.array(helpful, float)[None]
     g = n.shape[2]
-    return TwoSides(n, helpful, np.array([pooling]), np.ones(1), np.zeros((1, g)), np.zeros((1, 1)))
+    ones = np.ones(1)
+    axes = (0.0, np.zeros(1), np.zeros(g), np.zeros((1, g)), np.zeros((1, 1)))
+    return TwoSides(n, helpful, np.array([pooling]), ones, ones, *axes)
 
 
 def test_the_probability_is_the_integral_of_both_posteriors():

@@ -8,7 +8,6 @@ rule, all ratings, both sides. A cost is what the cheapest of some known ways ne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -26,8 +25,7 @@ COARSE, STEP = (5, 20, 40, 70, 100), 5
 """Numbers of accounts that are tried, upwards; between the first that works and the one before it,
 every `STEP`. Not by bisection: more accounts do not always reach more."""
 
-MOST_ACCOUNTS, MOST_RATINGS = COARSE[-1], 21
-"""Accounts of an attack, and ratings of each, at most."""
+MOST_ACCOUNTS = COARSE[-1]
 
 RATINGS_EACH = {"single votes": (1,), "cover votes": (5,), "both sides": (5, 11, 21)}
 """How many ratings each account of an attack gives: only the target; the target and what most
@@ -66,12 +64,13 @@ def costs(
     targets += [(g, aims[0]) for g in (NEW, *near["guideline_id"])]
     rows = []
     for number, (target, aim) in enumerate(targets, start=1):
-        if callback is not None:
+        if callback is not None and number % 10 == 1:
             callback(f"attack {number} of {len(targets)}")
-        at = ratings.n_guidelines if target == NEW else ids.guidelines.get_indexer([target])[0]
+        at = ids.guidelines.get_indexer(pd.Index([target]))[0]
+        at = ratings.n_guidelines if target == NEW else int(at)
         for attack, sizes in RATINGS_EACH.items():
             for each in sizes:
-                n = world.cheapest(int(at), aim, attack, each)
+                n = world.cheapest(at, aim, attack, each)
                 rows.append((target, aim, attack, each, n, n * each))
     return pd.DataFrame(
         rows, columns=["guideline_id", "aim", "attack", "ratings_each", "accounts", "ratings"]
@@ -105,22 +104,25 @@ def cheapest(table: pd.DataFrame) -> pd.DataFrame:
 
 
 class _World:
-    """The ratings, with room for the accounts of an attack and for a new guideline."""
+    """The ratings, with room for the accounts of an attack and for a new guideline.
+
+    Every account has room for a rating of every guideline; those that it does not give weigh 0.
+    """
 
     def __init__(self, rule: Rule, ratings: Ratings, fit: Fit, sides: TwoSides, seed: int) -> None:
-        self.rule, self.ratings, self.sides = rule, ratings, sides
-        self.random_order = np.random.default_rng(seed).random(
-            (MOST_ACCOUNTS, ratings.n_guidelines)
-        )
-        n, helpful = ratings.per_guideline(), ratings.helpful
-        liked = np.bincount(ratings.guideline, helpful, ratings.n_guidelines)
-        self.mean = liked / np.maximum(n, 1)
-        self.near, self.penalty = _with_room(fit.parameters, MOST_ACCOUNTS, 1), fit.penalty
+        self.rule, self.ratings, self.sides, self.penalty = rule, ratings, sides, fit.penalty
+        self.shape = (MOST_ACCOUNTS, ratings.n_guidelines + 1)
+        self.random_order = np.random.default_rng(seed).random(self.shape)
+        liked = np.bincount(ratings.guideline, ratings.helpful, self.shape[1])
+        self.mean = liked / np.maximum(np.append(ratings.per_guideline(), 0), 1)
+        account, guideline = np.indices(self.shape, dtype=np.int32)
+        self.user = np.concatenate([ratings.user, ratings.n_users + account.ravel()])
+        self.guideline = np.concatenate([ratings.guideline, guideline.ravel()])
+        self.near = _with_room(fit.parameters, MOST_ACCOUNTS, 1)
 
     def cheapest(self, target: int, aim: str, attack: str, each: int) -> float:
         """The fewest accounts that reach the aim; NaN: none that were tried do."""
-        ratings, weight = self._attacked(target, aim, attack, each)
-
+        helpful, weight = self._attack(target, aim, attack, each)
         reached = {
             "accept": ACCEPTED.__eq__,
             "remove": ACCEPTED.__ne__,
@@ -128,10 +130,8 @@ class _World:
         }[aim]
 
         def first(sizes: Sequence[int]) -> int | None:
-            for accounts, verdict in self._verdicts(ratings, weight, target, sizes):
-                if reached(verdict):
-                    return accounts
-            return None
+            verdicts = self._verdicts(helpful, weight, target, sizes)
+            return next((n for n, verdict in verdicts if reached(verdict)), None)
 
         found = first(COARSE)
         if found is None:
@@ -139,55 +139,45 @@ class _World:
         below = max((n for n in COARSE if n < found), default=0)
         return float(first(range(below + STEP, found, STEP)) or found)
 
-    def _verdicts(
-        self, ratings: Ratings, weight: np.ndarray, target: int, sizes: Sequence[int]
-    ) -> Iterator[tuple[int, str]]:
-        """The verdict on the target with each number of accounts."""
-        if not len(sizes):
-            return
-        on = ratings.user[:, None] < self.ratings.n_users + np.array(sizes)
-        weights, of = on * weight[:, None], np.array([target])
-        intercept = np.broadcast_to(
-            self.near.guideline_intercept[:, None], (ratings.n_guidelines, len(sizes))
-        )
-        if "intercept" in (c.column for c in self.rule.conditions):
-            found = refit(ratings, weights, self.near, self.penalty)
-            intercept = found.parameters.guideline_intercept
-        for k, accounts in enumerate(sizes):
-            here = replace(ratings, weight=weights[:, k])
-            columns = rule_columns(here, intercept[:, k], [self.rule], self.sides, of)
-            yield accounts, str(self.rule.verdicts(columns)[0])
-
-    def _attacked(
+    def _attack(
         self, target: int, aim: str, attack: str, each: int
-    ) -> tuple[Ratings, np.ndarray]:
-        """All ratings with those of `MOST_ACCOUNTS` accounts, and weights: 0 for unused room."""
-        r, g = self.ratings, self.ratings.n_guidelines
-        account = np.arange(MOST_ACCOUNTS)
-        rank = self.random_order + 9.0 * (np.arange(g) == target)
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """All ratings [n], those of the accounts last, and their weights with all accounts on."""
+        said = np.broadcast_to(self.mean, self.shape)
+        rank = self.random_order.copy()
+        rank[:, [target, -1]] = np.inf  # the target is rated anyway, nobody rates the new one
         if attack == "cover votes":
-            rank = rank + (self.mean >= np.median(self.mean))
-        order = np.argsort(rank, axis=1)
-        others = order[:, : MOST_RATINGS - 1]
-        said = np.broadcast_to(self.mean, (MOST_ACCOUNTS, g))
+            rank += self.mean >= np.median(self.mean)
         if attack == "both sides":
             spread = self.sides.user_axis.std(axis=1)[:, None] * self.sides.guideline_axis
-            signs = np.stack([1 - 2 * (account // 2**k % 2) for k in range(len(spread))], axis=1)
-            said = said + signs @ spread
-        room = others.shape[1]
-        guideline = np.concatenate([np.full((MOST_ACCOUNTS, 1), target), others], axis=1)
-        vote = np.full((MOST_ACCOUNTS, 1), 1.0 if aim == "accept" else 0.0)
-        helpful = np.concatenate([vote, np.take_along_axis(said, others, 1) >= 0.5], axis=1)
-        weight = np.broadcast_to(np.arange(1 + room) < each, guideline.shape)
+            account = np.arange(MOST_ACCOUNTS)[:, None]
+            signs = 1 - 2 * (account // 2 ** np.arange(len(spread)) % 2)
+            said = said + np.pad(signs @ spread, ((0, 0), (0, 1)))
+        given, helpful = np.zeros(self.shape), (said >= 0.5).astype(np.float64)
+        np.put_along_axis(given, np.argsort(rank, axis=1)[:, : each - 1], 1.0, axis=1)
+        given[:, target], helpful[:, target] = 1.0, float(aim == "accept")
+        r = self.ratings
         old = np.ones(len(r)) if r.weight is None else r.weight
-        attacked = Ratings(
-            np.concatenate([r.user, np.repeat(r.n_users + account, 1 + room).astype(np.int32)]),
-            np.concatenate([r.guideline, guideline.ravel().astype(np.int32)]),
-            np.concatenate([r.helpful, helpful.ravel()]),
-            r.n_users + MOST_ACCOUNTS,
-            g + 1,
-        )
-        return attacked, np.concatenate([old, weight.ravel().astype(float)])
+        return np.append(r.helpful, helpful.ravel()), np.append(old, given.ravel())
+
+    def _verdicts(
+        self, helpful: np.ndarray, weight: np.ndarray, target: int, sizes: Sequence[int]
+    ) -> Iterator[tuple[int, str]]:
+        """The verdict on the target with each number of accounts."""
+        size = (self.ratings.n_users + MOST_ACCOUNTS, self.shape[1])
+        ratings = Ratings(self.user, self.guideline, helpful, *size)
+        on = self.user[:, None] < self.ratings.n_users + np.array(sizes, int)
+        weights, intercept = on * weight[:, None], self.near.guideline_intercept[:, None]
+        if len(sizes) and "intercept" in (c.column for c in self.rule.conditions):
+            found = refit(ratings, weights, self.near, self.penalty)
+            intercept = found.parameters.guideline_intercept
+        intercept = np.broadcast_to(intercept, (self.shape[1], len(sizes)))
+        for k, accounts in enumerate(sizes):
+            kept, of = weights[:, k] > 0, np.array([target])
+            rows = (x[kept] for x in (self.user, self.guideline, helpful))
+            here = Ratings(*rows, *size, weights[kept, k])  # type: ignore[call-arg]
+            columns = rule_columns(here, intercept[:, k], [self.rule], self.sides, of)
+            yield accounts, str(self.rule.verdicts(columns)[0])
 
 
 def _with_room(p: Parameters, users: int, guidelines: int) -> Parameters:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pandas as pd
@@ -11,9 +11,13 @@ import pandas as pd
 from aggregation.data.dataset import Dataset
 from aggregation.decisions.constitution import Constitution, select
 from aggregation.decisions.rules import RULES, Rule
-from aggregation.decisions.scores import score, with_unrated
+from aggregation.decisions.scores import score, with_columns, with_unrated
+from aggregation.evidence.attacks import NEW, cheapest, costs, smallest_unanimous
 from aggregation.evidence.bootstrap import REPLICATES, bootstrap, with_intervals
 from aggregation.evidence.groups import by_group, opinion_groups
+from aggregation.evidence.prediction import division, prediction
+from aggregation.evidence.raters import activity_share, influence, suspicious
+from aggregation.evidence.reach import accepted_in, reach
 from aggregation.evidence.sides import by_side
 from aggregation.evidence.two_sides import two_sides, with_two_sides
 from aggregation.evidence.yardsticks import overlap, with_yardsticks
@@ -51,8 +55,9 @@ def collect(
 ) -> Evidence:
     """All evidence, with the verdicts of `rule`, for every guideline of `dataset`.
 
-    `quick`: sides, groups, yardsticks and the verdicts of the other rules. `full`: intervals and
-    P(accept) by `replicates` resamples of the users as well. `callback` is told each step.
+    `quick`: sides, opinion groups, yardsticks, the other rules' verdicts, flagged users, reach.
+    `full` as well: intervals and P(accept) by `replicates` resamples of the users, the cost of
+    manipulation, held-out prediction, influence of single users. `callback` is told each step.
     """
     say = callback or (lambda _: None)
     rules = {**RULES, rule.name: rule}
@@ -63,11 +68,15 @@ def collect(
     scores = by_group(scores, ratings, ids, groups.member)
     say("yardsticks")
     scores = with_yardsticks(scores, ratings, ids, groups.member)
+    flags = suspicious(ratings, sides, dataset.ratings["rated_at"])
     summary: dict[str, Any] = {
         "depth": depth,
-        "beta": sides.beta.tolist(),
+        "division": division(sides),
+        "axes_explain": sides.explained.tolist(),
         "groups": list(groups.sizes),
         "silhouette": groups.silhouette,
+        "flagged_users": {name: int(flags[name].sum()) for name in flags},
+        "most_active_share": activity_share(ratings),
     }
     if depth == "full":
         found = bootstrap(
@@ -77,19 +86,48 @@ def collect(
             callback=say,
         )
         scores = with_intervals(scores, ids, found, list(rules.values()))
-        summary |= {"replicates": replicates, "refits_missed": found.missed}
+        predictors, calibration, notes = prediction(ratings, fit, seed=seed, callback=say)
+        level = notes.guideline_intercept
+        scores = with_columns(scores, ids, {"community_notes_intercept": level})
+        say("influence of single users")
+        changed = influence(ratings, fit, sides, rule)["verdicts_changed"]
+        summary |= {
+            "replicates": replicates,
+            "refits_missed": found.missed,
+            "predictors": predictors.astype(object)
+            .where(predictors.notna(), None)
+            .to_dict("records"),
+            "calibration": _records(calibration),
+            "most_verdicts_of_one_user": int(changed.max()),
+        }
     scores = with_unrated(scores, dataset.guidelines["guideline_id"])
     others = {name: select(scores, other) for name, other in rules.items() if name != rule.name}
     for name, other in others.items():
         verdicts = other.scores.set_index("guideline_id")["verdict"]
         scores[f"verdict_{name}"] = scores["guideline_id"].map(verdicts)
     constitution = select(scores, rule)
-    summary["other_rules"] = [
-        {"rule": name, **other.verdicts(), **_against(constitution, other)}
-        for name, other in others.items()
-    ]
-    summary["yardsticks"] = overlap(constitution).to_dict("records")
+    scores = constitution.scores.assign(accepted_in=accepted_in(constitution))
+    if depth == "full":
+        table = cheapest(costs(constitution, ratings, ids, fit, sides, seed=seed, callback=say))
+        scores = scores.merge(table, on="guideline_id", how="left")
+        new = table[table["guideline_id"] == NEW].drop(columns="guideline_id")
+        bound = smallest_unanimous(constitution)
+        (summary["new_guideline"],) = _records(new.assign(smallest_unanimous=bound))
+    constitution = replace(constitution, scores=scores)
+    summary |= {
+        "reach": reach(constitution, ratings, ids, groups),
+        "other_rules": [
+            {"rule": name, **other.verdicts(), **_against(constitution, other)}
+            for name, other in others.items()
+        ],
+        "yardsticks": overlap(constitution).to_dict("records"),
+    }
     return Evidence(constitution, summary)
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as JSON can hold them: what is not known is None."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def _against(constitution: Constitution, other: Constitution) -> dict[str, list[str]]:

@@ -60,10 +60,23 @@ class TwoSides:
     beta: np.ndarray
     """[A], in [0, 1]: how much of what the axis says of a rating holds when neither its user nor
     its guideline was told. 0: there is no such division."""
+    explained: np.ndarray
+    """[A]: share of the variance of e that beta times the axis explains, told the same way."""
+    mean: float
+    """Of all ratings."""
+    lenience: np.ndarray
+    """[U]: how much each user is above the mean."""
+    liking: np.ndarray
+    """[G]: how much each guideline is."""
     guideline_axis: np.ndarray
     """[A, G]: where guidelines lie, root mean square 1."""
     user_axis: np.ndarray
     """[A, U]: where users lie; positive is the right side."""
+
+    def predict(self, user: np.ndarray, guideline: np.ndarray) -> np.ndarray:
+        """The expected rating of each pair of rows, from means and axes; not clipped."""
+        axes = (self.user_axis[:, user] * self.guideline_axis[:, guideline]).sum(axis=0)
+        return self.mean + self.lenience[user] + self.liking[guideline] + axes
 
     def raters(self) -> np.ndarray:
         """[G]: fully counted raters of each guideline."""
@@ -149,20 +162,21 @@ def two_sides(ratings: Ratings, axes: int = AXES, near: TwoSides | None = None) 
 
     n_u, n_g = by_user(w), by_guideline(w)
     starts = np.searchsorted(u, np.arange(size[0] + 1))  # ratings are sorted by user
+    weights = csr_array((w, g, starts), shape=size)
+    of_users, of_guidelines = weights, weights.T.tocsr()
     mu = (w * y).sum() / w.sum()
+    by_u, by_g = by_user(w * (y - mu)), by_guideline(w * (y - mu))
     user, guideline = np.zeros(size[0]), np.zeros(size[1])
     for _ in range(10):
-        guideline = by_guideline(w * (y - mu - user[u])) / (n_g + MEAN_SHRINKAGE)
-        user = by_user(w * (y - mu - guideline[g])) / (n_u + MEAN_SHRINKAGE)
+        guideline = (by_g - of_guidelines @ user) / (n_g + MEAN_SHRINKAGE)
+        user = (by_u - of_users @ guideline) / (n_u + MEAN_SHRINKAGE)
     e = y - mu - user[u] - guideline[g]
     plain = y - mu - guideline[g]
     accounts = np.bincount(u, (w > 0).astype(np.float64), size[0])
     counts = w * np.clip((accounts[u] - 1) / FULL_WEIGHT, 0, 1)
     n, helpful = np.empty((axes, 2, size[1])), np.empty((axes, 2, size[1]))
-    pooling, beta = np.empty(axes), np.empty(axes)
+    pooling, beta, explained = np.empty(axes), np.empty(axes), np.empty(axes)
     guideline_axis, user_axis = np.empty((axes, size[1])), np.empty((axes, size[0]))
-    weights = csr_array((w, g, starts), shape=size)
-    of_users, of_guidelines = weights, weights.T.tocsr()
     for axis in range(axes):
         errors = csr_array((w * e, g, starts), shape=size)
         errors_by_guideline = errors.T.tocsr()
@@ -175,7 +189,7 @@ def two_sides(ratings: Ratings, axes: int = AXES, near: TwoSides | None = None) 
             spread = max(AXIS_SHRINKAGE * (f**2).mean(), 1e-15)
             h = (errors_by_guideline @ f) / (of_guidelines @ f**2 + spread)
         h = h / max(np.sqrt((h**2).mean()), 1e-15)
-        x, sd, place = _positions(by_user, u, w, h[g], plain, n_u)
+        x, sd = _positions(by_user, u, w, h[g], plain, n_u)
         # h of the guideline without this user's own rating
         own = w * f[u] ** 2
         without = (by_guideline(w * e * f[u])[g] - w * e * f[u]) / (
@@ -183,14 +197,20 @@ def two_sides(ratings: Ratings, axes: int = AXES, near: TwoSides | None = None) 
         )
         told = x * without
         beta[axis] = np.clip((w * e * told).sum() / max((w * told**2).sum(), 1e-12), 0, 1)
+        left = e - beta[axis] * told
+        explained[axis] = 1 - (w * left**2).sum() / max((w * e**2).sum(), 1e-12)
         right = ndtr(beta[axis] * x / sd)
         for side, share in enumerate((1 - right, right)):
             n[axis, side] = by_guideline(counts * share)
             helpful[axis, side] = by_guideline(counts * share * y)
         pooling[axis] = _pooling(n[axis], helpful[axis])
-        guideline_axis[axis], user_axis[axis] = h, place
+        guideline_axis[axis], user_axis[axis] = h, f
         e = e - f[u] * h[g]
-    return TwoSides(n, helpful, pooling, beta, guideline_axis, user_axis)
+    return TwoSides(
+        *(n, helpful, pooling, beta, explained, float(mu), user, guideline),
+        guideline_axis=guideline_axis,
+        user_axis=user_axis,
+    )
 
 
 def _positions(
@@ -200,8 +220,8 @@ def _positions(
     h: np.ndarray,
     e: np.ndarray,
     n_u: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each rating, its user's place from the other ratings [n] and its sd [n]; and places [U].
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each rating, its user's place from the other ratings [n], and its sd [n].
 
     With m = 1.15 n: A = sum h^2 - (sum h)^2 / m, B = sum h e - sum h sum e / m, x = B / (A + k),
     k = noise / tau^2, tau^2 = sum(B^2 - noise A) / sum A^2 over all users.
@@ -218,7 +238,7 @@ def _positions(
     k = NOISE / tau
     others = [total[u] - w * v for total, v in zip(sums, (h * h, h, h * e, e), strict=True)]
     a_other, b_other = moments(others, n_u[u] - w)
-    return b_other / (a_other + k), np.sqrt(NOISE / (a_other + k)), b / (a + k)
+    return b_other / (a_other + k), np.sqrt(NOISE / (a_other + k))
 
 
 def _pooling(n: np.ndarray, helpful: np.ndarray) -> float:

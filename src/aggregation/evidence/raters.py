@@ -1,0 +1,113 @@
+"""Raters: how much hangs on few of them, and who rates in ways that people rarely do.
+
+Nobody is removed for it. Rows say which users are flagged: they are for the analyst alone, and only
+counts of them may be published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from aggregation.decisions.rules import Rule
+from aggregation.evidence.bootstrap import rule_columns
+from aggregation.evidence.two_sides import TwoSides
+from aggregation.model.fit import Fit
+from aggregation.model.ratings import Ratings
+from aggregation.model.refit import refit
+
+MOST_ACTIVE = 40
+"""Users whose influence is measured, the most active ones: each is a refit."""
+
+STRAIGHT, STRAIGHT_CHANCE = 15, 1e-4
+"""Ratings that are all the same, and the chance of that below which it is flagged."""
+
+SHARED, CLONE_CHANCE, MOST_USERS = 10, 1e-6, 5000
+"""Guidelines that two users rated alike, and its chance; with more users pairs are too many."""
+
+BURST, BURST_SECONDS = 15, 30
+"""Ratings within so many seconds: two seconds to read each."""
+
+
+def activity_share(ratings: Ratings, share: float = 0.01) -> float:
+    """Share of the ratings that come from the most active `share` of the users, one at least."""
+    n = np.sort(ratings.per_user())[::-1]
+    return float(n[: max(int(len(n) * share), 1)].sum() / n.sum())
+
+
+def influence(ratings: Ratings, fit: Fit, sides: TwoSides, rule: Rule) -> pd.DataFrame:
+    """What would change without one user, for the most active ones.
+
+    Columns: user (row), verdicts_changed. The fit without a user starts from `fit`.
+    """
+    chosen = np.argsort(-ratings.per_user(), kind="stable")[:MOST_ACTIVE]
+    of_users = np.ones((ratings.n_users, len(chosen)))
+    of_users[chosen, np.arange(len(chosen))] = 0.0
+    weights = of_users[ratings.user]
+    if ratings.weight is not None:
+        weights *= ratings.weight[:, None]
+    level = np.broadcast_to(fit.parameters.guideline_intercept[:, None], (ratings.n_guidelines, 1))
+    before = rule.verdicts(rule_columns(ratings, level[:, 0], [rule], sides))
+    if "intercept" in (c.column for c in rule.conditions):
+        level = refit(ratings, weights, fit.parameters, fit.penalty).parameters.guideline_intercept
+    level = np.broadcast_to(level, (ratings.n_guidelines, len(chosen)))
+    changed = [
+        (
+            rule.verdicts(
+                rule_columns(replace(ratings, weight=weights[:, k]), level[:, k], [rule], sides)
+            )
+            != before
+        ).sum()
+        for k in range(len(chosen))
+    ]
+    return pd.DataFrame({"user": chosen, "verdicts_changed": changed})
+
+
+def suspicious(
+    ratings: Ratings, sides: TwoSides, rated_at: pd.Series | None = None
+) -> pd.DataFrame:
+    """Users (rows) who rate in ways that people rarely do; bool columns, one row per user.
+
+    straight_liner: all ratings the same, which the guidelines' own rates make unlikely. clone: the
+    same ratings as another user on every guideline that both rated, more than their sides explain.
+    burst: many ratings within seconds; `rated_at` [n] are the times, missing ones in no burst.
+    """
+    liked = np.bincount(ratings.guideline, ratings.helpful, ratings.n_guidelines)
+    mean = np.clip(liked / np.maximum(ratings.per_guideline(), 1), 0.01, 0.99)
+    flags = pd.DataFrame({"straight_liner": np.zeros(ratings.n_users, bool)})
+    n = ratings.per_user()
+    for value, chance in ((1.0, mean), (0.0, 1 - mean)):
+        same = np.bincount(ratings.user, ratings.helpful == value, ratings.n_users) == n
+        log = np.bincount(ratings.user, np.log(chance[ratings.guideline]), ratings.n_users)
+        flags["straight_liner"] |= same & (n >= STRAIGHT) & (log < np.log(STRAIGHT_CHANCE))
+    flags["clone"] = _clones(ratings, sides)
+    flags["burst"] = False
+    if rated_at is not None:
+        times = pd.DataFrame({"user": ratings.user, "at": rated_at.to_numpy()})
+        times = times.dropna().sort_values(["user", "at"], kind="stable")
+        took = times.groupby("user")["at"].diff(BURST - 1).dt.total_seconds()
+        flags.loc[times.loc[took <= BURST_SECONDS, "user"].unique(), "burst"] = True
+    return flags
+
+
+def _clones(ratings: Ratings, sides: TwoSides) -> np.ndarray:
+    """Bool [U]: who has a clone."""
+    found = np.zeros(ratings.n_users, bool)
+    if ratings.n_users > MOST_USERS:
+        return found
+    shape = (ratings.n_users, ratings.n_guidelines)
+    given, liked = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    given[ratings.user, ratings.guideline] = 1
+    liked[ratings.user, ratings.guideline] = ratings.helpful
+    every = np.indices(shape)
+    p = np.clip(sides.predict(every[0].ravel(), every[1].ravel()), 0.02, 0.98).reshape(shape)
+    shared, apart = given @ given.T, liked @ (given - liked).T
+    pairs = np.argwhere(np.triu((shared >= SHARED) & (apart + apart.T == 0), 1))
+    for u, v in pairs:
+        both = (given[u] > 0) & (given[v] > 0)
+        alike = p[u, both] * p[v, both] + (1 - p[u, both]) * (1 - p[v, both])
+        if np.log(alike).sum() < np.log(CLONE_CHANCE):
+            found[[u, v]] = True
+    return found
