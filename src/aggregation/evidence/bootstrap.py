@@ -171,14 +171,16 @@ def bootstrap(
 
     Every rating of a user counts as often as the user was drawn. Deterministic in `seed`.
     """
-    weights = user_weights(ratings.n_users, replicates, seed)
+    weights = user_weights(ratings.n_users, replicates, seed)[ratings.user]
+    if ratings.weight is not None:
+        weights *= ratings.weight[:, None]
     intercepts, starts, missed = best_refits(ratings, weights, fit, seed, callback)
     full = rule_columns(ratings, fit.parameters.guideline_intercept, rules, sides)
     drawn = []
     for r in range(replicates):
         if callback is not None and r % 50 == 0:
             callback(f"resample {r + 1} of {replicates}")
-        here = replace(ratings, weight=weights[ratings.user, r])
+        here = replace(ratings, weight=weights[:, r])
         drawn.append(rule_columns(here, intercepts[:, r], rules, sides))
     columns = {name: np.stack([d[name] for d in drawn], axis=1) for name in full}
     return Bootstrap(columns, full, starts, missed)

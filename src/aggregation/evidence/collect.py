@@ -125,7 +125,7 @@ def collect(
     return Evidence(constitution, summary)
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+def _records(table: pd.DataFrame) -> list[dict[Any, Any]]:
     """The rows as JSON can hold them: what is not known is None."""
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
