@@ -8,7 +8,6 @@ from scipy.stats import norm
 
 from aggregation import ALIGNED_2023, ROBUST, Condition, InputError, Rule
 from aggregation.evidence.bootstrap import (
-    SPREAD,
     Bootstrap,
     best_refits,
     bootstrap,
@@ -37,7 +36,7 @@ def test_intervals_and_ranks_are_percentiles_of_the_resamples():
 @pytest.mark.parametrize("at", [0.3, 0.4, 0.43, 0.6])
 def test_the_probability_is_that_of_another_sample_around_this_one(at):
     p = drawn([at], 0.05).p_accept(LEVEL)
-    assert p[0] == pytest.approx(norm.cdf((at - 0.4) / (SPREAD * 0.05)), abs=0.03)
+    assert p[0] == pytest.approx(norm.cdf((at - 0.4) / 0.05), abs=0.03)
 
 
 def test_a_probability_is_recentred_on_the_probit_scale():

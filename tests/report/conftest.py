@@ -75,6 +75,7 @@ def values(hostile):
     names = ("dataset", "ratings", "ids", "fit", "constitution", "minima")
     return {name: getattr(loaded, name) for name in names} | {
         "run": "hostile",
+        "summary": loaded.evidence.summary,
         "stages": STAGES,
     }
 

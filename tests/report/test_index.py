@@ -12,7 +12,7 @@ from aggregation.decisions.constitution import select
 from aggregation.decisions.rules import ALIGNED_2023, Rule
 from aggregation.decisions.table import overview
 from aggregation.evidence.sides import perspectives
-from aggregation.report.index import doubts, index_page
+from aggregation.report.index import doubts, doubts_of_evidence, index_page
 
 RATINGS, INTERCEPT, RATE = ALIGNED_2023.conditions
 
@@ -240,3 +240,68 @@ def test_a_fit_that_has_not_converged_is_not_called_certified(values, page):
     assert "not certified, with a residual" in text_of(index_page(**values | {"fit": fit}))
     replayed = fit_like(values["fit"], method="gradient-descent")
     assert "which nothing certifies" in text_of(index_page(**values | {"fit": replayed}))
+
+
+def test_intervals_and_costs_stand_on_the_cards_where_they_are_known(values):
+    first = values["constitution"].scores.index == 0
+    constitution = judged(
+        values,
+        values["constitution"].rule,
+        **{"p_accept_aligned-2023": np.where(first, 0.83, 0.5)},
+        intercept_low=0.41,
+        intercept_high=0.52,
+        rank_low=1.0,
+        rank_high=4.0,
+        accounts_needed=np.where(first, 35.0, np.nan),
+        cheapest_attack=np.where(first, "both sides", ""),
+    )
+    one, other = (card(index_page(**values | {"constitution": constitution}), n) for n in (1, 2))
+    told = text_of(one)
+    assert "Accepted if other people had come: 83 % · intercept 0.41 to 0.52 · rank 1 to 4" in told
+    assert "35 new accounts would be enough to remove it" in told
+    assert "100 new accounts would not be enough to remove it" in text_of(other)
+    without = text_of(card(index_page(**values), 1))
+    assert "probability that both sides do" in without
+    assert "other people" not in without
+    assert "accounts" not in without
+
+
+def test_other_rules_and_measures_say_what_they_would_change(values):
+    ids = list(values["constitution"].scores["guideline_id"])
+    summary = {
+        "other_rules": [{"rule": "robust", "gained": [ids[9]], "lost": [ids[1], ids[0]]}],
+        "yardsticks": [{"yardstick": "wilson_lower", "gained": [ids[2]], "lost": [ids[8]]}],
+    }
+    page = text_of(index_page(**values | {"summary": summary}))
+    assert "the rule robust 10 1, 2 wilson lower 9 3" in page
+    assert "Other ways to decide" not in index_page(**values | {"summary": {}})
+
+
+@pytest.mark.parametrize(
+    ("summary", "told"),
+    [
+        ({"division": "none"}, "hardly any division"),
+        ({"new_guideline": {"accounts_needed": 5.0}}, "5 new accounts that work together"),
+        ({"flagged_users": {"clone": 2, "burst": 0}}, "2 users rated everything just as somebody"),
+        ({"most_active_share": 0.31}, "most active 1 % of the users gave 31%"),
+        ({"reach": {"left_out": 0.22}}, "opinion group of 22% of the users agrees"),
+    ],
+)
+def test_what_the_evidence_holds_against_the_results_is_a_doubt(values, summary, told):
+    (doubt,) = doubts_of_evidence(values["constitution"], summary)
+    assert told in doubt
+    assert doubt in text_of(index_page(**values | {"summary": summary}))
+
+
+def test_good_evidence_is_no_doubt(values):
+    summary = {
+        "division": "two sides",
+        "new_guideline": {"accounts_needed": None},
+        "flagged_users": {"clone": 0},
+        "most_active_share": 0.04,
+        "reach": {"left_out": 0.0},
+    }
+    assert doubts_of_evidence(values["constitution"], summary) == []
+    unsure = judged(values, values["constitution"].rule, **{"p_accept_aligned-2023": 0.5})
+    (doubt,) = doubts_of_evidence(unsure, {})
+    assert doubt.startswith(f"Of the accepted guidelines, {len(unsure.accepted)} would have")

@@ -24,10 +24,6 @@ LOWER_LOSS, ENOUGH, MOST_STARTS = 1e-4, 0.01, 8
 """A start helped a replicate if it lowered the loss by more than this, relative; starts are added
 until one helps fewer than this share of the replicates, and at most so many."""
 
-SPREAD = 1.2
-"""A new sample and this one each differ from the truth, so from each other by up to sqrt(2). Less
-fits best on simulated worlds (benchmarks/calibration.py), where people are not endless."""
-
 Callback = Callable[[str], None]
 """Called with the name of each step."""
 
@@ -62,9 +58,9 @@ class Bootstrap:
     def p_accept(self, rule: Rule) -> np.ndarray:
         """[G]: probability that the rule accepts if as many other people come.
 
-        Resamples are noisier than samples, which biases them, and spread around this sample, not
-        around the truth. So each column is recentred, x + SPREAD (x* - mean x*), probabilities on
-        the probit scale, before the rule judges.
+        Resamples are noisier than the sample, which biases them. So each column is recentred,
+        x + x* - mean x*, probabilities on the probit scale, before the rule judges.
+        benchmarks/calibration.py measures how well that foretells what other people decide.
         """
         moved = {}
         for condition in rule.conditions:
@@ -72,7 +68,7 @@ class Bootstrap:
             x, drawn = self.full[name][:, None], self.columns[name]
             if name.startswith("p_"):
                 x, drawn = _probit(x), _probit(drawn)
-            moved[name] = x + SPREAD * (drawn - np.nanmean(drawn, axis=1, keepdims=True))
+            moved[name] = x + drawn - np.nanmean(drawn, axis=1, keepdims=True)
         scaled = replace(
             rule,
             conditions=tuple(

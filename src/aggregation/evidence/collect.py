@@ -36,6 +36,19 @@ class Evidence:
     summary: dict[str, Any]
     """Of the whole deliberation, as plain values."""
 
+    def facts(self) -> pd.DataFrame:
+        """The plain numbers and words of the summary: what, value."""
+        rows = [
+            (name, value) for name, value in self.summary.items() if not isinstance(value, list)
+        ]
+        flat = [
+            (f"{name}: {key}" if key else name, value)
+            for name, whole in rows
+            for key, value in (whole.items() if isinstance(whole, dict) else [("", whole)])
+        ]
+        shown = [(name.replace("_", " "), str(value)) for name, value in flat]
+        return pd.DataFrame(shown, columns=["what", "value"])
+
     def table(self, name: str) -> pd.DataFrame:
         """A table of the summary; empty where it is not computed at this depth."""
         return pd.DataFrame(self.summary.get(name, []))

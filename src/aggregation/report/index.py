@@ -35,6 +35,11 @@ CLOSE_INTERCEPT = 0.02
 """An intercept this near the rule's bound is called close to it, in the list of doubts."""
 
 
+LIKELY, FEW_ACCOUNTS, MUCH = 0.75, 10, 0.1
+"""Where the list of doubts begins: below this chance to be accepted again, up to so many accounts,
+from this share of the ratings."""
+
+
 @dataclass
 class Topic:
     """A topic as the report shows it."""
@@ -60,6 +65,7 @@ def index_page(
     participants: str = "",
     attribution: str = "",
     near_misses: int = 12,
+    summary: Mapping[str, Any] | None = None,
     demographics: Sequence[Mapping[str, Any]] | None = None,
     stages: Sequence[str] = (),
     version: str = "",
@@ -68,11 +74,12 @@ def index_page(
 
     `ratings` and `ids` are those of `fit`; the scores of `constitution` have the columns of
     `evidence.sides`; `minima` is the table of `evidence.minima`. Empty texts fall back to the
-    source's own. `near_misses`: how many of them are shown. `demographics`: the records of
+    source's own. `near_misses`: how many of them are shown.
+    `summary`: of `evidence.collect`. `demographics`: the records of
     `services.demographics.counts`. `stages` have pages, to which this one links. `version`: of this
     package.
     """
-    cards = _cards(constitution, dataset, ratings, ids, fit)
+    cards, summary = _cards(constitution, dataset, ratings, ids, fit), summary or {}
     by_id = {card["guideline_id"]: card for card in cards}
     side = np.sign(fit.parameters.user_embedding[:, 0])
     return TEMPLATES.get_template("index.html").render(
@@ -93,7 +100,14 @@ def index_page(
         near=[by_id[g] for g in constitution.near_misses()["guideline_id"]],
         near_misses=near_misses,
         cards=cards,
-        doubts=doubts(dataset, fit, constitution, pd.DataFrame(minima)),
+        doubts=[
+            *doubts(dataset, fit, constitution, pd.DataFrame(minima)),
+            *doubts_of_evidence(constitution, summary),
+        ],
+        others=[
+            {**other, **{way: [by_id[g] for g in other[way]] for way in ("gained", "lost")}}
+            for other in (*summary.get("other_rules", ()), *summary.get("yardsticks", ()))
+        ],
         embedding=figures.embedding(constitution.scores, fit.parameters),
         bridging=figures.bridging(constitution.scores, constitution.rule),
         csv=base64.b64encode(table(constitution, dataset).encode("utf-8-sig")).decode("ascii"),
@@ -156,6 +170,46 @@ def doubts(
         found.append(
             f"{many(len(undecided), 'guideline')} {'is' if len(undecided) == 1 else 'are'} "
             f"undecided, neither accepted nor rejected. Condition not met: {needs}."
+        )
+    return found
+
+
+def doubts_of_evidence(constitution: Constitution, summary: Mapping[str, Any]) -> list[str]:
+    """What the evidence holds against the results, in sentences; nothing for what it lacks."""
+    found, rule, accepted = [], constitution.rule.name, constitution.accepted
+    if summary.get("division") == "none":
+        found.append(
+            "These ratings show hardly any division: what the axes say of a rating does not hold "
+            "when it is tested on other ratings. So the sides say little here."
+        )
+    p = accepted.get(f"p_accept_{rule}", pd.Series(dtype=float))
+    if n := int((p < LIKELY).sum()):
+        found.append(
+            f"Of the accepted guidelines, {n:,} would have a chance below {LIKELY:.0%} to be "
+            "accepted again if as many other people had come."
+        )
+    new = summary.get("new_guideline", {}).get("accounts_needed")
+    if new is not None and new <= FEW_ACCOUNTS:
+        found.append(
+            f"{new:.0f} new accounts that work together would be enough to have a new guideline "
+            "accepted."
+        )
+    if flagged := {name: n for name, n in summary.get("flagged_users", {}).items() if n}:
+        words = {
+            "straight_liner": "gave the same rating to everything",
+            "clone": "rated everything just as somebody else did",
+            "burst": "rated faster than anybody reads",
+        }
+        told = ", ".join(f"{many(n, 'user')} {words[name]}" for name, n in flagged.items())
+        found.append(
+            f"Some rated in ways that people rarely do: {told}. They count like all others."
+        )
+    if (share := summary.get("most_active_share", 0.0)) >= MUCH:
+        found.append(f"The most active 1 % of the users gave {share:.0%} of the ratings.")
+    if share := summary.get("reach", {}).get("left_out"):
+        found.append(
+            f"An opinion group of {share:.0%} of the users agrees on guidelines, and none of these "
+            "was accepted."
         )
     return found
 

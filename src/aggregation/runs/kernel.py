@@ -13,7 +13,7 @@ from jupyter_core.utils import run_sync
 
 IMPORTS = {
     "train": "import jax, scipy.sparse",
-    "diagnostics": "import aggregation.report.figures, scipy.optimize",
+    "diagnostics": "import aggregation.report.figures, scipy.optimize, sklearn.cluster",
     "publish": "import aggregation.report.index, scipy.optimize",
 }
 """What notebooks load besides `aggregation`: a kernel that is started ahead has it ready."""
