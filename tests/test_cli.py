@@ -50,7 +50,7 @@ def is_an_error(done):
     return done.returncode != 0 and "Error: " in done.stderr and "Traceback" not in done.stderr
 
 
-COMMANDS = ("batch", "completion", "diff", "index", "run", "simulate", "verify")
+COMMANDS = ("batch", "completion", "diff", "index", "plan", "run", "simulate", "trust", "verify")
 HELPS = [["--help"], *([name, "--help"] for name in COMMANDS), ["run", "-h"]]
 
 
@@ -62,7 +62,7 @@ def test_help_shows_an_example_of_files_that_are_there(here, words):
     examples = [line for line in done.stdout.splitlines() if line.startswith("    aggregation ")]
     assert any(words[0] in example for example in examples) or words == ["--help"]
     named = {word for example in examples for word in example.split() if "params/" in word}
-    assert named or words[0] in ("completion", "diff", "index", "verify")
+    assert named or words[0] in ("completion", "diff", "index", "plan", "verify")
     assert all((ROOT / name).is_file() for name in named)
 
 
@@ -168,3 +168,35 @@ def test_the_difference_of_two_runs_as_text_json_and_page(here, tmp_path):
     assert "limit 0.375" in (tmp_path / "page.html").read_text("utf-8")
     told = json.loads(here("diff", "outputs/a", "others/a", "--json").stdout)
     assert told["verdicts"]["lost"] > 0
+
+
+# evidence
+
+
+def test_a_plan_is_a_table_an_answer_and_a_figure(here, tmp_path):
+    words = ("--users", "80", "--users", "200", "--ratings", "25", "--guidelines", "30")
+    done = here("plan", *words, "--figure", "plan.png")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0].split()[:3] == ["users", "ratings_each", "guidelines"]
+    assert [line.split()[0] for line in lines[1:3]] == ["80", "200"]
+    assert "people who rate 25 guidelines each decide" in done.stdout
+    assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
+    assert "80 users with 25 ratings each ..." in done.stderr
+    none = here("plan", "--users", "20", "--ratings", "2", "--guidelines", "60")
+    assert "None of these sizes decides 90%" in none.stdout
+    assert is_an_error(here("plan", "--rule", "no-such"))
+
+
+def test_trust_compares_the_rules_on_given_data(here, tmp_path):
+    text = "run: small\nsource: {kind: simulated, n_users: 30}\nrule: {name: robust}\n"
+    (tmp_path / "p.yaml").write_text(text)
+    fast = ("--set", "train={starts: 2, max_starts: 2, moves: false}")
+    done = here("trust", "p.yaml", *fast, "--set", "rule.min_raters=1000")
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
+    assert rows["aligned-2023"] == ["robust"]  # the columns
+    assert float(rows["accepted"][0]) > 0 == float(rows["accepted"][1])  # the bound counts
+    assert rows["accounts_5"] == ["5.000", "none"]
+    assert "junk ..." in done.stderr
+    assert is_an_error(here("trust", "there-is-none.yaml"))

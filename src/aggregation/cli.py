@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -16,6 +18,9 @@ import click
 from aggregation import __version__
 from aggregation.errors import AggregationError, ParameterError, RunError
 from aggregation.runs.stages import STAGES
+
+ENOUGH_DECIDED = 0.9
+"""Share of the guidelines from which a size counts as enough."""
 
 
 class _Group(click.Group):
@@ -286,6 +291,109 @@ def verify(ctx: click.Context, run: str, constitution: str | None, strict: bool)
 
 
 @main.command()
+@click.argument("params", type=click.Path(dir_okay=False))
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a parameter; repeatable."
+)
+@click.option(
+    "--worlds",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 1000),
+    help="Also judge so many simulated deliberations, where the truth is known.",
+)
+@_out
+def trust(params: str, changes: tuple[str, ...], worlds: int, out: str) -> None:
+    """Say how each rule holds up on the data of the file PARAMS.
+
+    One column a rule, with the bounds in PARAMS for the rule that it names. Would other people
+    decide the same, how many accounts can buy a decision, does junk move it, whom does it leave
+    behind? docs/method.md says what each row means. Takes a minute.
+
+    \b
+    Examples:
+      aggregation trust params/demo.yaml
+      aggregation trust params/polis.yaml --set source.path=my-export
+      aggregation trust params/demo.yaml --set rule.name=robust --set rule.min_probability=0.9
+      aggregation trust params/demo.yaml --worlds 20
+    """
+    import pandas as pd
+
+    from aggregation.decisions.rules import RULES
+    from aggregation.evidence import trust as harness
+    from aggregation.model.fit import fit
+    from aggregation.model.ratings import encode
+    from aggregation.params.loading import load_params
+    from aggregation.sources import read
+
+    given = load_params(params, changes)
+    rule = given.rule.rule()
+    rules = list({**RULES, rule.name: rule}.values())
+    with _steps() as callback:
+        callback("reading")
+        raw = Path(out) / given.run / "source"
+        ratings, ids = encode(read(given.source, given.ratings, given.seed, raw).ratings)
+        callback("the fit")
+        found = fit(ratings, given.train.weights(), given.train.settings(given.seed))
+        table = harness.trust(ratings, ids, found, rules, seed=given.seed, callback=callback)
+        if worlds:
+            seeds = range(given.seed, given.seed + worlds)
+            more = harness.on_worlds(rules, seeds, callback)
+            table = pd.concat([table, more])
+    click.echo(table.to_string(float_format="{:.3f}".format, na_rep="none"))
+
+
+@main.command()
+@click.option("--users", multiple=True, type=click.IntRange(10, 100_000), help="Repeatable.")
+@click.option(
+    "--ratings", multiple=True, type=click.IntRange(1, 121), help="Of a user, median; repeatable."
+)
+@click.option("--guidelines", default=60, show_default=True, type=click.IntRange(5, 121))
+@click.option("--rule", default="robust", show_default=True, help="The rule that decides.")
+@click.option("--figure", type=click.Path(dir_okay=False), help="Also write a curve (PNG).")
+def plan(
+    users: tuple[int, ...],
+    ratings: tuple[int, ...],
+    guidelines: int,
+    rule: str,
+    figure: str | None,
+) -> None:
+    """Rehearse a deliberation: how many people and ratings does it take to decide?
+
+    Five simulated deliberations of each size, judged by the rule. Real people may be more alike, or
+    less, than simulated ones.
+
+    \b
+    Examples:
+      aggregation plan
+      aggregation plan --users 150 --users 300 --ratings 15 --guidelines 40
+      aggregation plan --figure plan.png
+    """
+    from aggregation.decisions.rules import RULES
+    from aggregation.evidence.planning import plan as rehearse
+
+    if rule not in RULES:
+        raise ParameterError(f"--rule {rule}: there is no such rule, only {', '.join(RULES)}")
+    sizes = (users or (100, 200, 400, 800), ratings or (10, 20, 40))
+    with _steps() as callback:
+        table = rehearse(*sizes, guidelines, RULES[rule], callback=callback)
+    click.echo(table.to_string(index=False, float_format="{:.2f}".format))
+    for row in table.to_dict("records"):
+        if row["decided"] >= ENOUGH_DECIDED:
+            people, each = f"{row['users']:,} people", f"{row['ratings_each']:,} guidelines each"
+            decided = f"{row['decided']:.0%} of {guidelines}, as far as a simulation can tell"
+            click.echo(f"\n{people} who rate {each} decide {decided}.")
+            break
+    else:
+        click.echo(f"\nNone of these sizes decides {ENOUGH_DECIDED:.0%} of the guidelines.")
+    if figure is not None:
+        from aggregation.report.figures import planned
+
+        _write(Path(figure), planned(table).png)
+        click.echo(f"Figure: {figure}")
+
+
+@main.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print what makes SHELL complete this command's words.
@@ -328,9 +436,21 @@ def simulate(file: Path, seed: int, users: int) -> None:
     click.echo(f"{file}: {len(export['ratings'] or []):,} ratings by {users:,} simulated users")
 
 
-def _write(file: Path, text: str) -> None:
+@contextmanager
+def _steps() -> Iterator[Callable[[str], None]]:
+    """A callback that shows the step on a terminal, and in a log a line for each."""
+    if sys.stderr.isatty():
+        from aggregation.report.display import steps
+
+        with steps() as show:
+            yield show
+    else:
+        yield lambda step: click.echo(f"{step} ...", err=True)
+
+
+def _write(file: Path, content: str | bytes) -> None:
     try:
-        file.write_text(text, encoding="utf-8")
+        file.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     except OSError as error:
         raise RunError(
             f"{file}: cannot be written ({error.strerror}): choose another place"

@@ -7,7 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aggregation import ALIGNED_2023, encode, fit, read, score, sections, select, simulate
+from aggregation import (
+    ALIGNED_2023,
+    InputError,
+    encode,
+    fit,
+    read,
+    score,
+    sections,
+    select,
+    simulate,
+)
 from aggregation.data.simulation import planted
 
 
@@ -15,6 +25,19 @@ def test_same_seed_same_bytes_other_seed_other_ratings():
     one, same, other = (json.dumps(simulate(s, 90).export) for s in (4, 4, 5))
     assert one == same
     assert one != other
+
+
+def test_fewer_guidelines_and_ratings_can_be_planted():
+    whole, some = simulate(2, 80), simulate(2, 80, n_guidelines=40, median_ratings=6)
+    assert len(some.guidelines) == len(some.export["guidelines"]) == 40
+    kinds = (world.guidelines["kind"].value_counts(normalize=True) for world in (whole, some))
+    np.testing.assert_allclose(*(kind.sort_index() for kind in kinds), atol=0.05)
+    texts = [{g["value"] for g in world.export["guidelines"]} for world in (some, whole)]
+    assert texts[0] < texts[1]
+    each = pd.DataFrame(some.export["ratings"]).groupby("authorId").size()
+    assert 4 <= each.median() <= 8
+    with pytest.raises(InputError, match="n_guidelines is 500: there are 121 texts"):
+        simulate(n_guidelines=500)
 
 
 def test_the_export_has_the_shape_of_the_platform():

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from aggregation.errors import InputError
+
 CAMPS = {
     # share, position on the two axes, leniency (log-odds)
     "large": (0.55, (0.9, 0.1), 0.35),
@@ -46,15 +48,26 @@ class Simulation:
     """user_id, camp"""
 
 
-def simulate(seed: int = 0, n_users: int = 600) -> Simulation:
-    """Plant a deliberation: the same seed and size give the same export, byte for byte.
+def simulate(
+    seed: int = 0,
+    n_users: int = 600,
+    *,
+    n_guidelines: int | None = None,
+    median_ratings: float = MEDIAN_RATINGS,
+) -> Simulation:
+    """Plant a deliberation: the same arguments give the same export, byte for byte.
 
     P(helpful) = 1 / (1 + exp(-(liking_g + leniency_u + position_u . slope_g))), with camps of
     unequal size, leniency and exposure; numbers of ratings are log-normal with a median of
-    `MEDIAN_RATINGS`. See CAMPS and MARKS for the numbers.
+    `median_ratings`. See CAMPS and MARKS for the numbers. `n_guidelines`: so many of the texts,
+    taken evenly; all of them by default. Raises InputError for more than there are.
     """
     random = np.random.default_rng(seed)
     texts = planted("texts")
+    if n_guidelines is not None:
+        if not 1 <= n_guidelines <= len(texts):
+            raise InputError(f"n_guidelines is {n_guidelines}: there are {len(texts)} texts")
+        texts = texts.iloc[np.linspace(0, len(texts) - 1, n_guidelines).round().astype(int)]
     n_texts = len(texts)
     kinds, means, slopes = zip(*(MARKS[mark] for mark in texts["mark"]), strict=True)
     liking = np.array(means) + random.uniform(-0.75, 0.75, n_texts)
@@ -71,7 +84,7 @@ def simulate(seed: int = 0, n_users: int = 600) -> Simulation:
     # without replacement, weights exp(0.45 * alignment)).
     pull = 0.45 * np.clip(position @ slope.T, -2, 2)
     key = pull + random.gumbel(size=(n_users, n_texts))
-    activity = np.exp(random.normal(np.log(MEDIAN_RATINGS), 0.75, n_users))
+    activity = np.exp(random.normal(np.log(median_ratings), 0.75, n_users))
     n_rated = np.clip(np.round(activity), 1, n_texts).astype(int)
     minute = np.sort(random.integers(0, DAYS * 24 * 60, n_users))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -202,6 +203,24 @@ def activity(ratings: Ratings) -> Picture:
         axes.set_title(median, color=NOT_HELPFUL_COLOUR, fontsize=11)
         told.append(f"ratings per {side}: {count.min()} to {count.max()}, {median}")
     return _picture(figure, f"Two histograms. {'; '.join(told)}.")
+
+
+@styled
+def planned(table: pd.DataFrame) -> Picture:
+    """Share of the guidelines that is decided, by number of users; a line for each activity.
+
+    `table`: of `evidence.planning.plan`.
+    """
+    figure, (axes,) = _figure(height=3.6)
+    told = []
+    for marker, (each, rows) in zip(cycle("os^Dv"), table.groupby("ratings_each"), strict=False):
+        axes.plot(rows["users"], 100 * rows["decided"], marker=marker, label=f"{each} ratings each")
+        told.append(f"with {each} ratings each up to {rows['decided'].max():.0%}")
+    axes.set(xscale="log", xlabel="users", ylabel="decided (percent of guidelines)", ylim=(0, 103))
+    axes.set_xticks(users := sorted(set(table["users"])), [f"{n:,}" for n in users])
+    axes.minorticks_off()
+    axes.legend()
+    return _picture(figure, f"Share of guidelines decided by number of users: {'; '.join(told)}.")
 
 
 @styled
