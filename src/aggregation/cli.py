@@ -299,7 +299,7 @@ def verify(ctx: click.Context, run: str, constitution: str | None, strict: bool)
     "--worlds",
     default=0,
     show_default=True,
-    type=click.IntRange(0, 1000),
+    type=click.IntRange(0, 100),
     help="Also judge so many simulated deliberations, where the truth is known.",
 )
 @_out

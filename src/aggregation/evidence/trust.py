@@ -75,7 +75,7 @@ def trust(
         for r in range(resamples)
     ]
     say("junk")
-    with_junk = [_with_junk(ratings, fit, rules, seed + k) for k in range(POOLS)]
+    with_junk = [_with_junk(ratings, fit, rules, seed, k) for k in range(POOLS)]
     scores = with_two_sides(score(ratings, ids, fit.parameters), sides, ids)
     found: dict[str, dict[str, Any]] = {}
     for rule in rules:
@@ -175,16 +175,19 @@ def _turned(verdict: np.ndarray, again: np.ndarray) -> float:
 
 
 def _with_junk(
-    ratings: Ratings, fit: Fit, rules: Sequence[Rule], seed: int
+    ratings: Ratings, fit: Fit, rules: Sequence[Rule], seed: int, pool: int
 ) -> dict[str, np.ndarray]:
-    """The rules' columns of the guidelines as they are, with junk guidelines beside them."""
+    """The rules' columns of the guidelines as they are, with junk guidelines beside them.
+
+    Who rates the junk is the same in every `pool`, so that one compiled fit does for all.
+    """
     random, g = np.random.default_rng(seed), ratings.n_guidelines
     n_junk, each = max(round(JUNK * g), 1), int(np.median(ratings.per_guideline()))
     user = np.concatenate(
         [random.choice(ratings.n_users, each, replace=False) for _ in range(n_junk)]
     )
     guideline = np.repeat(np.arange(g, g + n_junk), each)
-    helpful = random.integers(0, 2, len(user)).astype(np.float64)
+    helpful = np.random.default_rng((seed, pool)).integers(0, 2, len(user)).astype(np.float64)
     rows = (
         np.append(ratings.user, user),
         np.append(ratings.guideline, guideline),
@@ -193,7 +196,7 @@ def _with_junk(
     order = np.lexsort(rows[1::-1])
     user, guideline, helpful = (x[order] for x in rows)
     kinds = (user.astype(np.int32), guideline.astype(np.int32), helpful)
-    pool = Ratings(*kinds, ratings.n_users, g + n_junk)  # type: ignore[call-arg]
+    more = Ratings(*kinds, ratings.n_users, g + n_junk)  # type: ignore[call-arg]
     p = fit.parameters
     near = Parameters(
         *(p.mu, p.user_intercept, p.user_embedding),
@@ -202,9 +205,9 @@ def _with_junk(
     )
     level = near.guideline_intercept
     if any(map(_reads_intercept, rules)):
-        ends = refit(pool, np.ones((len(pool), 1)), near, fit.penalty)
+        ends = refit(more, np.ones((len(more), 1)), near, fit.penalty)
         level = ends.parameters.guideline_intercept[:, 0]
-    return rule_columns(pool, level, rules, two_sides(pool), slice(g))
+    return rule_columns(more, level, rules, two_sides(more), slice(g))
 
 
 def _worst_group(
