@@ -14,7 +14,7 @@ import pandas as pd
 
 from aggregation.decisions.constitution import Constitution
 from aggregation.decisions.rules import ACCEPTED, REJECTED, Rule
-from aggregation.evidence.bootstrap import rule_columns
+from aggregation.evidence.bootstrap import ROUGH, rule_columns
 from aggregation.evidence.two_sides import TwoSides
 from aggregation.model.fit import Fit
 from aggregation.model.parameters import Parameters
@@ -169,7 +169,7 @@ class _World:
         on = self.user[:, None] < self.ratings.n_users + np.array(sizes, int)
         weights, intercept = on * weight[:, None], self.near.guideline_intercept[:, None]
         if len(sizes) and "intercept" in (c.column for c in self.rule.conditions):
-            found = refit(ratings, weights, self.near, self.penalty)
+            found = refit(ratings, weights, self.near, self.penalty, ROUGH)
             intercept = found.parameters.guideline_intercept
         intercept = np.broadcast_to(intercept, (self.shape[1], len(sizes)))
         for k, accounts in enumerate(sizes):

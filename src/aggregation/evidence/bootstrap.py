@@ -15,6 +15,7 @@ from aggregation.errors import InputError
 from aggregation.evidence.two_sides import TwoSides, two_sides
 from aggregation.model.fit import Fit
 from aggregation.model.initialization import starting_points
+from aggregation.model.multistart import Settings
 from aggregation.model.parameters import Parameters
 from aggregation.model.ratings import Ids, Ratings
 from aggregation.model.refit import refit
@@ -23,6 +24,9 @@ REPLICATES = 200
 LOWER_LOSS, ENOUGH, MOST_STARTS = 1e-4, 0.01, 8
 """A start helped a replicate if it lowered the loss by more than this, relative; starts are added
 until one helps fewer than this share of the replicates, and at most so many."""
+
+ROUGH = Settings(tolerance=1e-4)
+"""Of refits: resamples differ by far more than this."""
 
 Callback = Callable[[str], None]
 """Called with the name of each step."""
@@ -110,7 +114,7 @@ def best_refits(
         if callback is not None:
             callback(f"refits from start {number + 1}")
         start = warm[number] if number < len(warm) else _whole(next(cold).parameters)
-        found = refit(ratings, weights, start, fit.penalty)
+        found = refit(ratings, weights, start, fit.penalty, ROUGH)
         new = np.asarray(found.parameters.guideline_intercept)
         if best is None or intercept is None:
             best, intercept = found.objective, new

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -91,41 +92,45 @@ def collect(
         "flagged_users": {name: int(flags[name].sum()) for name in flags},
         "most_active_share": activity_share(ratings),
     }
-    if depth == "full":
-        found = bootstrap(
-            *(ratings, fit, sides, list(rules.values())),
-            replicates=replicates,
-            seed=seed,
-            callback=say,
-        )
-        scores = with_intervals(scores, ids, found, list(rules.values()))
-        predictors, calibration, notes = prediction(ratings, fit, seed=seed, callback=say)
-        level = notes.guideline_intercept
-        scores = with_columns(scores, ids, {"community_notes_intercept": level})
-        say("influence of single users")
-        changed = influence(ratings, fit, sides, rule)["verdicts_changed"]
-        summary |= {
-            "replicates": replicates,
-            "refits_missed": found.missed,
-            "predictors": predictors.astype(object)
-            .where(predictors.notna(), None)
-            .to_dict("records"),
-            "calibration": _records(calibration),
-            "most_verdicts_of_one_user": int(changed.max()),
-        }
     scores = with_unrated(scores, dataset.guidelines["guideline_id"])
     others = {name: select(scores, other) for name, other in rules.items() if name != rule.name}
     for name, other in others.items():
         verdicts = other.scores.set_index("guideline_id")["verdict"]
         scores[f"verdict_{name}"] = scores["guideline_id"].map(verdicts)
     constitution = select(scores, rule)
-    scores = constitution.scores.assign(accepted_in=accepted_in(constitution))
     if depth == "full":
-        table = cheapest(costs(constitution, ratings, ids, fit, sides, seed=seed, callback=say))
-        scores = scores.merge(table, on="guideline_id", how="left")
+        # Side by side: while one compiles, the others compute.
+        with ThreadPoolExecutor() as pool:
+            drawn = pool.submit(
+                bootstrap,
+                *(ratings, fit, sides, list(rules.values())),
+                replicates=replicates,
+                seed=seed,
+                callback=say,
+            )
+            foretold = pool.submit(prediction, ratings, fit, seed=seed, callback=say)
+            bought = pool.submit(
+                costs, constitution, ratings, ids, fit, sides, seed=seed, callback=say
+            )
+        found, (predictors, calibration, notes) = drawn.result(), foretold.result()
+        say("influence of single users")
+        changed = influence(ratings, fit, sides, rule)["verdicts_changed"]
+        table = cheapest(bought.result())
         new = table[table["guideline_id"] == NEW].drop(columns="guideline_id")
         bound = smallest_unanimous(constitution)
-        (summary["new_guideline"],) = _records(new.assign(smallest_unanimous=bound))
+        summary |= {
+            "replicates": replicates,
+            "refits_missed": found.missed,
+            "predictors": _records(predictors),
+            "calibration": _records(calibration),
+            "most_verdicts_of_one_user": int(changed.max()),
+            "new_guideline": _records(new.assign(smallest_unanimous=bound))[0],
+        }
+        scores = with_intervals(constitution.scores, ids, found, list(rules.values()))
+        level = {"community_notes_intercept": notes.guideline_intercept}
+        scores = with_columns(scores, ids, level).merge(table, on="guideline_id", how="left")
+        constitution = replace(constitution, scores=scores)
+    scores = constitution.scores.assign(accepted_in=accepted_in(constitution))
     constitution = replace(constitution, scores=scores)
     summary |= {
         "reach": reach(constitution, ratings, ids, groups),

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from aggregation.evidence.bootstrap import ROUGH
 from aggregation.evidence.two_sides import TwoSides, two_sides
 from aggregation.model.fit import Fit
 from aggregation.model.parameters import COMMUNITY_NOTES, Parameters, Penalty, predict
@@ -61,7 +62,7 @@ def prediction(
         told: dict[str, np.ndarray] = {}
         for name, (near, penalty) in models.items():
             say(f"held out by {held_out}: {name}")
-            ends = refit(ratings, weights, near, penalty).parameters
+            ends = refit(ratings, weights, near, penalty, ROUGH).parameters
             each = [
                 _known_or_mean(
                     Parameters(*(x[..., k] for x in ends.arrays())),

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from aggregation.decisions.rules import Rule
-from aggregation.evidence.bootstrap import rule_columns
+from aggregation.evidence.bootstrap import ROUGH, rule_columns
 from aggregation.evidence.two_sides import TwoSides
 from aggregation.model.fit import Fit
 from aggregation.model.ratings import Ratings
@@ -51,7 +51,9 @@ def influence(ratings: Ratings, fit: Fit, sides: TwoSides, rule: Rule) -> pd.Dat
     level = np.broadcast_to(fit.parameters.guideline_intercept[:, None], (ratings.n_guidelines, 1))
     before = rule.verdicts(rule_columns(ratings, level[:, 0], [rule], sides))
     if "intercept" in (c.column for c in rule.conditions):
-        level = refit(ratings, weights, fit.parameters, fit.penalty).parameters.guideline_intercept
+        level = refit(
+            ratings, weights, fit.parameters, fit.penalty, ROUGH
+        ).parameters.guideline_intercept
     level = np.broadcast_to(level, (ratings.n_guidelines, len(chosen)))
     changed = [
         (
