@@ -46,7 +46,8 @@ class _Group(click.Group):
                 kept = " What was done is kept: the same command goes on from there."
                 runs = ctx.invoked_subcommand in ("run", "batch")
                 click.echo(f"Stopped.{kept if runs else ''}", err=True)
-                ctx.exit(130)
+                sys.stdout.flush()
+                os._exit(130)  # a socket that was just being opened could hold up a normal end
             if isinstance(error, AggregationError):
                 raise click.ClickException(str(error)) from None
             raise
@@ -295,6 +296,7 @@ def verify(ctx: click.Context, run: str, constitution: str | None, strict: bool)
 @click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a parameter; repeatable."
 )
+@click.option("--rule", "only", multiple=True, help="Only this rule; repeatable.  [default: all]")
 @click.option(
     "--worlds",
     default=0,
@@ -303,7 +305,9 @@ def verify(ctx: click.Context, run: str, constitution: str | None, strict: bool)
     help="Also judge so many simulated deliberations, where the truth is known.",
 )
 @_out
-def trust(params: str, changes: tuple[str, ...], worlds: int, out: str) -> None:
+def trust(
+    params: str, changes: tuple[str, ...], only: tuple[str, ...], worlds: int, out: str
+) -> None:
     """Say how each rule holds up on the data of the file PARAMS.
 
     One column a rule, with the bounds in PARAMS for the rule that it names. Would other people
@@ -328,17 +332,20 @@ def trust(params: str, changes: tuple[str, ...], worlds: int, out: str) -> None:
 
     given = load_params(params, changes)
     rule = given.rule.rule()
-    rules = list({**RULES, rule.name: rule}.values())
+    rules = {**RULES, rule.name: rule}
+    if unknown := sorted(set(only) - set(rules)):
+        raise ParameterError(f"--rule {unknown[0]}: there is no such rule, only {', '.join(rules)}")
+    chosen = [rules[name] for name in only or rules]
     with _steps() as callback:
         callback("reading")
         raw = Path(out) / given.run / "source"
         ratings, ids = encode(read(given.source, given.ratings, given.seed, raw).ratings)
         callback("the fit")
         found = fit(ratings, given.train.weights(), given.train.settings(given.seed))
-        table = harness.trust(ratings, ids, found, rules, seed=given.seed, callback=callback)
+        table = harness.trust(ratings, ids, found, chosen, seed=given.seed, callback=callback)
         if worlds:
             seeds = range(given.seed, given.seed + worlds)
-            more = harness.on_worlds(rules, seeds, callback)
+            more = harness.on_worlds(chosen, seeds, callback)
             table = pd.concat([table, more])
     click.echo(table.to_string(float_format="{:.3f}".format, na_rep="none"))
 
