@@ -23,6 +23,10 @@ ENOUGH_DECIDED = 0.9
 """Share of the guidelines from which a size counts as enough."""
 
 
+INTERRUPTED = threading.Event()
+"""Whether this process was told to end."""
+
+
 class _Group(click.Group):
     """Shows the package's own errors as messages, not as tracebacks."""
 
@@ -30,10 +34,11 @@ class _Group(click.Group):
         for stream in (sys.stdout, sys.stderr):  # a terminal may lack what a path or text holds
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-        interrupted = threading.Event()
+
+        INTERRUPTED.clear()
 
         def interrupt(*_: object) -> None:
-            interrupted.set()
+            INTERRUPTED.set()
             raise KeyboardInterrupt
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # no kernel is left behind
@@ -42,7 +47,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except (Exception, KeyboardInterrupt) as error:
-            if interrupted.is_set():  # libraries may make another error of it
+            if INTERRUPTED.is_set():  # libraries may make another error of it
                 kept = " What was done is kept: the same command goes on from there."
                 runs = ctx.invoked_subcommand in ("run", "batch")
                 click.echo(f"Stopped.{kept if runs else ''}", err=True)
@@ -61,6 +66,13 @@ def _say(text: str) -> None:
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, sys.stdout.fileno())
         os.close(silence)
+
+
+def _say_or_stop(text: str) -> None:
+    """Print a line of a run. If it was told to end, end it: a library may have swallowed that."""
+    if INTERRUPTED.is_set():
+        raise KeyboardInterrupt
+    _say(text)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -146,7 +158,7 @@ def run(
             force=force,
             timeout=timeout,
             out=out,
-            say=_say,
+            say=_say_or_stop,
         )
     except ParameterError as error:
         if offline and "source.offline: unknown key" in str(error):

@@ -115,6 +115,31 @@ def test_a_run_that_is_told_to_end_leaves_no_kernel(params, tmp_path):
     assert not [k for k in kernels if k.is_running()]
 
 
+DEAF = """
+import os, signal, sys, time
+from aggregation.runs.executor import Executor
+call = Executor.__call__
+def deaf(self, *words, **options):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        pass
+    return call(self, *words, **options)
+Executor.__call__ = deaf
+from aggregation.cli import main
+main(["run", *sys.argv[1:]])
+"""
+
+
+def test_an_interrupt_that_a_library_swallows_ends_the_run_all_the_same(params, tmp_path):
+    words = [sys.executable, "-c", DEAF, params, "--out", tmp_path]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130
+    assert done.stderr.startswith("Stopped.")
+    assert "train" not in done.stdout
+
+
 def test_odd_surroundings_give_the_same_run(params, tmp_path):
     """A clock that runs backwards, a locale without the letters, a working directory with modules
     of famous names, a long TMPDIR, a path with braces.
