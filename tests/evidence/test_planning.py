@@ -1,6 +1,5 @@
 """Planning: more people and more ratings decide more."""
 
-from aggregation import ALIGNED_2023
 from aggregation.evidence.planning import plan
 
 
@@ -26,8 +25,3 @@ def test_the_same_seed_plans_the_same():
     one, other = (plan([50], [10], 20, worlds=1, seed=4) for _ in range(2))
     assert one.equals(other)
     assert not one.equals(plan([50], [10], 20, worlds=1, seed=5))
-
-
-def test_a_rule_that_reads_the_fit_can_be_planned_for():
-    found = plan([60], [20], 20, ALIGNED_2023, worlds=1)
-    assert 0 < found["decided"].iloc[0] <= 1
