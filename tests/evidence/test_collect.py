@@ -66,6 +66,15 @@ def test_full_depth_adds_intervals_costs_and_prediction(found):
     assert not set(scores) <= set(found["quick"].constitution.scores)
 
 
+def test_facts_are_the_numbers_and_words_of_the_summary(found):
+    facts = found["quick"].facts().set_index("what")["value"]
+    summary = found["quick"].summary
+    assert facts["division"] == summary["division"]
+    assert facts["reach: at least one"] == f"{summary['reach']['at_least_one']:.3f}"
+    assert facts["flagged users: clone"] == "0"
+    assert not facts.str.contains("[", regex=False).any()  # lists are tables of their own
+
+
 def test_quick_columns_do_not_depend_on_the_depth(found):
     quick, full = (found[depth].constitution.scores for depth in ("quick", "full"))
     shared = [c for c in quick if c not in ("failed", "embedding", "accepted_in")]

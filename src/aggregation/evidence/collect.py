@@ -47,7 +47,10 @@ class Evidence:
             for name, whole in rows
             for key, value in (whole.items() if isinstance(whole, dict) else [("", whole)])
         ]
-        shown = [(name.replace("_", " "), str(value)) for name, value in flat]
+        shown = [
+            (name.replace("_", " "), f"{v:.3f}" if isinstance(v, float) else str(v))
+            for name, v in flat
+        ]
         return pd.DataFrame(shown, columns=["what", "value"])
 
     def table(self, name: str) -> pd.DataFrame:
