@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from aggregation import ParameterError
+from aggregation.decisions.rules import RULES
 from aggregation.params.loading import dump, load_params, parse_values, sections
 from aggregation.params.schema import PolisSource, SimulatedSource, TrainSection
 
@@ -367,3 +368,12 @@ def test_sections_refuses_what_the_file_would(given, message):
         sections(**given)
     assert str(caught.value).startswith(message)
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_the_defaults_of_every_rule_are_read_back_as_they_are_written(rule, tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text(f"run: r\nsource: {{kind: simulated}}\nrule: {{name: {rule}}}\n")
+    once = dump(load_params(path))
+    path.write_text(once)
+    assert dump(load_params(path)) == once

@@ -256,8 +256,9 @@ def rule_section(rule: Rule) -> type[RuleSection]:
     keys: Any = {"name": (Literal[rule.name], rule.name)}
     for c in rule.conditions:
         about = f"{c.label.capitalize()}: {c.words} this, else {c.otherwise}."
-        bound = Field(default=c.bound, ge=c.least, le=c.most, description=about)
-        keys[c.name] = (float if c.decimals else int, bound)
+        kind = float if c.decimals else int
+        bound = Field(default=kind(c.bound), ge=c.least, le=c.most, description=about)
+        keys[c.name] = (kind, bound)
     section = create_model("RuleSection", __base__=RuleSection, __module__=__name__, **keys)
     section.defaults = rule
     return section
