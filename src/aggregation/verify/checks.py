@@ -57,7 +57,7 @@ NOTE = (
 )
 NOTE_WITHOUT_STRICT = (
     f"{NOTE} Only --strict compares the source, notebooks, pages, tables for people, the other "
-    "minima and the search."
+    "minima, the evidence beside the verdicts and the search."
 )
 """What a verification says nothing about."""
 
