@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from aggregation import ALIGNED_2023, ROBUST, encode, fit, simulate
+from aggregation import ALIGNED_2023, ROBUST, World, encode, fit, simulate
 from aggregation.data.choices import Choices
 from aggregation.data.dataset import HELPFUL
 from aggregation.decisions.rules import ACCEPTED
@@ -24,7 +24,7 @@ RULES = (ALIGNED_2023, ROBUST)
 
 def world(seed, replicates):
     """P(accept) from one sample and the share of other samples that accept: rule -> [G] each."""
-    table = read_export(simulate(seed, USERS).export, Choices(HELPFUL), "simulated").ratings
+    table = read_export(simulate(seed, World(USERS)).export, Choices(HELPFUL), "simulated").ratings
     random = np.random.default_rng(seed)
     ratings, ids = encode(table)
     chosen = random.choice(ids.users, SAMPLE, replace=False)

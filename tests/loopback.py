@@ -246,14 +246,14 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def main():
-    from aggregation import simulate
+    from aggregation import World, simulate
 
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--port", type=int, default=8010)
     words.add_argument("--key", default="try-me-0123456789")
     words.add_argument("--users", type=int, default=600)
     given = words.parse_args()
-    export = simulate(20231013, given.users).export
+    export = simulate(20231013, World(given.users)).export
     with Loopback(export, given.key, port=given.port) as server:
         print(f"A platform with a simulated deliberation at {server.url}. In another terminal:")
         print(f"  export AGGREGATION_PLATFORM_URL={server.url}")

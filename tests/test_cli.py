@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import aggregation
 from aggregation import load_params, read
 from aggregation.cli import main
-from aggregation.data.simulation import simulate
+from aggregation.data.simulation import World, simulate
 from aggregation.runs.runner import run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -117,7 +117,17 @@ def test_simulate_writes_the_same_json_for_the_same_seed(here, tmp_path):
         assert done.returncode == 0, done.stderr
     text = (tmp_path / "a.json").read_bytes()
     assert text == (tmp_path / "b.json").read_bytes()
-    assert json.loads(text) == simulate(7, 30).export != simulate(8, 30).export
+    assert json.loads(text) == simulate(7, World(30)).export != simulate(8, World(30)).export
+
+
+def test_simulate_takes_the_settings_of_a_world(here, tmp_path):
+    done = here("simulate", "a.json", "--set", "n_guidelines=7", "--users", "30")
+    assert f"{tmp_path}" not in done.stderr
+    assert len(json.loads((tmp_path / "a.json").read_bytes())["guidelines"]) == 7
+    done = here("simulate", "b.json", "--set", "camps=9", "--set", "axis=1")
+    assert is_an_error(done)
+    assert "source.camps: must be less than or equal to 5, not 9" in done.stderr
+    assert "source.axis: unknown key: did you mean 'axes'?" in done.stderr
 
 
 def test_what_simulate_writes_can_be_read_as_the_platforms_export(here, tmp_path):
@@ -200,6 +210,6 @@ def test_trust_measures_a_rule_on_given_data(here, tmp_path):
         assert (float(rows["accepted"][0]) > 0) is accepts
         assert (rows["accounts_21"] != ["none"]) is accepts
         assert (float(rows["f1"][0]) > 0.5) is accepts
-    assert "junk ..." in done.stderr
+    assert "junk and random raters ..." in done.stderr
     assert is_an_error(here("trust", "p.yaml", "--rule", "no-such"))
     assert is_an_error(here("trust", "there-is-none.yaml"))

@@ -3,7 +3,7 @@
 __version__: str
 
 from .data.dataset import Dataset as Dataset
-from .data.simulation import Simulation as Simulation, simulate as simulate
+from .data.simulation import Simulation as Simulation, World as World, simulate as simulate
 from .decisions.constitution import Constitution as Constitution, select as select
 from .decisions.payload import (
     body as body,

@@ -365,9 +365,12 @@ def trust(
 @main.command()
 @click.option("--users", multiple=True, type=click.IntRange(10, 100_000), help="Repeatable.")
 @click.option(
-    "--ratings", multiple=True, type=click.IntRange(1, 121), help="Of a user, median; repeatable."
+    "--ratings",
+    multiple=True,
+    type=click.IntRange(1, 10_000),
+    help="Of a user, median; repeatable.",
 )
-@click.option("--guidelines", default=60, show_default=True, type=click.IntRange(5, 121))
+@click.option("--guidelines", default=60, show_default=True, type=click.IntRange(5, 10_000))
 @click.option("--rule", default="robust", show_default=True, help="The rule that decides.")
 @click.option("--figure", type=click.Path(dir_okay=False), help="Also write a curve (PNG).")
 def plan(
@@ -388,6 +391,7 @@ def plan(
       aggregation plan --users 150 --users 300 --ratings 15 --guidelines 40
       aggregation plan --figure plan.png
     """
+    from aggregation.data.simulation import World
     from aggregation.decisions.rules import RULES
     from aggregation.evidence.planning import plan as rehearse
 
@@ -395,7 +399,7 @@ def plan(
         raise ParameterError(f"--rule {rule}: there is no such rule, only {', '.join(RULES)}")
     sizes = (users or (100, 200, 400, 800), ratings or (10, 20, 40))
     with _steps() as callback:
-        table = rehearse(*sizes, guidelines, RULES[rule], callback=callback)
+        table = rehearse(*sizes, World(n_guidelines=guidelines), RULES[rule], callback=callback)
     click.echo(table.to_string(index=False, float_format="{:.2f}".format))
     for row in table.to_dict("records"):
         if row["decided"] >= ENOUGH_DECIDED:
@@ -440,17 +444,25 @@ def completion(shell: str) -> None:
     help="Another seed, another deliberation.",
 )
 @click.option("--users", default=600, show_default=True, type=click.IntRange(1, 100_000))
-def simulate(file: Path, seed: int, users: int) -> None:
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Another setting; repeatable."
+)
+def simulate(file: Path, seed: int, users: int, changes: tuple[str, ...]) -> None:
     """Write a simulated deliberation to FILE, as the platform would export it.
 
+    docs/parameters.md lists the settings, under `source`, `simulated`: the number of camps and
+    axes, who is shown what, and users who toss coins or attack.
+
     \b
-    Example, and how to run it:
+    Examples, and how to run one:
       aggregation simulate export.json
+      aggregation simulate export.json --set n_guidelines=300 --set coin_tossers=0.1
       aggregation run params/platform-file.yaml --set source.path=export.json
     """
     from aggregation.data.simulation import simulate as plant
+    from aggregation.params.loading import simulated_world
 
-    export = plant(seed, users).export
+    export = plant(seed, simulated_world(users, changes)).export
     _write(file, json.dumps(export, ensure_ascii=False, indent=1) + "\n")
     click.echo(f"{file}: {len(export['ratings'] or []):,} ratings by {users:,} simulated users")
 

@@ -1,6 +1,7 @@
 """The rule judges as the original did, and says why."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -64,7 +65,8 @@ def test_the_first_failed_condition_decides_between_undecided_and_rejected():
 
 @given(st.floats(-1, 1), st.integers(1, 99), st.floats(0, 1))
 def test_a_rule_survives_json(intercept, n, rate):
-    rule = ALIGNED_2023.with_bounds(min_intercept=intercept, min_ratings=n, min_helpful_rate=rate)
+    bounds = {"min_intercept": intercept, "min_ratings": n, "min_helpful_rate": rate}
+    rule = replace(ALIGNED_2023.with_bounds(**bounds), slack=0.1, accepted_before=("a",))
     assert Rule.from_json(json.loads(json.dumps(rule.as_json()))) == rule
 
 
@@ -132,3 +134,30 @@ def test_selecting_leaves_its_argument_alone():
     before = table.copy()
     select(table, ALIGNED_2023)
     pd.testing.assert_frame_equal(table, before)
+
+
+def test_slack_keeps_what_was_accepted_before_and_nothing_else():
+    rows = scores(
+        ("held", 5, 0.79, 0.36),
+        ("new", 5, 0.79, 0.36),
+        ("far", 5, 0.79, 0.3),
+        ("few", 4, 0.9, 0.5),
+        ("good", 9, 0.9, 0.5),
+    )
+    rule = replace(ALIGNED_2023, slack=0.1, accepted_before=("held", "far", "few", "gone"))
+    found = select(rows, rule)
+    assert set(found.accepted["guideline_id"]) == {"held", "good"}
+    assert list(found.kept()["guideline_id"]) == ["held"]
+    (kept,) = found.kept()["failed"]
+    assert [f["name"] for f in kept] == ["min_intercept", "min_helpful_rate"]
+    assert "held" not in set(found.near_misses()["guideline_id"])
+    assert set(select(rows, replace(rule, slack=0.0)).accepted["guideline_id"]) == {"good"}
+    assert set(select(rows, replace(rule, slack=0.25)).accepted["guideline_id"]) == {
+        *("held", "good", "far", "few")
+    }
+
+
+def test_slack_eases_an_upper_bound_upwards():
+    rule = Rule("low", (Condition("most", "helpful_rate", "<=", 0.5),), 0.1, ("a",))
+    rows = scores(("a", 5, 0.54, 0.1), ("b", 5, 0.54, 0.1))
+    assert list(select(rows, rule).accepted["guideline_id"]) == ["a"]

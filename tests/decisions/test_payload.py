@@ -84,6 +84,7 @@ def world():
         ),
         frame("users", []),
         frame("topics", topics),
+        frame("answers", []),
     )
     return constitution, p, ids, dataset
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from aggregation import Settings, encode, fit, score, simulate
+from aggregation import Settings, World, encode, fit, score, simulate
 from aggregation.data.choices import Choices
 from aggregation.data.dataset import HELPFUL
 from aggregation.evidence.two_sides import two_sides, with_two_sides
@@ -14,7 +14,7 @@ from aggregation.sources.platform_export import read_export
 @pytest.fixture(scope="session")
 def small():
     """dataset, ratings, ids, fit, sides, scores, and kind: what each guideline was planted as."""
-    made = simulate(5, 90)
+    made = simulate(5, World(90))
     dataset = read_export(made.export, Choices(HELPFUL), "simulated")
     ratings, ids = encode(dataset.ratings)
     found = fit(ratings, settings=Settings(max_starts=8, moves=False))

@@ -1,11 +1,12 @@
 """Planning: more people and more ratings decide more."""
 
+from aggregation import World
 from aggregation.evidence.planning import plan
 
 
 def test_more_people_and_ratings_decide_more():
     said = []
-    found = plan([60, 300], [8, 30], 30, worlds=2, callback=said.append)
+    found = plan([60, 300], [8, 30], World(n_guidelines=30), worlds=2, callback=said.append)
     assert list(found[["users", "ratings_each"]].itertuples(index=False, name=None)) == [
         (60, 8),
         (60, 30),
@@ -22,6 +23,6 @@ def test_more_people_and_ratings_decide_more():
 
 
 def test_the_same_seed_plans_the_same():
-    one, other = (plan([50], [10], 20, worlds=1, seed=4) for _ in range(2))
+    one, other = (plan([50], [10], World(n_guidelines=20), worlds=1, seed=4) for _ in range(2))
     assert one.equals(other)
-    assert not one.equals(plan([50], [10], 20, worlds=1, seed=5))
+    assert not one.equals(plan([50], [10], World(n_guidelines=20), worlds=1, seed=5))

@@ -8,6 +8,7 @@ from sklearn.metrics import brier_score_loss
 from test_two_sides import planted
 
 from aggregation import Ratings
+from aggregation.evidence import prediction as module
 from aggregation.evidence.prediction import FOLDS, division, prediction
 from aggregation.evidence.two_sides import two_sides
 
@@ -41,6 +42,22 @@ def test_nothing_foretells_the_toss_of_a_coin(coins):
     table, *_ = coins
     assert table["brier"].min() > 0.245
     assert table.loc["user", "auc"].between(0.42, 0.58).all()
+
+
+def test_no_prediction_depends_on_the_rating_that_it_foretells(small, monkeypatch):
+    told = []
+    monkeypatch.setattr(module, "_measured", lambda _, p: told.append(p) or (0.0, 0.0, 0.5))
+    fold = np.random.default_rng(0).permutation(len(small.ratings)) % FOLDS
+    held_out = fold == 2
+    flipped = np.where(held_out, 1 - small.ratings.helpful, small.ratings.helpful)
+    for ratings in (small.ratings, replace(small.ratings, helpful=flipped)):
+        prediction(ratings, small.fit)
+    n = len(told) // 4  # by rating and by user, of both
+    assert n >= 8
+    for one, other in zip(told[:n], told[2 * n : 3 * n], strict=True):
+        # refits end within their tolerance; what a start remembers would be a hundred times that
+        np.testing.assert_allclose(one[held_out], other[held_out], atol=5e-3)
+        assert not np.allclose(one[~held_out], other[~held_out], atol=0.05)
 
 
 def test_of_unknown_users_only_the_guideline_is_known(divided):

@@ -7,8 +7,14 @@ import pandas as pd
 import pytest
 from test_two_sides import planted
 
-from aggregation import Condition, Ratings, Rule
-from aggregation.evidence.raters import activity_share, influence, suspicious
+from aggregation import ALIGNED_2023, Condition, InputError, Ratings, Rule, select
+from aggregation.evidence.raters import (
+    activity_share,
+    decided_without,
+    influence,
+    suspicious,
+    without_flagged,
+)
 from aggregation.evidence.two_sides import two_sides
 
 
@@ -68,3 +74,51 @@ def test_a_user_whose_rating_is_needed_has_influence(small):
         rated = ratings.guideline[ratings.user == user]
         assert changed == (n[rated] == least).sum()
     assert found["verdicts_changed"].max() > 0
+
+
+def test_dropping_flagged_users_drops_their_ratings_and_counts_them(small):
+    many = small.dataset.ratings["guideline_id"].unique()[:40]
+    liner = pd.DataFrame(
+        {"user_id": "zz", "guideline_id": many, "helpful": 0.0, "rated_at": pd.NaT}
+    )
+    ratings = pd.concat([small.dataset.ratings, liner], ignore_index=True)
+    counts = [
+        replace(c, n=c.n + 40)
+        if (c.table, c.action) in {("ratings", "kept"), ("ratings", "read")}
+        else c
+        for c in small.dataset.counts
+    ]
+    with_liner = replace(small.dataset, ratings=ratings, counts=tuple(counts))
+    kept = without_flagged(with_liner)
+    assert "zz" not in set(kept.ratings["user_id"])
+    told = {(c.action, c.reason): c.n for c in kept.counts if c.table == "ratings"}
+    assert told["dropped", "the user is flagged: straight liner"] == 40
+    fates = {
+        action: sum(c.n for c in kept.counts if (c.table, c.action) == ("ratings", action))
+        for action in ("read", "added", "dropped", "merged", "kept")
+    }
+    assert fates["kept"] == len(kept.ratings)
+    assert fates["read"] + fates["added"] - fates["dropped"] - fates["merged"] == fates["kept"]
+
+
+def test_where_everybody_is_flagged_it_says_so(small):
+    alike = small.dataset.ratings.groupby("user_id").head(20).assign(helpful=1.0)
+    alike = alike[alike.groupby("user_id")["helpful"].transform("size") == 20]
+    mixed = pd.concat([alike.assign(user_id=alike["user_id"] + "b", helpful=0.0), alike])
+    mixed = mixed.sort_values(["user_id", "guideline_id"], ignore_index=True)
+    with pytest.raises(InputError, match=r"every user is flagged.*ratings\.flagged: keep"):
+        without_flagged(replace(small.dataset, ratings=mixed))
+
+
+def test_without_flagged_users_the_rule_decides_as_if_they_had_not_come(small):
+    rule = Rule("liked", (Condition("min_helpful_rate", "helpful_rate", ">=", 0.8),))
+    flags = pd.DataFrame({"burst": np.arange(small.ratings.n_users) % 3 == 0})
+    before = select(small.scores, rule)
+    given = (flags, small.ratings, small.ids, small.fit, small.sides)
+    found = decided_without(*given, before)
+    kept = small.ratings.user % 3 != 0
+    by = pd.Series(small.ratings.helpful[kept]).groupby(small.ratings.guideline[kept]).mean()
+    expected = set(small.ids.guidelines[by.index[by >= 0.8]])
+    assert set(found.accepted["guideline_id"]) == expected != set(before.accepted["guideline_id"])
+    again = decided_without(*given, select(small.scores, ALIGNED_2023))
+    assert (again.scores["intercept"] - small.scores["intercept"]).abs().max() > 1e-3

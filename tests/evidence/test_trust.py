@@ -59,7 +59,16 @@ def test_the_helpful_rate_alone_is_bought_by_five_accounts(found):
 
 
 def test_junk_moves_no_plain_rate(found):
-    assert found.loc["moved_by_junk", "liked"] == 0
+    assert found.loc["moved_by_junk", "liked"] == found.loc["moved_by_half_junk", "liked"] == 0
+
+
+def test_random_raters_move_a_plain_rate_and_no_rule_that_accepts_nothing(found):
+    assert 0 < found.loc["moved_by_random_raters", "liked"] < 0.2
+    assert (found.loc[found.index.str.startswith("moved_by"), "never"] == 0).all()
+
+
+def test_more_junk_moves_more(found):
+    assert found.loc["moved_by_half_junk", "robust"] >= found.loc["moved_by_junk", "robust"]
 
 
 def test_the_rates_of_the_raw_rule_are_the_raw_rates(found):

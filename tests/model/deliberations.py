@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import pandas as pd
 
-from aggregation import Ratings, Settings, encode, loss, simulate
+from aggregation import Ratings, Settings, World, encode, loss, simulate
 
 
 def one_descent(**changes):
@@ -18,7 +18,7 @@ def one_descent(**changes):
 
 def simulated_table(seed, users):
     """Simulated ratings as a table."""
-    table = pd.DataFrame(simulate(seed, users).export["ratings"])
+    table = pd.DataFrame(simulate(seed, World(users)).export["ratings"])
     helpful = (table["rating"] == "helpful").astype(float)
     return pd.DataFrame(
         {"user_id": table["authorId"], "guideline_id": table["guidelineId"], "helpful": helpful}

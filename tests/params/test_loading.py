@@ -55,7 +55,9 @@ def test_an_unknown_name_is_refused_with_file_line_key_and_the_nearest_valid_nam
 
 def test_the_names_offered_are_those_of_this_kind_of_source(write):
     message = refusal(write("run: a\nsource: {kind: simulated, pathh: x}\n"))
-    assert message.endswith("source.pathh: unknown key: it can be kind, n_users")
+    offered = "kind, n_users, n_guidelines, median_ratings, camps, axes, exposure, "
+    offered += "coin_tossers, straight_liners, attackers"
+    assert message.endswith(f"source.pathh: unknown key: it can be {offered}")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from aggregation import COMMUNITY_NOTES, Condition, ParameterError, Penalty, Rule, Settings, select
 from aggregation.data.choices import Choices
 from aggregation.decisions.rules import RULES
-from aggregation.params.loading import dump, load_params
+from aggregation.params.loading import dump, load_params, sections
 from aggregation.params.reference import reference
 from aggregation.params.schema import Params, RatingsSection, TrainSection, rule_key
 
@@ -36,7 +36,7 @@ def test_settings_of_the_core_are_its_own_names_limits_and_defaults():
     assert TrainSection(penalty="community-notes").weights() == COMMUNITY_NOTES
     mixed = TrainSection(embedding_penalty=0.5, embedding_norm="l2").weights()
     assert mixed == Penalty(embedding=0.5, norm="l2")
-    assert {f.name for f in fields(Choices)} == set(RatingsSection.model_fields)
+    assert {f.name for f in fields(Choices)} == set(RatingsSection.model_fields) - {"flagged"}
     with pytest.raises(ValueError, match="less than or equal to 8"):
         TrainSection(dimensions=9)
 
@@ -98,3 +98,16 @@ def test_the_keys_of_a_rule_are_its_own_conditions(tmp_path, change, message):
     with pytest.raises(ParameterError) as caught:
         load_params(path, [change], WithMine)
     assert message in str(caught.value)
+
+
+def test_earlier_accepted_guidelines_come_from_a_list_or_a_constitution(tmp_path):
+    path = tmp_path / "constitution.json"
+    path.write_text('{"accepted_guideline_ids": ["b", "a"]}')
+    for given in (str(path), ["b", "a"]):
+        rule = sections(rule={"slack": 0.1, "accepted_before": given}).rule.rule()
+        assert (rule.slack, rule.accepted_before) == (0.1, ("b", "a"))
+    path.write_text("{}")
+    away = tmp_path / "away.json"
+    for broken, why in ((path, "holds no accepted_guideline_ids"), (away, "No such file")):
+        with pytest.raises(ParameterError, match=why):
+            sections(rule={"accepted_before": str(broken)})

@@ -56,12 +56,18 @@ def hostile(tmp_path_factory) -> Path:
                 likes = 0.97 if k < 8 else 0.9 if (k < 16) == (u < 20) else 0.1
                 word = "helpful" if random.random() < likes else "not_helpful"
                 rows.writerow([f"participant-secret-{u}", f"g{k:02}", word])
+    with (folder / "users.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["user_id", "age"])
+        for u in range(40):
+            rows.writerow([f"participant-secret-{u}", "<b>old" if u % 2 else "young"])
     (folder / "params.yaml").write_text(
         "run: hostile\n"
         'title: "<script>window.pwned = 3</script>"\n'
         'question: "<img src=x onerror=alert(1)> & why?"\n'
         f"source: {{kind: table, path: '{folder}/ratings.csv', "
-        f"guidelines: '{folder}/guidelines.csv', guideline_columns: {{topic: topic}}}}\n"
+        f"guidelines: '{folder}/guidelines.csv', guideline_columns: {{topic: topic}}, "
+        f"users: '{folder}/users.csv', user_columns: {{answers: [age]}}}}\n"
         "train: {starts: 2, max_starts: 2, moves: false}\n"
     )
     path = folder / "params.yaml"

@@ -138,3 +138,11 @@ def test_labels_never_overlap(seed, n):
     if n <= 40:
         assert centres[:, 1].min() >= 5 - 10
         assert centres[:, 1].max() <= 1000
+
+
+def test_calibration_tells_how_far_off_predictions_are():
+    table = pd.DataFrame(
+        {"bin": [0.2, 0.8], "predicted": [0.25, 0.85], "observed": [0.35, 0.85], "n": [30, 10]}
+    )
+    assert "off by 7.5 percentage points on average" in figures.calibration(table).alt
+    assert figures.calibration(table[:0]) is None

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from html import escape
 from types import SimpleNamespace
 
 import numpy as np
@@ -291,6 +292,46 @@ def test_what_the_evidence_holds_against_the_results_is_a_doubt(values, summary,
     (doubt,) = doubts_of_evidence(values["constitution"], summary)
     assert told in doubt
     assert doubt in text_of(index_page(**values | {"summary": summary}))
+
+
+def test_what_flagged_users_changed_is_told_where_it_is_known(values):
+    summary = {"flagged_users": {"burst": 2}, "other_rules": []}
+    (doubt,) = doubts_of_evidence(values["constitution"], summary)
+    assert doubt.endswith("They count like all others.")
+    ids = list(values["constitution"].scores["guideline_id"])
+    without = {"rule": "without flagged users", "gained": ids[-1:], "lost": ids[:2]}
+    (doubt,) = doubts_of_evidence(values["constitution"], summary | {"other_rules": [without]})
+    told = "Without them, 1 other guideline would be accepted, and 2 of the accepted would not."
+    assert doubt.endswith(told)
+    changed = values | {"summary": summary | {"other_rules": [without]}}
+    assert "this rule, without flagged users" in text_of(index_page(**changed))
+
+
+def test_a_guideline_that_slack_keeps_says_so_on_its_card_and_among_the_doubts(values):
+    constitution = values["constitution"]
+    lowest = constitution.accepted["intercept"].idxmin()
+    held = constitution.accepted.loc[lowest, "guideline_id"]
+    bound = constitution.accepted["intercept"].min() + 1e-9
+    rule = ALIGNED_2023.with_bounds(min_intercept=bound)
+    rule = replace(rule, slack=0.1, accepted_before=(held,))
+    kept = judged(values, rule)
+    assert list(kept.kept()["guideline_id"]) == [held]
+    (doubt,) = doubts_of_evidence(kept, {})
+    assert doubt == (
+        "1 accepted guideline would not be accepted anew: it was accepted before, and no number is "
+        "more than 10% beyond its bound."
+    )
+    page = index_page(**values | {"constitution": kept})
+    number = kept.scores["guideline_id"].tolist().index(held) + 1
+    assert "Accepted before, so kept: intercept" in text_of(card(page, number))
+
+
+def test_support_by_declared_answers_stands_on_the_card(values, page):
+    first = text_of(card(page, 1))
+    cells = values["constitution"].accepted.iloc[0]["by_answer"]
+    assert [(c["question"], c["n"]) for c in cells] == [("age", 20), ("age", 20)]
+    for c in cells:
+        assert f"{escape(c['answer'])} {100 * c['helpful_rate']:.0f} % of 20" in first
 
 
 def test_good_evidence_is_no_doubt(values):

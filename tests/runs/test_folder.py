@@ -96,7 +96,7 @@ def test_reading_a_missing_stage_says_which_notebook_to_run(folder, reading, sta
 def test_a_dataset_is_read_back_as_it_was_saved(folder, dataset):
     folder.save_dataset(dataset)
     again = folder.dataset()
-    for name in ("ratings", "guidelines", "users", "topics"):
+    for name in ("ratings", "guidelines", "users", "topics", "answers"):
         saved = getattr(dataset, name)
         pd.testing.assert_frame_equal(getattr(again, name)[saved.columns], saved, check_dtype=False)
     assert (again.about, again.counts, again.mu) == (dataset.about, dataset.counts, dataset.mu)

@@ -235,7 +235,7 @@ def test_the_tutorial_writes_a_run_of_its_own_and_touches_no_other(tutorial):
         f"outputs/tutorial/{file}"
         for file in (
             *("params.yaml", "data/ingest.json", "model/fit.json"),
-            *(f"data/{t}.parquet" for t in ("ratings", "guidelines", "users", "topics")),
+            *(f"data/{t}.parquet" for t in ("ratings", "guidelines", "users", "topics", "answers")),
             *(f"model/{t}.parquet" for t in ("users", "guidelines", "history")),
             *("evidence/guidelines.parquet", "evidence/minima.json", "evidence/summary.json"),
         )
@@ -313,7 +313,7 @@ def test_what_the_tutorial_rejects_for_all_its_applause_divides_the_sides(tutori
     """The lesson: accepted ones are helpful to both planted camps, these are not."""
     cells, cwd, *_ = tutorial
     folder = ag.open_run(cwd / "outputs" / "tutorial")
-    planted = ag.simulate(20231013, 200).guidelines.set_index("guideline_id")["kind"]
+    planted = ag.simulate(20231013, ag.World(200)).guidelines.set_index("guideline_id")["kind"]
     scores = folder.constitution().scores.set_index("guideline_id")
     kind = planted.loc[scores.index]
     accepted = scores["verdict"] == "accepted"

@@ -17,7 +17,7 @@ import pytest
 from inprocess import quietly
 from worlds import polis_folder
 
-from aggregation import RunError, RunFolder, __version__, load_params, simulate
+from aggregation import RunError, RunFolder, World, __version__, load_params, simulate
 from aggregation.files import checksum_holds, sha256
 from aggregation.runs import runner
 from aggregation.runs.lock import lock
@@ -30,7 +30,7 @@ STAGES = ("ingest", "train", "diagnostics", "publish")
 
 AFTER_TRAIN = {
     *("params.yaml", "manifest.json", "timing.json", "data/ingest.json", "model/fit.json"),
-    *(f"data/{t}.parquet" for t in ("ratings", "guidelines", "users", "topics")),
+    *(f"data/{t}.parquet" for t in ("ratings", "guidelines", "users", "topics", "answers")),
     *(f"model/{t}.parquet" for t in ("guidelines", "users", "history")),
     *("notebooks/ingest.ipynb", "notebooks/train.ipynb"),
     *("report/ingest.html", "report/train.html"),
@@ -252,7 +252,7 @@ def test_a_folder_that_no_run_made_is_left_alone(params, tmp_path, name):
 def test_a_file_in_the_folder_of_its_own_run_may_be_its_source(finished, params, tmp_path, name):
     kept = shutil.copytree(finished, tmp_path / "small") / name
     kept.parent.mkdir()
-    kept.write_text(json.dumps(simulate(3, 30).export))
+    kept.write_text(json.dumps(simulate(3, World(30)).export))
     change = f"source={{kind: platform-file, path: '{kept}'}}"
     _, folder = quietly(params, tmp_path, changes=[change], until="ingest")
     assert RunFolder(folder).dataset().users["user_id"].size == 30

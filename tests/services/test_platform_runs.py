@@ -16,7 +16,7 @@ from prolific_worlds import export, row
 from test_http import KEY
 from test_prolific import NAMES_SOMEBODY, crowded, worlds
 
-from aggregation import RunError, simulate
+from aggregation import RunError, World, simulate
 from aggregation.errors import UnknownOutcomeError
 from aggregation.runs import runner
 
@@ -50,7 +50,7 @@ def world(tmp_path_factory):
     """Fetched, published, and again with newcomers: the server, and what each run said."""
     cwd = tmp_path_factory.mktemp("platform")
     (cwd / "p.yaml").write_text(PARAMS)
-    whole = simulate(3, 80).export
+    whole = simulate(3, World(80)).export
     first = copy.deepcopy(whole)
     new_users = {u["id"] for u in whole["users"][-10:]}
     new_guidelines = {g["id"] for g in whole["guidelines"][-6:]}

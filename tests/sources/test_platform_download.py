@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from worlds import assert_conserved, assert_says, cells, counted, export_to, reading, rows_to
 
-from aggregation import InputError, simulate
+from aggregation import InputError, World, simulate
 from aggregation.data.choices import Choices
 from aggregation.sources.platform_export import read_export
 
@@ -75,7 +75,7 @@ def raised(path):
 @settings(max_examples=5)
 @given(st.integers(0, 10**6), st.integers(3, 40), st.booleans())
 def test_three_forms_of_a_deliberation_are_one_dataset(tmp_path_factory, seed, users, renamed):
-    export = simulate(seed, users).export
+    export = simulate(seed, World(users)).export
     rated = {r["guidelineId"] for r in export["ratings"]}
     export["guidelines"] = [
         g | {"authorId": f"a{k % 5}", "value": f'{g["value"]}, "so"\nit is\u2028 \U0001f600'}
@@ -100,7 +100,7 @@ def test_three_forms_of_a_deliberation_are_one_dataset(tmp_path_factory, seed, u
 
 
 def test_read_from_disk_is_what_is_read_from_memory(tmp_path):
-    path = export_to(tmp_path / "a.json", ratings=[None, *simulate(1, 5).export["ratings"]])
+    path = export_to(tmp_path / "a.json", ratings=[None, *simulate(1, World(5)).export["ratings"]])
     whole = json.loads(path.read_text()) | {
         "mu": 0.5,
         "guidelines": [{"id": f"g{k:03}", "value": "x", "embeddings": [k]} for k in range(40)],

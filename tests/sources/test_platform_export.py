@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from worlds import assert_conserved, assert_says, attempt, cells, counted, export_to, reading
 
-from aggregation import InputError, read, sections, simulate
+from aggregation import InputError, World, read, sections, simulate
 
 G1 = {"id": "g1", "value": "Be brief."}
 R1 = {"id": "r1", "authorId": "u1", "guidelineId": "g1", "rating": "helpful"}
@@ -37,7 +37,7 @@ def raised(path, content=None, **changes):
 
 
 def test_simulated_export_makes_the_round_trip(file):
-    export = simulate(7, 40).export
+    export = simulate(7, World(40)).export
     file.write_text(json.dumps(export), encoding="utf-8")
     got = reading("platform-file", file)
     assert cells(got) == {
@@ -62,7 +62,7 @@ def test_simulated_export_makes_the_round_trip(file):
 
 
 def test_simulated_source_is_the_simulated_export_and_says_so(file):
-    file.write_text(json.dumps(simulate(3, 25).export), encoding="utf-8")
+    file.write_text(json.dumps(simulate(3, World(25)).export), encoding="utf-8")
     from_file = reading("platform-file", file)
     given = sections(source={"kind": "simulated", "n_users": 25}, ratings={})
     got = read(given.source, given.ratings, seed=3)

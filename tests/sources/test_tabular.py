@@ -530,3 +530,44 @@ def test_a_date_without_dashes_is_not_taken_for_seconds(tmp_path, date):
     )
     with pytest.raises(InputError, match=rf"ratings.csv.*row 1: '{date}' is no time: write ISO"):
         read(s.source, s.ratings)
+
+
+# what users declared
+
+
+def test_answers_of_users_are_read_and_counted(tmp_path):
+    said = [("u1", "20-29", "x"), ("u2", " ", "x"), ("u9", "30-39", "x")]
+    path = rows_to(tmp_path / "users.csv", ["who", "age", "secret"], said)
+    names = {"user_id": "who", "answers": ["age"]}
+    got = table(tmp_path / "r.csv", ROWS, users=str(path), user_columns=names)
+    assert got.answers.to_dict("records") == [
+        {"user_id": "u1", "question": "age", "answer": "20-29"}
+    ]
+    assert counted(got, "answers", "read", "users.csv") == 3
+    assert counted(got, "answers", "dropped", "no answer") == 1
+    assert counted(got, "answers", "dropped", "of nobody who rated") == 1
+    assert_conserved(got)
+
+
+@pytest.mark.parametrize(
+    ("rows", "answers", "says"),
+    [
+        ([("u1", "a")], [], ["source.user_columns.answers", "user_id, age"]),
+        ([("u1", "a")], ["sex"], ["no column 'sex'"]),
+        ([("u1", "a"), ("u1", "b")], ["age"], ["'u1' gives 'age' twice", "keep one row"]),
+    ],
+)
+def test_answers_that_cannot_be_used_name_their_file(tmp_path, rows, answers, says):
+    users = rows_to(tmp_path / "users.csv", ["user_id", "age"], rows)
+    path = rows_to(tmp_path / "r.csv", RATINGS, ROWS)
+    assert_says(raised(path, users=str(users), user_columns={"answers": answers}), users, *says)
+
+
+def test_flagged_users_are_dropped_where_that_is_wanted(tmp_path):
+    rows = [(f"u{u}", f"g{g}", YES if (g + u) % 3 else NO) for u in range(12) for g in range(30)]
+    rows = [(u, g, NO if u == "u5" else r) for u, g, r in rows]
+    kept = table(tmp_path / "r.csv", rows)
+    dropped = table(tmp_path / "r.csv", rows, {"flagged": "drop"})
+    assert "u5" in set(kept.ratings["user_id"]) - set(dropped.ratings["user_id"])
+    assert counted(dropped, "ratings", "dropped", "flagged: straight liner") == 30
+    assert_conserved(dropped)

@@ -29,7 +29,7 @@ def descended(honest, tmp_path):
 def fixed(honest, tmp_path_factory):
     """A run from an export file, whose users are those of the model that `honest` found."""
     place = tmp_path_factory.mktemp("fixed")
-    export, body = ag.simulate(7, 40).export, read_json(honest, "constitution.json")
+    export, body = ag.simulate(7, ag.World(40)).export, read_json(honest, "constitution.json")
     export["mu"] = body["mu"]
     for name, word in (("guidelines", "guideline"), ("users", "user")):
         for record in export[name]:

@@ -103,7 +103,7 @@ def without_source(fixed, tmp_path):
 def test_an_honest_run_whose_source_is_gone_is_repeated_from_its_data(without_source):
     assert rerun(without_source) == {
         "source": (None, "not at hand: the rerun begins with data/ as it is"),
-        "same bytes": (True, "all 24 files"),
+        "same bytes": (True, "all 25 files"),
         "same manifest": (True, "but for commit and dirty"),
     }
 
@@ -129,7 +129,7 @@ def test_a_rerun_from_data_reads_and_writes_no_name_of_the_manifest(without_sour
 
 def test_a_rerun_asks_nobody_and_names_what_it_leaves_out(tmp_path, monkeypatch):
     monkeypatch.setenv("AGGREGATION_PLATFORM_KEY", "try-me-0123456789")
-    with Loopback(ag.simulate(7, 40).export) as server:
+    with Loopback(ag.simulate(7, ag.World(40)).export) as server:
         monkeypatch.setenv("AGGREGATION_PLATFORM_URL", server.url)
         changes = ("source={kind: platform}", "publish={target: platform, confirm: true}")
         folder = finished(tmp_path, *changes)
@@ -144,7 +144,7 @@ def test_a_rerun_asks_nobody_and_names_what_it_leaves_out(tmp_path, monkeypatch)
         "report/publish.html"
     )
     assert found["source"] == (True, "at hand")
-    assert found["same bytes"] == (True, "all 19 files")
+    assert found["same bytes"] == (True, "all 20 files")
     assert found["same manifest"][0] is True
 
 
@@ -182,7 +182,7 @@ def test_the_command_repeats_a_run_and_everything_holds(copy, honest, gives):
     done = CliRunner().invoke(main, ["verify", str(copy.path), "--strict"])
     lines = done.output.splitlines()
     assert (done.exit_code, lines[-1]) == (0, "Everything holds.")
-    assert "holds  same bytes: all 24 files" in lines
+    assert "holds  same bytes: all 25 files" in lines
     assert "note" in lines[-2]
 
 

@@ -58,6 +58,7 @@ def build(
     ratings = ratings.sort_values(["user_id", "guideline_id"], ignore_index=True)
     users = _users(raw["users"], ratings, book)
     kept = {"ratings": ratings, "guidelines": guidelines, "users": users, "topics": topics}
+    kept["answers"] = _answers(raw["answers"], ratings, book)
     book.counts += [Count(name, "kept", "", len(table)) for name, table in kept.items()]
     return Dataset(**kept, mu=mu, about=about or About(), counts=tuple(book.counts))
 
@@ -194,6 +195,22 @@ def _active(ratings: pd.DataFrame, choices: Choices, book: _Book) -> pd.DataFram
     for whose, n in gone.items():
         book.add("dropped", "ratings", f"the {whose} has fewer than {limits[whose]} ratings", n)
     return ratings
+
+
+def _answers(raw: pd.DataFrame, ratings: pd.DataFrame, book: _Book) -> pd.DataFrame:
+    """What raters answered, one answer to each question."""
+    answers = frame("answers", raw)
+    blank = answers["answer"].fillna("").str.strip().eq("")
+    answers = book.take("dropped", "answers", answers, blank, "no answer")
+    idle = ~answers["user_id"].isin(ratings["user_id"])
+    answers = book.take("dropped", "answers", answers, idle, "of nobody who rated")
+    key = ["user_id", "question"]
+    answers = book.take("merged", "answers", answers, answers.duplicated(), "the same row again")
+    if answers.duplicated(key).any():
+        first = answers[answers.duplicated(key)].iloc[0]
+        where, user = book.files["answers"], f"user {first['user_id']!r:.80}"
+        raise InputError(f"{where}: {user} gives {first['question']!r:.80} twice: keep one row")
+    return answers.sort_values(key, ignore_index=True)
 
 
 def _users(raw: pd.DataFrame, ratings: pd.DataFrame, book: _Book) -> pd.DataFrame:

@@ -21,8 +21,10 @@ TABLES = {
     | {"intercept": "float64", "embedding": "list"},
     "users": {"user_id": "str", "intercept": "float64", "embedding": "list"},
     "topics": {"topic_id": "str", "title": "str", "description": "str", "parent_id": "str"},
+    "answers": dict.fromkeys(("user_id", "question", "answer"), "str"),
 }
-"""Columns of each table and what they hold; all but ids, text and helpful may be missing."""
+"""Columns of each table and what they hold; all but ids, text, helpful and answers may be missing.
+`answers` are what users declared of themselves, such as their age group."""
 
 HELPFUL = {"helpful": 1.0, "not_helpful": 0.0}
 """The two words of the platform and their numbers."""
@@ -65,6 +67,7 @@ class Dataset(Shown):
     guidelines: pd.DataFrame
     users: pd.DataFrame
     topics: pd.DataFrame
+    answers: pd.DataFrame
     mu: float | None = None
     """Global intercept of the last published model, where one is known."""
     about: About = field(default_factory=About)
@@ -98,7 +101,7 @@ class Dataset(Shown):
             f"{many(rated, 'guideline')}",
             tuple((name, value) for name, value in facts if value),
             ("simulated: nobody said any of this",) if about.simulated else (),
-            (".ratings", ".guidelines", ".users", ".topics", ".counts_table()"),
+            (".ratings", ".guidelines", ".users", ".topics", ".answers", ".counts_table()"),
         )
 
     def _fates(self) -> list[tuple[str, str]]:

@@ -34,9 +34,14 @@ class Constitution(Shown):
         n = self.scores["verdict"].value_counts()
         return {verdict: int(n.get(verdict, 0)) for verdict in ORDER}
 
+    def kept(self) -> pd.DataFrame:
+        """The accepted rows that failed a condition: `Rule.slack` keeps them."""
+        return self.accepted[self.accepted["failed"].map(len) > 0]
+
     def near_misses(self) -> pd.DataFrame:
         """The rows that failed exactly one condition, by consensus score."""
-        near = self.scores[self.scores["failed"].map(len) == 1]
+        missed = self.scores["verdict"] != ACCEPTED
+        near = self.scores[missed & (self.scores["failed"].map(len) == 1)]
         return near.sort_values(
             ["consensus_score", "guideline_id"], ascending=[False, True], kind="stable"
         )
@@ -64,7 +69,7 @@ class Constitution(Shown):
 def select(scores: pd.DataFrame, rule: Rule) -> Constitution:
     """Judge every row of `scores`, which has the rule's columns; extra columns are carried along.
 
-    A row is accepted if all conditions hold; else its first failed condition names the verdict.
+    The verdicts are those of `Rule.verdicts`.
     """
     verdict = rule.verdicts(scores)
     failed: list[list[dict[str, object]]] = [[] for _ in range(len(scores))]

@@ -85,6 +85,11 @@ class Rule:
 
     name: str
     conditions: tuple[Condition, ...]
+    slack: float = 0.0
+    """A guideline of `accepted_before` stays accepted while the rule with all bounds eased by this
+    share accepts it (hysteresis)."""
+    accepted_before: tuple[str, ...] = ()
+    """guideline_ids."""
 
     def bound(self, name: str) -> float:
         """The bound of the condition called `name`. Raises KeyError if there is none."""
@@ -103,11 +108,26 @@ class Rule:
         return replace(self, conditions=tuple(changed))
 
     def verdicts(self, scores: Scores) -> np.ndarray:
-        """The verdict on each row: that of the first condition that fails, else accepted."""
+        """The verdict on each row: that of the first condition that fails, else accepted.
+
+        `slack` counts where `scores` has the column guideline_id.
+        """
         verdict: Any = ACCEPTED
         for condition in reversed(self.conditions):
             verdict = np.where(condition.holds(scores), verdict, condition.otherwise)
+        if self.slack and "guideline_id" in scores:
+            before = np.isin(scores["guideline_id"], self.accepted_before)
+            kept = before & (self._eased().verdicts(scores) == ACCEPTED)
+            verdict = np.where(kept, ACCEPTED, verdict)
         return verdict
+
+    def _eased(self) -> Rule:
+        """The rule with every bound easier by the share `slack`, and none itself."""
+        eased = (
+            replace(c, bound=c.bound * (1 + self.slack * (1 if "<" in c.comparison else -1)))
+            for c in self.conditions
+        )
+        return replace(self, conditions=tuple(eased), slack=0.0)
 
     def liked(self, scores: pd.DataFrame) -> np.ndarray:
         """Which rows the number of ratings and the helpful rate alone would accept; bool."""
@@ -116,12 +136,18 @@ class Rule:
 
     def as_json(self) -> dict[str, Any]:
         """As plain values; `from_json` reads them."""
-        return {"name": self.name, "conditions": [asdict(c) for c in self.conditions]}
+        return {
+            "name": self.name,
+            "conditions": [asdict(c) for c in self.conditions],
+            "slack": self.slack,
+            "accepted_before": list(self.accepted_before),
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Rule:
         """The rule that `as_json` wrote. Raises KeyError or TypeError for anything else."""
-        return cls(values["name"], tuple(Condition(**c) for c in values["conditions"]))
+        conditions = tuple(Condition(**c) for c in values["conditions"])
+        return cls(values["name"], conditions, values["slack"], tuple(values["accepted_before"]))
 
     def __str__(self) -> str:
         return f"{self.name}: {', '.join(map(str, self.conditions))}"

@@ -27,10 +27,16 @@ every `STEP`. Not by bisection: more accounts do not always reach more."""
 
 MOST_ACCOUNTS = COARSE[-1]
 
-RATINGS_EACH = {"single votes": (1,), "cover votes": (5,), "both sides": (5, 11, 21)}
+RATINGS_EACH = {
+    "single votes": (1,),
+    "cover votes": (5,),
+    "junk": (11,),
+    "both sides": (5, 11, 21),
+}
 """How many ratings each account of an attack gives: only the target; the target and what most
-people say of the less liked half, which makes an account look strict; the target and what one side
-says of others, a quarter of the accounts for each pair of sides of both axes."""
+people say of the less liked half, which makes an account look strict; the target and others by the
+toss of a coin, which blurs the sides; the target and what one side says of others, a quarter of the
+accounts for each pair of sides of both axes."""
 
 NEW = "a new guideline"
 """The guideline_id of a target that nobody has rated yet."""
@@ -112,13 +118,14 @@ class _World:
     def __init__(self, rule: Rule, ratings: Ratings, fit: Fit, sides: TwoSides, seed: int) -> None:
         self.rule, self.ratings, self.sides, self.penalty = rule, ratings, sides, fit.penalty
         self.shape = (MOST_ACCOUNTS, ratings.n_guidelines + 1)
-        self.random_order = np.random.default_rng(seed).random(self.shape)
+        random = np.random.default_rng(seed)
+        self.random_order, self.coins = random.random(self.shape), random.random(self.shape)
         liked = np.bincount(ratings.guideline, ratings.helpful, self.shape[1])
         self.mean = liked / np.maximum(np.append(ratings.per_guideline(), 0), 1)
         account, guideline = np.indices(self.shape, dtype=np.int32)
         self.user = np.concatenate([ratings.user, ratings.n_users + account.ravel()])
         self.guideline = np.concatenate([ratings.guideline, guideline.ravel()])
-        self.near = _with_room(fit.parameters, MOST_ACCOUNTS, 1)
+        self.near = with_room(fit.parameters, MOST_ACCOUNTS, 1)
 
     def cheapest(self, target: int, aim: str, attack: str, each: int) -> float:
         """The fewest accounts that reach the aim; NaN: none that were tried do."""
@@ -153,6 +160,8 @@ class _World:
             account = np.arange(MOST_ACCOUNTS)[:, None]
             signs = 1 - 2 * (account // 2 ** np.arange(len(spread)) % 2)
             said = said + np.pad(signs @ spread, ((0, 0), (0, 1)))
+        if attack == "junk":
+            said = self.coins
         given, helpful = np.zeros(self.shape), (said >= 0.5).astype(np.float64)
         np.put_along_axis(given, np.argsort(rank, axis=1)[:, : each - 1], 1.0, axis=1)
         given[:, target], helpful[:, target] = 1.0, float(aim == "accept")
@@ -180,7 +189,7 @@ class _World:
             yield accounts, str(self.rule.verdicts(columns)[0])
 
 
-def _with_room(p: Parameters, users: int, guidelines: int) -> Parameters:
+def with_room(p: Parameters, users: int, guidelines: int) -> Parameters:
     """The parameters with more users and guidelines, all zeros."""
     more = (0, users, users, guidelines, guidelines)
     arrays = (

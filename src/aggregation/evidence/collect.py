@@ -13,11 +13,12 @@ from aggregation.data.dataset import Dataset
 from aggregation.decisions.constitution import Constitution, select
 from aggregation.decisions.rules import RULES, Rule
 from aggregation.decisions.scores import score, with_columns, with_unrated
+from aggregation.evidence.answers import by_answer
 from aggregation.evidence.attacks import NEW, cheapest, costs, smallest_unanimous
 from aggregation.evidence.bootstrap import REPLICATES, bootstrap, with_intervals
 from aggregation.evidence.groups import by_group, opinion_groups
 from aggregation.evidence.prediction import division, prediction
-from aggregation.evidence.raters import activity_share, influence, suspicious
+from aggregation.evidence.raters import activity_share, decided_without, influence, suspicious
 from aggregation.evidence.reach import accepted_in, reach
 from aggregation.evidence.sides import by_side
 from aggregation.evidence.two_sides import two_sides, with_two_sides
@@ -26,6 +27,9 @@ from aggregation.model.fit import Fit
 from aggregation.model.ratings import Ids, Ratings
 
 Depth = Literal["quick", "full"]
+
+WITHOUT_FLAGGED = "without flagged users"
+"""The same rule where these do not count, among `other_rules` of the summary."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ def collect(
     scores = by_side(score(ratings, ids, fit.parameters), ratings, ids, fit.parameters)
     scores = with_two_sides(scores, sides, ids)
     scores = by_group(scores, ratings, ids, groups.member)
+    scores = by_answer(scores, ratings, ids, dataset.answers)
     say("yardsticks")
     scores = with_yardsticks(scores, ratings, ids, groups.member)
     flags = suspicious(ratings, sides, dataset.ratings["rated_at"])
@@ -116,6 +121,9 @@ def collect(
                 costs, constitution, ratings, ids, fit, sides, seed=seed, callback=say
             )
         found, (predictors, calibration, notes) = drawn.result(), foretold.result()
+        if flags.any(axis=None):
+            say("without flagged users")
+            others[WITHOUT_FLAGGED] = decided_without(flags, ratings, ids, fit, sides, constitution)
         say("influence of single users")
         changed = influence(ratings, fit, sides, rule)["verdicts_changed"]
         table = cheapest(bought.result())

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 
 import pandas as pd
 
-from aggregation.data.simulation import simulate
+from aggregation.data.simulation import World, simulate
 from aggregation.decisions.constitution import select
 from aggregation.decisions.rules import ACCEPTED, ROBUST, UNDECIDED, Rule
-from aggregation.evidence.trust import world
+from aggregation.evidence.trust import world_scores
 
 WORLDS = 5
 """Simulated deliberations of each size."""
+
+WORLD = World(n_guidelines=60)
 
 
 def plan(
     n_users: Sequence[int],
     ratings_each: Sequence[int],
-    n_guidelines: int = 60,
+    world: World = WORLD,
     rule: Rule = ROBUST,
     *,
     worlds: int = WORLDS,
@@ -28,6 +31,7 @@ def plan(
 ) -> pd.DataFrame:
     """What a rule would decide with so many users who rate so many guidelines each (the median).
 
+    `world`: all else of the deliberation, such as its camps, or attackers among the users.
     Columns: users, ratings_each, guidelines, per_guideline (ratings, their median), decided (share
     of the guidelines), shared_accepted (share of those planted as shared), divisive_accepted (how
     many of the others). Means over `worlds` simulated deliberations.
@@ -37,8 +41,8 @@ def plan(
         if callback is not None:
             callback(f"{users:,} users with {each:,} ratings each")
         for number in range(seed, seed + worlds):
-            made = simulate(number, users, n_guidelines=n_guidelines, median_ratings=each)
-            scores, kind = world(made, [rule])
+            made = simulate(number, replace(world, n_users=users, median_ratings=each))
+            scores, kind = world_scores(made, [rule])
             verdict = select(scores, rule).scores.set_index("guideline_id")["verdict"]
             accepted = verdict == ACCEPTED
             shared = kind.reindex(verdict.index) == "shared"
@@ -46,9 +50,9 @@ def plan(
                 {
                     "users": users,
                     "ratings_each": each,
-                    "guidelines": n_guidelines,
+                    "guidelines": world.n_guidelines,
                     "per_guideline": scores["n_ratings"].median(),
-                    "decided": (verdict != UNDECIDED).sum() / n_guidelines,
+                    "decided": (verdict != UNDECIDED).sum() / world.n_guidelines,
                     "shared_accepted": (accepted & shared).sum() / max((kind == "shared").sum(), 1),
                     "divisive_accepted": (accepted & ~shared).sum(),
                 }

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from aggregation.evidence.bootstrap import ROUGH
-from aggregation.evidence.two_sides import TwoSides, two_sides
+from aggregation.evidence.two_sides import AXES, TwoSides, two_sides
 from aggregation.model.fit import Fit
 from aggregation.model.parameters import COMMUNITY_NOTES, Parameters, Penalty, predict
 from aggregation.model.ratings import Ratings
@@ -23,6 +23,9 @@ CERTAIN = 1e-3
 PART = 0.03
 """Share of the variance of what means leave, from which an axis counts as a division. Of noise, an
 axis explains up to 0.02; of six real deliberations the first explains 0.02 to 0.28."""
+
+MOST_AXES = 3
+"""Axes that are tried at most."""
 
 NO_AXIS = 1e6
 """A penalty on embeddings under which no axis is worth having."""
@@ -54,14 +57,16 @@ def prediction(
     by_rating = random.permutation(len(ratings)) % FOLDS
     by_user = (random.permutation(ratings.n_users) % FOLDS)[ratings.user]
     models = _models(ratings, found)
-    notes = _refitted(ratings, *models["Community Notes"])
+    notes = _refitted(ratings, found.parameters, COMMUNITY_NOTES)
     for held_out, fold in (("rating", by_rating), ("user", by_user)):
         weights = (fold[:, None] != np.arange(FOLDS)).astype(np.float64)
         if ratings.weight is not None:
             weights *= ratings.weight[:, None]
         told: dict[str, np.ndarray] = {}
-        for name, (near, penalty) in models.items():
+        sides = [two_sides(replace(ratings, weight=w), MOST_AXES) for w in weights.T]
+        for name, (penalty, axes) in models.items():
             say(f"held out by {held_out}: {name}")
+            near = [_start(found.parameters, of, axes) for of in sides]
             ends = refit(ratings, weights, near, penalty, ROUGH).parameters
             each = [
                 _known_or_mean(
@@ -73,9 +78,8 @@ def prediction(
             told[name] = _each_fold(
                 fold, lambda k, each=each: predict(each[k], ratings.user, ratings.guideline)
             )
-        sides = [two_sides(replace(ratings, weight=weights[:, k])) for k in range(FOLDS)]
         told["sides"] = _each_fold(
-            fold, lambda k, sides=sides: sides[k].predict(ratings.user, ratings.guideline)
+            fold, lambda k, sides=sides: sides[k].predict(ratings.user, ratings.guideline, AXES)
         )
         told["guideline mean"] = _each_fold(
             fold, lambda k, sides=sides: (sides[k].mean + sides[k].liking)[ratings.guideline]
@@ -89,21 +93,26 @@ def prediction(
     return pd.DataFrame(rows, columns=columns), tables[0], notes
 
 
-def _models(ratings: Ratings, found: Fit) -> dict[str, tuple[Parameters, Penalty]]:
-    """Where the fits to the folds start, and their penalties."""
-    p, most = found.parameters, min(ratings.n_users, ratings.n_guidelines)
-    models = {
-        "intercepts": (p, replace(found.penalty, embedding=NO_AXIS)),
-        "model": (p, found.penalty),
-        "Community Notes": (p, COMMUNITY_NOTES),
+def _models(ratings: Ratings, found: Fit) -> dict[str, tuple[Penalty, int | None]]:
+    """Penalties of the fits to the folds, and their numbers of axes; None: as `found`."""
+    most = min(ratings.n_users, ratings.n_guidelines)
+    return {
+        "intercepts": (replace(found.penalty, embedding=NO_AXIS), None),
+        "model": (found.penalty, None),
+        "Community Notes": (COMMUNITY_NOTES, None),
+        **{f"{k} axes": (found.penalty, k) for k in range(2, MOST_AXES + 1) if k <= most},
     }
-    for axes in (2, 3):
-        if axes <= most:
-            sides = two_sides(ratings, axes)
-            of_users, of_guidelines = sides.user_axis.T, sides.guideline_axis.T
-            near = replace(p, user_embedding=of_users, guideline_embedding=of_guidelines)
-            models[f"{axes} axes"] = (near, found.penalty)
-    return models
+
+
+def _start(p: Parameters, sides: TwoSides, axes: int | None) -> Parameters:
+    """Where the fit to a fold starts. A fit with one axis ends at the same place from anywhere
+    near; one with more would keep what its start knows of held-out ratings, so its axes are those
+    of the fold's own `sides`.
+    """
+    if axes is None:
+        return p
+    of_users, of_guidelines = sides.user_axis[:axes].T, sides.guideline_axis[:axes].T
+    return replace(p, user_embedding=of_users, guideline_embedding=of_guidelines)
 
 
 def _refitted(ratings: Ratings, near: Parameters, penalty: Penalty) -> Parameters:

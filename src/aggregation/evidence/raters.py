@@ -11,11 +11,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from aggregation.data.dataset import Count, Dataset
+from aggregation.decisions.constitution import Constitution, select
 from aggregation.decisions.rules import Rule
+from aggregation.decisions.scores import with_columns
+from aggregation.errors import InputError
 from aggregation.evidence.bootstrap import ROUGH, rule_columns
-from aggregation.evidence.two_sides import TwoSides
+from aggregation.evidence.two_sides import TwoSides, two_sides
 from aggregation.model.fit import Fit
-from aggregation.model.ratings import Ratings
+from aggregation.model.ratings import Ids, Ratings, encode
 from aggregation.model.refit import refit
 
 MOST_ACTIVE = 40
@@ -92,6 +96,45 @@ def suspicious(
         took = times.groupby("user")["at"].diff(BURST - 1).dt.total_seconds()
         flags.loc[times.loc[took <= BURST_SECONDS, "user"].unique(), "burst"] = True
     return flags
+
+
+def without_flagged(dataset: Dataset) -> Dataset:
+    """The dataset without the ratings of users that `suspicious` flags; counted by reason.
+
+    Raises InputError where nobody would be left.
+    """
+    ratings, _ = encode(dataset.ratings)  # its rows are those of the table
+    flags = suspicious(ratings, two_sides(ratings), dataset.ratings["rated_at"])
+    first = flags.idxmax(axis=1).where(flags.any(axis=1), "")  # one reason for each user
+    of_rating = first.to_numpy()[ratings.user]
+    gone = pd.Series(of_rating[of_rating != ""]).value_counts(sort=False)
+    if gone.sum() == len(ratings):
+        raise InputError("every user is flagged: keep them with ratings.flagged: keep")
+    dropped = [
+        Count("ratings", "dropped", f"the user is flagged: {str(name).replace('_', ' ')}", int(n))
+        for name, n in gone.items()
+    ]
+    counts = [
+        replace(c, n=c.n - int(gone.sum())) if (c.table, c.action) == ("ratings", "kept") else c
+        for c in dataset.counts
+    ]
+    kept = dataset.ratings[of_rating == ""].reset_index(drop=True)
+    return replace(dataset, ratings=kept, counts=(*dropped, *counts))
+
+
+def decided_without(
+    flags: pd.DataFrame, ratings: Ratings, ids: Ids, fit: Fit, sides: TwoSides, before: Constitution
+) -> Constitution:
+    """What the rule decides where flagged users (rows of `flags`) do not count."""
+    counts = ~flags.any(axis=1).to_numpy()[ratings.user]
+    weight = counts * (1.0 if ratings.weight is None else ratings.weight)
+    level = fit.parameters.guideline_intercept
+    if "intercept" in (c.column for c in before.rule.conditions):
+        ends = refit(ratings, weight[:, None], fit.parameters, fit.penalty, ROUGH)
+        level = ends.parameters.guideline_intercept[:, 0]
+    columns = rule_columns(replace(ratings, weight=weight), level, [before.rule], sides)
+    scores = before.scores.drop(columns=["verdict", "failed"])
+    return select(with_columns(scores, ids, columns), before.rule)
 
 
 def _clones(ratings: Ratings, sides: TwoSides) -> np.ndarray:

@@ -19,7 +19,7 @@ from aggregation.data.simulation import Simulation, simulate
 from aggregation.decisions.constitution import Constitution, select
 from aggregation.decisions.rules import ACCEPTED, REJECTED, UNDECIDED, Rule
 from aggregation.decisions.scores import score
-from aggregation.evidence.attacks import NEW, costs, smallest_unanimous
+from aggregation.evidence.attacks import NEW, costs, smallest_unanimous, with_room
 from aggregation.evidence.bootstrap import best_refits, rule_columns, user_weights
 from aggregation.evidence.groups import group_counts, opinion_groups
 from aggregation.evidence.two_sides import two_sides, with_two_sides
@@ -32,11 +32,14 @@ from aggregation.model.refit import refit
 RESAMPLES = 24
 """Resamples of the users."""
 
-JUNK = 0.1
+JUNK = {"junk": 0.1, "half_junk": 0.5}
 """Junk guidelines, as a share of all: each has as many ratings as the median, all by chance."""
 
+RANDOM_RATERS = 0.1
+"""Raters who toss a coin, as a share of all: each rates as many guidelines as the median user."""
+
 POOLS = 3
-"""Pools of junk; their mean counts."""
+"""Pools of junk, or of such raters; their mean counts."""
 
 Say = Callable[[str], None]
 
@@ -58,9 +61,11 @@ def trust(
     rejected or back. accounts_5, accounts_11, accounts_21: new accounts with so many ratings each
     that have a new guideline accepted (NaN: none up to 100); accounts_bound: what no rule that
     treats accounts alike can exceed. accounts_to_reject: median over the accepted of the cheapest
-    that has one rejected (above 100 counts as 101). moved_by_junk: share of the verdicts that 10 %
-    junk guidelines change. worst_group: the lowest mean rate, over opinion groups, of the accepted
-    guidelines; worst_group_gain: how much that is above as many guidelines by helpful rate.
+    that has one rejected (above 100 counts as 101). moved_by_junk, moved_by_half_junk: share of the
+    verdicts that 10 % or 50 % of junk guidelines change; moved_by_random_raters: that 10 % of
+    raters who toss a coin change. worst_group: the lowest mean rate, over opinion groups, of the
+    accepted guidelines; worst_group_gain: how much that is above as many guidelines by helpful
+    rate.
     """
     say = callback or (lambda _: None)
     sides, groups = two_sides(ratings), opinion_groups(ratings, seed)
@@ -74,8 +79,15 @@ def trust(
         rule_columns(replace(ratings, weight=weights[:, r]), intercepts[:, r], rules, sides)
         for r in range(resamples)
     ]
-    say("junk")
-    with_junk = [_with_junk(ratings, fit, rules, seed, k) for k in range(POOLS)]
+    say("junk and random raters")
+    pools = {
+        "random_raters": lambda k: _random_raters(ratings, seed, k),
+        **{name: lambda k, of=of: _junk(ratings, of, seed, k) for name, of in JUNK.items()},
+    }
+    changed = {
+        name: [_columns_with(ratings, made(k), fit, rules) for k in range(POOLS)]
+        for name, made in pools.items()
+    }
     scores = with_two_sides(score(ratings, ids, fit.parameters), sides, ids)
     found: dict[str, dict[str, Any]] = {}
     for rule in rules:
@@ -96,7 +108,10 @@ def trust(
             **{f"accounts_{each}": fewest[each] for each in (5, 11, 21)},
             "accounts_bound": smallest_unanimous(constitution),
             "accounts_to_reject": of_accepted.fillna(101).median(),
-            "moved_by_junk": float(np.mean([rule.verdicts(x) != verdict for x in with_junk])),
+            **{
+                f"moved_by_{name}": float(np.mean([rule.verdicts(x) != verdict for x in pools]))
+                for name, pools in changed.items()
+            },
             **_worst_group(constitution, ratings, ids, groups.member),
         }
     return pd.DataFrame(found)
@@ -113,14 +128,14 @@ def on_worlds(
     for seed in seeds:
         if callback is not None:
             callback(f"simulated world {seed}")
-        scores, kind = world(simulate(seed), rules)
+        scores, kind = world_scores(simulate(seed), rules)
         for rule in rules:
             rows[rule.name].append(right(select(scores, rule), kind))
     every = {"f1": "mean", "f1_decided": "mean", "divisive_accepted": "sum"}
     return pd.DataFrame({name: pd.DataFrame(of).agg(every) for name, of in rows.items()})
 
 
-def world(made: Simulation, rules: Sequence[Rule]) -> tuple[pd.DataFrame, pd.Series]:
+def world_scores(made: Simulation, rules: Sequence[Rule]) -> tuple[pd.DataFrame, pd.Series]:
     """The scores of a simulated deliberation that the rules read, and guideline_id -> its kind."""
     told = pd.DataFrame(made.export["ratings"])
     names = {"authorId": "user_id", "guidelineId": "guideline_id"}
@@ -174,40 +189,53 @@ def _turned(verdict: np.ndarray, again: np.ndarray) -> float:
     return float((again[decided] == opposite[decided, None]).mean()) if decided.any() else 0.0
 
 
-def _with_junk(
-    ratings: Ratings, fit: Fit, rules: Sequence[Rule], seed: int, pool: int
-) -> dict[str, np.ndarray]:
-    """The rules' columns of the guidelines as they are, with junk guidelines beside them.
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Users, guidelines and values of ratings."""
 
-    Who rates the junk is the same in every `pool`, so that one compiled fit does for all.
+
+def _junk(ratings: Ratings, share: float, seed: int, pool: int) -> Rows:
+    """Ratings of junk guidelines. Who rates them is the same in every `pool`, so that one compiled
+    fit does for all.
     """
     random, g = np.random.default_rng(seed), ratings.n_guidelines
-    n_junk, each = max(round(JUNK * g), 1), int(np.median(ratings.per_guideline()))
-    user = np.concatenate(
-        [random.choice(ratings.n_users, each, replace=False) for _ in range(n_junk)]
-    )
+    n_junk, each = max(round(share * g), 1), int(np.median(ratings.per_guideline()))
+    user = [random.choice(ratings.n_users, each, replace=False) for _ in range(n_junk)]
     guideline = np.repeat(np.arange(g, g + n_junk), each)
-    helpful = np.random.default_rng((seed, pool)).integers(0, 2, len(user)).astype(np.float64)
-    rows = (
-        np.append(ratings.user, user),
-        np.append(ratings.guideline, guideline),
-        np.append(ratings.helpful, helpful),
-    )
+    return np.concatenate(user), guideline, _coins(len(guideline), seed, pool)
+
+
+def _random_raters(ratings: Ratings, seed: int, pool: int) -> Rows:
+    """Ratings of raters who toss a coin."""
+    random, u = np.random.default_rng(seed), ratings.n_users
+    n_raters, each = max(round(RANDOM_RATERS * u), 1), int(np.median(ratings.per_user()))
+    guideline = [random.choice(ratings.n_guidelines, each, replace=False) for _ in range(n_raters)]
+    user = np.repeat(np.arange(u, u + n_raters), each)
+    return user, np.concatenate(guideline), _coins(len(user), seed, pool)
+
+
+def _coins(n: int, seed: int, pool: int) -> np.ndarray:
+    return np.random.default_rng((seed, pool)).integers(0, 2, n).astype(np.float64)
+
+
+def _columns_with(
+    ratings: Ratings, more: Rows, fit: Fit, rules: Sequence[Rule]
+) -> dict[str, np.ndarray]:
+    """The rules' columns of the guidelines as they are, with more ratings beside theirs."""
+    rows = [
+        np.append(x, y)
+        for x, y in zip((ratings.user, ratings.guideline, ratings.helpful), more, strict=True)
+    ]
     order = np.lexsort(rows[1::-1])
     user, guideline, helpful = (x[order] for x in rows)
+    g, size = ratings.n_guidelines, (int(user.max()) + 1, int(guideline.max()) + 1)
     kinds = (user.astype(np.int32), guideline.astype(np.int32), helpful)
-    more = Ratings(*kinds, ratings.n_users, g + n_junk)  # type: ignore[call-arg]
-    p = fit.parameters
-    near = Parameters(
-        *(p.mu, p.user_intercept, p.user_embedding),
-        np.pad(p.guideline_intercept, (0, n_junk)),
-        np.pad(p.guideline_embedding, ((0, n_junk), (0, 0))),
-    )
+    joined = Ratings(*kinds, max(size[0], ratings.n_users), max(size[1], g))
+    near = with_room(fit.parameters, joined.n_users - ratings.n_users, joined.n_guidelines - g)
     level = near.guideline_intercept
     if any(map(_reads_intercept, rules)):
-        ends = refit(more, np.ones((len(more), 1)), near, fit.penalty)
+        ends = refit(joined, np.ones((len(joined), 1)), near, fit.penalty)
         level = ends.parameters.guideline_intercept[:, 0]
-    return rule_columns(more, level, rules, two_sides(more), slice(g))
+    return rule_columns(joined, level, rules, two_sides(joined), slice(g))
 
 
 def _worst_group(

@@ -73,9 +73,12 @@ class TwoSides:
     user_axis: np.ndarray
     """[A, U]: where users lie; positive is the right side."""
 
-    def predict(self, user: np.ndarray, guideline: np.ndarray) -> np.ndarray:
-        """The expected rating of each pair of rows, from means and axes; not clipped."""
-        axes = (self.user_axis[:, user] * self.guideline_axis[:, guideline]).sum(axis=0)
+    def predict(
+        self, user: np.ndarray, guideline: np.ndarray, n_axes: int | None = None
+    ) -> np.ndarray:
+        """The expected rating of each pair of rows, from means and the first axes; not clipped."""
+        f, h = self.user_axis[:n_axes, user], self.guideline_axis[:n_axes, guideline]
+        axes = (f * h).sum(axis=0)
         return self.mean + self.lenience[user] + self.liking[guideline] + axes
 
     def raters(self) -> np.ndarray:

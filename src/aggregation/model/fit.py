@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from aggregation.data.cards import Card, Shown, many
+from aggregation.data.settings import check_fields
 from aggregation.errors import InputError
 from aggregation.model.multistart import Callback, Found, Settings, search
-from aggregation.model.parameters import Parameters, Penalty, check_fields, known_rows
+from aggregation.model.parameters import Parameters, Penalty, known_rows
 from aggregation.model.ratings import Ratings, counts
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Interval
-from pydantic import TypeAdapter, ValidationError
 
 from aggregation.errors import InputError
 from aggregation.model.ratings import Ids, Ratings
@@ -101,15 +100,6 @@ ALIGNED = Penalty()
 COMMUNITY_NOTES = Penalty(norm="l2", per="parameter")
 """Community Notes: mean(err^2) + .15 (mean i_u^2 + mean i_g^2 + mu^2)
 + .03 (mean f_u^2 + mean f_g^2); numbers as in the original, theirs change over time."""
-
-
-def check_fields(settings: Any) -> None:
-    """Raise InputError where a field of a dataclass is not what its annotation allows."""
-    try:
-        TypeAdapter(type(settings)).validate_python(vars(settings))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{first['loc'][0]} is {first['input']!r}: {first['msg']}") from None
 
 
 def filled(parameters: Parameters, other: Parameters) -> Parameters:

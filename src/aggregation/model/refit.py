@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from aggregation.data.settings import check_fields
 from aggregation.errors import InputError
 from aggregation.model.multistart import Settings
-from aggregation.model.parameters import Parameters, Penalty, check_fields
+from aggregation.model.parameters import Parameters, Penalty
 from aggregation.model.ratings import Ratings, check_weights
 
 REPLICATES_PER_BATCH = 8
@@ -29,7 +31,7 @@ class Refits:
 def refit(
     ratings: Ratings,
     weights: np.ndarray,
-    near: Parameters,
+    near: Parameters | Sequence[Parameters],
     penalty: Penalty | None = None,
     settings: Settings | None = None,
 ) -> Refits:
@@ -37,8 +39,8 @@ def refit(
 
     `weights`: at least 0, [n, R] of the ratings, or [U, R] of the users, whose weight each of
     their ratings takes (where n = U, of the ratings). They replace `Ratings.weight`. For bootstrap
-    samples and population weights. `near`: parameters of a fit to the same users and guidelines.
-    Of `settings` only `tolerance` and `max_sweeps` count.
+    samples and population weights. `near`: parameters of a fit to the same users and guidelines, or
+    R of them, one for each refit. Of `settings` only `tolerance` and `max_sweeps` count.
 
     Each refit is the minimum that `near` leads to, with the axes of `near`; no other start is
     tried. A row whose ratings all weigh 0 gets zeros. Raises InputError for shapes that do not fit
@@ -48,7 +50,6 @@ def refit(
     check_fields(penalty)
     check_fields(settings)
     ratings.check()
-    near.check("near", ratings, unknown=False)
     weights = np.asarray(weights, np.float64)
     if (
         weights.ndim != 2
@@ -62,15 +63,20 @@ def refit(
     from aggregation.model.alternating import Sweeper
 
     of_users, r = len(weights) != len(ratings), weights.shape[1]
-    start = Parameters(
-        *(np.repeat(np.asarray(x)[..., None], REPLICATES_PER_BATCH, axis=-1) for x in near.arrays())
-    )
+    starts = [near] if isinstance(near, Parameters) else list(near)
+    if len(starts) not in (1, r):
+        raise InputError(f"near holds {len(starts)} parameters: give one, or {r} as of the weights")
+    for start in starts:
+        start.check("near", ratings, unknown=False)
     parts: list[list[np.ndarray]] = []
     for at in range(0, r, REPLICATES_PER_BATCH):
-        batch = weights[:, np.minimum(np.arange(at, at + REPLICATES_PER_BATCH), r - 1)]
+        of = np.minimum(np.arange(at, at + REPLICATES_PER_BATCH), r - 1)
+        batch = weights[:, of]
         batch = batch[ratings.user] if of_users else batch
         check_weights(batch)
         sweeper = Sweeper(ratings, penalty, weights=batch)
+        arrays = (starts[k % len(starts)].arrays() for k in of)
+        start = Parameters(*(np.stack(x, axis=-1) for x in zip(*arrays, strict=True)))
         ends = sweeper.sweep(start, settings.tolerance, settings.max_sweeps)
         parts.append([*ends.parameters.arrays(), ends.objective, ends.residual])
     *arrays, objective, residual = (

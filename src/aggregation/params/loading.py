@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode
 
+from aggregation.data.simulation import World
 from aggregation.errors import ParameterError
 from aggregation.params.schema import Params, Section, places
 
@@ -71,6 +72,17 @@ def sections(**given: Any) -> SimpleNamespace:
     required = {"run": "any", "source": {"kind": "simulated"}}
     params = _validated(Params, required | given, lambda _: "parameters")
     return SimpleNamespace(**{name: getattr(params, name) for name in given})
+
+
+def simulated_world(n_users: int, changes: Sequence[str] = ()) -> World:
+    """The settings of a simulated deliberation; `changes` are texts such as `camps=2`.
+
+    Raises ParameterError.
+    """
+    source: dict[str, Any] = {"kind": "simulated", "n_users": n_users}
+    _apply(changes, source)
+    params = _validated(Params, {"run": "any", "source": source}, lambda _: "--set")
+    return params.source.world()
 
 
 def dump(params: Params) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
@@ -16,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from aggregation.data.cards import Card
 from aggregation.data.choices import Choices
 from aggregation.data.dataset import HELPFUL, Dataset
+from aggregation.data.simulation import World
 from aggregation.decisions.rules import RULES, Rule
 from aggregation.model.multistart import Settings
 from aggregation.model.parameters import ALIGNED, COMMUNITY_NOTES, Parameters, Penalty, from_tables
@@ -39,7 +41,8 @@ def places(
     found = {at: section}
     for key, field in section.model_fields.items():
         for part in _sections_in(field.annotation):
-            values = get_args(next(iter(part.model_fields.values())).annotation)
+            chosen = part.model_fields.get("kind") or part.model_fields.get("name")
+            values = get_args(chosen.annotation) if chosen else ()
             choice = values if len(values) == 1 else ()
             found |= places(part, (*at, key, *choice))
     return found
@@ -51,22 +54,23 @@ def _sections_in(annotation: Any) -> list[type[Section]]:
     return [section for part in get_args(annotation) for section in _sections_in(part)]
 
 
-def _section_of(core: type, *left_out: str) -> Any:
-    """A section with the fields of a dataclass of the core: names, types, limits, defaults.
+def _section_of(core: type, *left_out: str, **more: Any) -> Any:
+    """A section with the fields of a dataclass of the core: names, types, limits, defaults; `more`
+    comes first.
 
     It has the dataclass's name and module, by which `reference` finds the docstrings.
     """
     types = get_type_hints(core, include_extras=True)
     keys: Any = {f.name: (types[f.name], f.default) for f in fields(core) if f.name not in left_out}
-    return create_model(core.__name__, __base__=Section, __module__=core.__module__, **keys)
+    return create_model(core.__name__, __base__=Section, __module__=core.__module__, **more, **keys)
 
 
-class SimulatedSource(Section):
+class SimulatedSource(_section_of(World, kind=Literal["simulated"])):
     """A planted deliberation (see docs/method.md). Every page says that it is simulated."""
 
-    kind: Literal["simulated"]
-    n_users: int = Field(default=600, ge=1, le=100_000)
-    """Number of simulated users. The seed is the run's."""
+    def world(self) -> World:
+        """These settings."""
+        return World(**self.model_dump(exclude={"kind"}))
 
 
 class PlatformFileSource(Section):
@@ -147,6 +151,16 @@ class GuidelineColumns(Section):
     """The user who wrote it."""
 
 
+class UserColumns(Section):
+    """Names of the columns in the users file."""
+
+    user_id: str = "user_id"
+    """The same ids as in the ratings file."""
+    answers: list[str] = []
+    """Columns with what users declared of themselves, such as an age group. Support is shown by
+    each answer; no number of fewer than 10 people is."""
+
+
 class TableSource(Section):
     """Any CSV, TSV or Parquet file with one rating a row."""
 
@@ -159,6 +173,10 @@ class TableSource(Section):
     """The guidelines, in a file of the same kinds. Without one, an id is its own text."""
     guideline_columns: GuidelineColumns = GuidelineColumns()
     """Which column of the guidelines file holds what."""
+    users: str | None = None
+    """What users declared of themselves, in a file of the same kinds, one row a user."""
+    user_columns: UserColumns = UserColumns()
+    """Which column of the users file holds what."""
 
 
 Source = SimulatedSource | PlatformFileSource | PlatformSource | PolisSource | TableSource
@@ -180,6 +198,9 @@ class RatingsSection(_CHOICES):
     """What each of the source's words means: helpful, not_helpful, null (leave out) or a number
     from 0 to 1. Default for polis: agree helpful, disagree not_helpful, pass null; elsewhere
     helpful and not_helpful stand for themselves. Any other word found is an error."""
+    flagged: Literal["keep", "drop"] = "keep"
+    """`drop`: leave out users who rate in ways that people rarely do: all alike, exactly as
+    somebody else, or faster than anybody reads. Every run counts them."""
 
     def choices(self, kind: str) -> Choices:
         """These settings for a source of this kind."""
@@ -187,7 +208,7 @@ class RatingsSection(_CHOICES):
             (POLIS_VALUES if kind == "polis" else HELPFUL) if self.values is None else self.values
         )
         numbers = {k: HELPFUL[v] if isinstance(v, str) else v for k, v in words.items()}
-        return Choices(numbers, **self.model_dump(exclude={"values"}))
+        return Choices(numbers, **self.model_dump(exclude={"values", "flagged"}))
 
 
 class TrainSection(_SETTINGS):
@@ -239,16 +260,34 @@ class DiagnosticsSection(Section):
     """How many near misses (exactly one condition failed) to show in full."""
 
 
+def _accepted_in(given: Any) -> Any:
+    """The ids of the accepted guidelines in the file of a constitution, where a path is given."""
+    if not isinstance(given, str):
+        return given
+    try:
+        return json.loads(Path(given).expanduser().read_bytes())["accepted_guideline_ids"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        why = getattr(error, "strerror", None) or "it holds no accepted_guideline_ids"
+        raise ValueError(f"{given}: is no constitution.json ({why}): check the path") from None
+
+
 class RuleSection(Section):
     """When a guideline is accepted: all conditions hold. The first that fails decides otherwise."""
 
     defaults: ClassVar[Rule]
     name: str
     """The rule."""
+    slack: float = Field(default=0.0, ge=0, le=0.5)
+    """A guideline that was accepted before stays accepted while each number is within this share of
+    its bound, so that a list that is published often does not flicker."""
+    accepted_before: Annotated[list[str], BeforeValidator(_accepted_in)] = []
+    """Guidelines that were accepted before: their ids, or the path of a constitution.json."""
 
     def rule(self) -> Rule:
         """The rule itself, with these bounds."""
-        return self.defaults.with_bounds(**self.model_dump(exclude={"name"}))
+        given = self.model_dump(exclude={"name"})
+        slack, before = given.pop("slack"), tuple(given.pop("accepted_before"))
+        return replace(self.defaults.with_bounds(**given), slack=slack, accepted_before=before)
 
 
 def rule_section(rule: Rule) -> type[RuleSection]:

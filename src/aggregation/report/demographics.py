@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from aggregation.services.demographics import MIN_CELL_SIZE
+from aggregation.data.suppression import MIN_CELL_SIZE
 
 
 def demographics_section(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

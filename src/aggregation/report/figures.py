@@ -224,6 +224,33 @@ def planned(table: pd.DataFrame) -> Picture:
 
 
 @styled
+def calibration(table: pd.DataFrame) -> Picture | None:
+    """How often ratings were helpful, by how probable that was held to be. On the diagonal,
+    predictions are right on average; larger marks stand for more ratings.
+
+    `table`: the second of `evidence.prediction.prediction`. None where it is empty.
+    """
+    if table.empty:
+        return None
+    n, off = table["n"] / table["n"].sum(), (table["predicted"] - table["observed"]).abs()
+    figure, (axes,) = _figure(height=4.2)
+    axes.plot([0, 100], [0, 100], color=OTHERS_COLOUR, linestyle="--", label="right on average")
+    axes.scatter(
+        100 * table["predicted"],
+        100 * table["observed"],
+        s=20 + 600 * n,
+        color=HELPFUL_COLOUR,
+        alpha=0.8,
+        label="held-out ratings",
+    )
+    axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    axes.set(xlabel="predicted helpful (percent)", ylabel="observed (percent)")
+    axes.legend(markerscale=0.5)
+    told = f"off by {100 * (n * off).sum():.1f} percentage points on average"
+    return _picture(figure, f"Predicted and observed share of helpful ratings: {told}.")
+
+
+@styled
 def range_of_perspectives(found: Perspectives, ids: Ids, guidelines: pd.DataFrame) -> Picture:
     """Small histograms of helpful and not helpful ratings along the axis, one per guideline.
 

@@ -21,6 +21,7 @@ from aggregation.data.dataset import Dataset
 from aggregation.decisions.constitution import Constitution
 from aggregation.decisions.rules import ACCEPTED, UNDECIDED, Rule
 from aggregation.decisions.table import table
+from aggregation.evidence.collect import WITHOUT_FLAGGED
 from aggregation.evidence.sides import SIDES, perspectives
 from aggregation.model.fit import Fit
 from aggregation.model.ratings import Ids, Ratings
@@ -177,6 +178,12 @@ def doubts(
 def doubts_of_evidence(constitution: Constitution, summary: Mapping[str, Any]) -> list[str]:
     """What the evidence holds against the results, in sentences; nothing for what it lacks."""
     found, rule, accepted = [], constitution.rule.name, constitution.accepted
+    if n := len(constitution.kept()):
+        found.append(
+            f"{many(n, 'accepted guideline')} would not be accepted anew: "
+            f"{'it was' if n == 1 else 'they were'} accepted before, and no number is more than "
+            f"{constitution.rule.slack:.0%} beyond its bound."
+        )
     if summary.get("division") == "none":
         found.append(
             "These ratings show hardly any division: what the axes say of a rating does not hold "
@@ -201,8 +208,15 @@ def doubts_of_evidence(constitution: Constitution, summary: Mapping[str, Any]) -
             "burst": "rated faster than anybody reads",
         }
         told = ", ".join(f"{many(n, 'user')} {words[name]}" for name, n in flagged.items())
+        without = [o for o in summary.get("other_rules", ()) if o["rule"] == WITHOUT_FLAGGED]
+        changed = "".join(
+            f" Without them, {many(len(o['gained']), 'other guideline')} would be accepted, and "
+            f"{len(o['lost'])} of the accepted would not."
+            for o in without
+        )
         found.append(
             f"Some rated in ways that people rarely do: {told}. They count like all others."
+            f"{changed}"
         )
     if (share := summary.get("most_active_share", 0.0)) >= MUCH:
         found.append(f"The most active 1 % of the users gave {share:.0%} of the ratings.")

@@ -64,7 +64,7 @@ def begun(stage: str, source: bytes, params: Params, raw: Path, done: dict[str, 
 
 def named(source: Source) -> list[Path]:
     """Files and folders that a source names."""
-    names = (getattr(source, key, None) for key in ("path", "guidelines"))
+    names = (getattr(source, key, None) for key in ("path", "guidelines", "users"))
     return [Path(name).expanduser() for name in names if isinstance(name, str)]
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from aggregation.data.dataset import Count
+from aggregation.data.suppression import MIN_CELL_SIZE, suppressed
 from aggregation.errors import InputError
 
 Row = dict[str, str]
@@ -41,9 +42,6 @@ REVOKED, EXPIRED = "CONSENT_REVOKED", "DATA_EXPIRED"
 """Prolific's marks: the person withdrew; the answer is no longer known."""
 
 LEFT_OUT = ("RETURNED", "TIMED-OUT", "REJECTED")
-MIN_CELL_SIZE = 10
-"""Fewest people of whom a number is shown."""
-
 UNKNOWN = "unknown"
 NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -152,26 +150,6 @@ def counts(cleaned: Cleaned, least: int = MIN_CELL_SIZE) -> pd.DataFrame:
     # dtype=object: numbers stay whole beside None, which pandas would make floats and NaN
     frame = pd.DataFrame(table, columns=["category", "value", "n", "suppressed"], dtype=object)
     return frame.astype({"category": "str", "value": "str", "suppressed": bool})
-
-
-def suppressed(cells: Mapping[str, int], least: int) -> set[str] | None:
-    """Values whose numbers are not shown; None where not even the values can be.
-
-    With h values held back, the total gives away their sum s. As each of them is at least 1, each
-    is at most s - (h - 1): that has to be `least` or more, else all are known to be few. So the
-    smallest are held back, up to a number that suffices, and with a value all others of its number:
-    then exchanging the numbers of any two values held back changes nothing that is shown. As those
-    numbers are not all the same, not even who knows this rule can compute one.
-    """
-    few = max((n for n in cells.values() if n < least), default=0)
-    if cells and not few:
-        return set()
-    for bound in sorted(n for n in set(cells.values()) if n >= few):
-        held = {value: n for value, n in cells.items() if n <= bound}
-        most = sum(held.values()) - (len(held) - 1)
-        if most >= least and len(set(held.values())) > 1:
-            return set(held)
-    return None
 
 
 def _wrong_header(header: list[str]) -> str:

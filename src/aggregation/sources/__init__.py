@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from aggregation.data.choices import Choices
 from aggregation.data.dataset import Dataset
 from aggregation.data.simulation import simulate
+from aggregation.evidence.raters import without_flagged
 from aggregation.params.schema import (
     PlatformFileSource,
     PlatformSource,
@@ -22,10 +24,16 @@ from aggregation.sources.platform_export import SIMULATED, read_export
 def read(
     source: Source, ratings: RatingsSection, seed: int = 0, raw: Path | None = None
 ) -> Dataset:
-    """Read a deliberation. `seed` is that of a simulated one; `raw` is the folder in which the
-    platform's export is kept as it came. Raises InputError, or ServiceError.
+    """Read a deliberation, without flagged users where `ratings` says so.
+
+    `seed` is that of a simulated one; `raw` is the folder in which the platform's export is kept as
+    it came. Raises InputError, or ServiceError.
     """
-    choices = ratings.choices(source.kind)
+    dataset = _read(source, ratings.choices(source.kind), seed, raw)
+    return without_flagged(dataset) if ratings.flagged == "drop" else dataset
+
+
+def _read(source: Source, choices: Choices, seed: int, raw: Path | None) -> Dataset:
     match source:
         case PolisSource():
             return polis.read(source, choices)
@@ -38,5 +46,5 @@ def read(
         case TableSource():
             return tabular.read(source, choices)
         case SimulatedSource():
-            export = simulate(seed, source.n_users).export
+            export = simulate(seed, source.world()).export
             return read_export(export, choices, "simulated export", SIMULATED)

@@ -37,11 +37,28 @@ def read(source: TableSource, choices: Choices) -> Dataset:
         topics = pd.DataFrame({"topic_id": titles, "title": titles})
         if len(topics):
             counts.append(Count("topics", "added", "named by the guidelines", len(topics)))
+    answers = _answers(source)
+    if source.users is not None:
+        counts.append(Count("answers", "read", Path(source.users).name, len(answers)))
+    files = {"guidelines": source.guidelines, "answers": source.users}
     return build(
-        {"ratings": ratings, "guidelines": guidelines, "topics": topics},
+        {"ratings": ratings, "guidelines": guidelines, "topics": topics, "answers": answers},
         choices,
         where=str(path),
-        files={} if source.guidelines is None else {"guidelines": source.guidelines},
+        files={table: file for table, file in files.items() if file is not None},
         about=About(origin=f"table {path.name}"),
         counts=counts,
     )
+
+
+def _answers(source: TableSource) -> pd.DataFrame:
+    """What users declared: user_id, question, answer."""
+    if source.users is None:
+        return pd.DataFrame()
+    path, columns = Path(source.users).expanduser(), source.user_columns
+    table = read_table(path)
+    if not columns.answers:
+        found = ", ".join(f"{name!s:.80}" for name in table.columns[:20])
+        raise InputError(f"{path}: name columns in source.user_columns.answers. It has: {found}")
+    wanted = {"user_id": columns.user_id, **{name: name for name in columns.answers}}
+    return need(table, wanted, path).melt("user_id", var_name="question", value_name="answer")
