@@ -22,6 +22,14 @@ def test_accounts_with_one_rating_never_decide_under_robust(table):
     assert found.loc[found["attack"] == "single votes", "accounts"].isna().all()
 
 
+def test_leaving_out_what_cannot_be_cheaper_changes_no_cheapest_attack(small, table):
+    constitution, found = table
+    given = (constitution, small.ratings, small.ids, small.fit, small.sides)
+    quick = costs(*given, nearest=2, only_cheapest=True)
+    pd.testing.assert_frame_equal(cheapest(quick), cheapest(found))
+    assert quick["accounts"].notna().sum() < found["accounts"].notna().sum()
+
+
 def test_more_ratings_each_need_fewer_accounts(table):
     _, found = table
     both = found[(found["attack"] == "both sides") & (found["guideline_id"] == NEW)]

@@ -27,16 +27,14 @@ every `STEP`. Not by bisection: more accounts do not always reach more."""
 
 MOST_ACCOUNTS = COARSE[-1]
 
-RATINGS_EACH = {
-    "single votes": (1,),
-    "cover votes": (5,),
-    "junk": (11,),
-    "both sides": (5, 11, 21),
-}
-"""How many ratings each account of an attack gives: only the target; the target and what most
-people say of the less liked half, which makes an account look strict; the target and others by the
-toss of a coin, which blurs the sides; the target and what one side says of others, a quarter of the
-accounts for each pair of sides of both axes."""
+ATTACKS = (
+    *(("single votes", 1), ("cover votes", 5), ("both sides", 5)),
+    *(("both sides", 11), ("junk", 11), ("both sides", 21)),
+)
+"""Attacks, and the ratings that each account gives, upwards: only the target; the target and what
+most people say of the less liked half, which makes an account look strict; the target and what one
+side says of others, a quarter of the accounts for each pair of sides of both axes; the target and
+others by the toss of a coin, which blurs the sides."""
 
 NEW = "a new guideline"
 """The guideline_id of a target that nobody has rated yet."""
@@ -51,6 +49,7 @@ def costs(
     *,
     aims: tuple[str, str] = ("accept", "remove"),
     nearest: int = 20,
+    only_cheapest: bool = False,
     seed: int = 0,
     callback: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
@@ -58,8 +57,9 @@ def costs(
 
     To be accepted: a new guideline, and the `nearest` of those not accepted, by consensus score.
     `aims`: that of attacks on these, and on the accepted ones. accept; remove: accepted no longer;
-    reject: rejected. Columns: guideline_id, aim, attack and ratings_each (see `RATINGS_EACH`),
-    accounts (the fewest, see `COARSE`; NaN: none of them), ratings.
+    reject: rejected. Columns: guideline_id, aim, attack and ratings_each (see `ATTACKS`),
+    accounts (the fewest, see `COARSE`; NaN: none of them), ratings. `only_cheapest`: attacks that
+    cannot be cheaper than one before them are not tried, and have NaN as well.
     """
     world = _World(constitution.rule, ratings, fit, sides, seed)
     scores = constitution.scores
@@ -74,10 +74,11 @@ def costs(
             callback(f"attack {number} of {len(targets)}")
         at = ids.guidelines.get_indexer(pd.Index([target]))[0]
         at = ratings.n_guidelines if target == NEW else int(at)
-        for attack, sizes in RATINGS_EACH.items():
-            for each in sizes:
-                n = world.cheapest(at, aim, attack, each)
-                rows.append((target, aim, attack, each, n, n * each))
+        best = np.inf
+        for attack, each in ATTACKS:
+            n = world.cheapest(at, aim, attack, each, best)
+            best = min(best, n) if only_cheapest and n == n else best
+            rows.append((target, aim, attack, each, n, n * each))
     return pd.DataFrame(
         rows, columns=["guideline_id", "aim", "attack", "ratings_each", "accounts", "ratings"]
     )
@@ -127,8 +128,14 @@ class _World:
         self.guideline = np.concatenate([ratings.guideline, guideline.ravel()])
         self.near = with_room(fit.parameters, MOST_ACCOUNTS, 1)
 
-    def cheapest(self, target: int, aim: str, attack: str, each: int) -> float:
-        """The fewest accounts that reach the aim; NaN: none that were tried do."""
+    def cheapest(
+        self, target: int, aim: str, attack: str, each: int, below: float = np.inf
+    ) -> float:
+        """The fewest accounts that reach the aim, of those below `below`; NaN: none that were tried
+        do.
+        """
+        last = () if np.isinf(below) else (int(below) - STEP,)
+        coarse = sorted({n for n in (*COARSE, *last) if 0 < n < below})
         helpful, weight = self._attack(target, aim, attack, each)
         reached = {
             "accept": ACCEPTED.__eq__,
@@ -140,11 +147,11 @@ class _World:
             verdicts = self._verdicts(helpful, weight, target, sizes)
             return next((n for n, verdict in verdicts if reached(verdict)), None)
 
-        found = first(COARSE)
+        found = first(coarse)
         if found is None:
             return np.nan
-        below = max((n for n in COARSE if n < found), default=0)
-        return float(first(range(below + STEP, found, STEP)) or found)
+        before = max((n for n in coarse if n < found), default=0)
+        return float(first(range(before + STEP, found, STEP)) or found)
 
     def _attack(
         self, target: int, aim: str, attack: str, each: int

@@ -117,9 +117,8 @@ def collect(
                 callback=say,
             )
             foretold = pool.submit(prediction, ratings, fit, seed=seed, callback=say)
-            bought = pool.submit(
-                costs, constitution, ratings, ids, fit, sides, seed=seed, callback=say
-            )
+            against = (constitution, ratings, ids, fit, sides)
+            bought = pool.submit(costs, *against, only_cheapest=True, seed=seed, callback=say)
         found, (predictors, calibration, notes) = drawn.result(), foretold.result()
         if flags.any(axis=None):
             say("without flagged users")

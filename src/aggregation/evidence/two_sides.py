@@ -129,12 +129,14 @@ class TwoSides:
         a, b = (x[:, :, of] for x in self.posterior())
         edges = np.linspace(0, 1, GRID + 1)
         centres = (edges[1:] + edges[:-1]) / 2
+        first = int(np.searchsorted(centres, each))  # below it, the left side is not enough
+        edges, centres = edges[first:], centres[first:]
         needed = np.clip(np.maximum(each, 2 * both - centres), 0, 1)
         lowest = np.ones(a.shape[2])
         for axis in range(len(self.n)):
             left = np.diff(betainc(a[axis, 0][:, None], b[axis, 0][:, None], edges), axis=1)
             right = 1 - betainc(a[axis, 1][:, None], b[axis, 1][:, None], needed)
-            lowest = np.minimum(lowest, (left * right)[:, centres >= each].sum(axis=1))
+            lowest = np.minimum(lowest, (left * right).sum(axis=1))
         return lowest
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,9 @@ from aggregation.model.ratings import Ratings, check_weights
 
 REPLICATES_PER_BATCH = 8
 """Refits that are solved side by side."""
+
+BATCHES_AT_ONCE = 2
+"""Batches that are solved in threads of their own; each needs memory."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,9 @@ def refit(
         raise InputError(f"near holds {len(starts)} parameters: give one, or {r} as of the weights")
     for start in starts:
         start.check("near", ratings, unknown=False)
-    parts: list[list[np.ndarray]] = []
-    for at in range(0, r, REPLICATES_PER_BATCH):
+
+    def solved(at: int) -> list[np.ndarray]:
+        """One batch of refits."""
         of = np.minimum(np.arange(at, at + REPLICATES_PER_BATCH), r - 1)
         batch = weights[:, of]
         batch = batch[ratings.user] if of_users else batch
@@ -78,7 +83,12 @@ def refit(
         arrays = (starts[k % len(starts)].arrays() for k in of)
         start = Parameters(*(np.stack(x, axis=-1) for x in zip(*arrays, strict=True)))
         ends = sweeper.sweep(start, settings.tolerance, settings.max_sweeps)
-        parts.append([*ends.parameters.arrays(), ends.objective, ends.residual])
+        return [*ends.parameters.arrays(), ends.objective, ends.residual]
+
+    first, *more = range(0, r, REPLICATES_PER_BATCH)
+    parts = [solved(first)]  # alone, so that it is compiled once
+    with ThreadPoolExecutor(BATCHES_AT_ONCE) as pool:
+        parts += pool.map(solved, more)
     *arrays, objective, residual = (
         np.concatenate(part, axis=-1)[..., :r] for part in zip(*parts, strict=True)
     )
