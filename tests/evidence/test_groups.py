@@ -72,3 +72,12 @@ def test_the_scores_say_what_each_group_said():
     assert found["n_ratings_group_2"].tolist() == [0, 1]
     assert np.isnan(found["helpful_rate_group_2"][0])
     assert found["helpful_rate_group_2"][1] == 1.0
+
+
+def test_single_people_are_no_group():
+    ratings, _ = planted((40, 30, 1))
+    found = opinion_groups(ratings)
+    assert min(found.sizes) >= 5
+    assert len(found.sizes) == 2
+    alone, _ = planted((30, 1))
+    assert all(n >= 5 for n in opinion_groups(alone).sizes)

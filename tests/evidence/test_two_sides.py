@@ -176,3 +176,23 @@ def test_unrated_guidelines_have_no_numbers(world):
     found = with_two_sides(scores, two_sides(ratings), ids)
     assert found.loc[1].drop("guideline_id").isna().all()
     assert found.loc[0].notna().all()
+
+
+def test_junk_does_not_make_the_sides_borrow_more_from_each_other():
+    ratings, *_ = planted(6, users=200, guidelines=40)
+    random = np.random.default_rng(0)
+    n = 20 * 60
+    user = np.concatenate([random.choice(200, 60, replace=False) for _ in range(20)])
+    rows = [
+        np.append(x, y)
+        for x, y in (
+            (ratings.user, user),
+            (ratings.guideline, np.repeat(np.arange(40, 60), 60)),
+            (ratings.helpful, random.integers(0, 2, n)),
+        )
+    ]
+    order = np.lexsort(rows[1::-1])
+    u, g, y = (x[order] for x in rows)
+    more = Ratings(u.astype(np.int32), g.astype(np.int32), y.astype(float), 200, 60)
+    before, after = (two_sides(r).pooling[0] for r in (ratings, more))
+    assert after == pytest.approx(before, rel=0.15)

@@ -181,7 +181,7 @@ ROBUST = Rule(
             called="fully counted raters on the smaller side",
         ),
         Condition("reject_probability", "p_both_sides", ">", 0.05, **_SURE),
-        Condition("min_probability", "p_both_sides", ">=", 0.93, "undecided", **_SURE),
+        Condition("min_probability", "p_both_sides", ">=", 0.94, "undecided", **_SURE),
     ),
 )
 """Both sides of the main dividing lines surely find it helpful: docs/method.md, "Two sides"."""

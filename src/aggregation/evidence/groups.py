@@ -16,6 +16,9 @@ SIZES = (2, 3, 4, 5)
 LEAST_RATINGS = 7
 """A user with fewer ratings (or than the median, if that is lower) is in no group."""
 
+LEAST_MEMBERS = 5
+"""A number of groups with a smaller one is not taken: that would be single people, not a group."""
+
 SILHOUETTE_SAMPLE = 1000
 """Users on whom a silhouette is computed at most: it compares all pairs."""
 
@@ -37,7 +40,8 @@ def opinion_groups(ratings: Ratings, seed: int = 0) -> Groups:
 
     A missing rating counts as the guideline's mean. Places are scaled by sqrt(G / n_u), so that
     users with few ratings are not drawn to the middle (Small et al. 2021, "Polis: Scaling
-    deliberation by mapping high dimensional opinion spaces"). Users without a group have -1.
+    deliberation by mapping high dimensional opinion spaces"). Users without a group have -1, and so
+    has everybody where no number of groups has `LEAST_MEMBERS` in each.
     """
     from scipy.sparse import csr_array
     from sklearn.cluster import KMeans
@@ -58,16 +62,18 @@ def opinion_groups(ratings: Ratings, seed: int = 0) -> Groups:
     with threadpool_limits(1):  # the same bits on any number of threads
         places = TruncatedSVD(2, random_state=seed).fit_transform(matrix)
         places *= np.sqrt(ratings.n_guidelines / n_u[active])[:, None]
-        best, found = -2.0, np.zeros(len(active), dtype=int)
+        best, found = -2.0, None
         for k in SIZES:
             means = KMeans(k, n_init=10, random_state=seed)  # type: ignore[arg-type]  # stubs
             labels = means.fit_predict(places)
-            if len(np.unique(labels)) < 2:
+            if np.bincount(labels, minlength=k).min() < LEAST_MEMBERS:
                 continue
             size = min(SILHOUETTE_SAMPLE, len(active))
             score = silhouette_score(places, labels, sample_size=size, random_state=seed)
             if score > best + 1e-9:
                 best, found = float(score), labels
+    if found is None:
+        return Groups(member, (), 0.0)
     order = np.argsort(-np.bincount(found), kind="stable")
     rank = np.empty(len(order), dtype=int)
     rank[order] = np.arange(len(order))

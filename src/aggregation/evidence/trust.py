@@ -38,6 +38,9 @@ JUNK = {"junk": 0.1, "half_junk": 0.5}
 RANDOM_RATERS = 0.1
 """Raters who toss a coin, as a share of all: each rates as many guidelines as the median user."""
 
+LEAST_RATINGS = 5
+"""Of guidelines that the helpful rate alone may choose: with fewer, no group has said anything."""
+
 POOLS = 3
 """Pools of junk, or of such raters; their mean counts."""
 
@@ -64,8 +67,8 @@ def trust(
     that has one rejected (above 100 counts as 101). moved_by_junk, moved_by_half_junk: share of the
     verdicts that 10 % or 50 % of junk guidelines change; moved_by_random_raters: that 10 % of
     raters who toss a coin change. worst_group: the lowest mean rate, over opinion groups, of the
-    accepted guidelines; worst_group_gain: how much that is above as many guidelines by helpful
-    rate.
+    accepted guidelines; worst_group_gain: how much that is above as many guidelines with 5 ratings
+    or more by helpful rate.
     """
     say = callback or (lambda _: None)
     sides, groups = two_sides(ratings), opinion_groups(ratings, seed)
@@ -249,6 +252,7 @@ def _worst_group(
     rates = (helpful + 1) / (n + 2)
     liked = np.bincount(ratings.guideline, ratings.helpful, ratings.n_guidelines)
     raw = liked / np.maximum(ratings.per_guideline(), 1)
-    top = np.argsort(-raw, kind="stable")[: accepted.sum()]
+    enough = np.flatnonzero(ratings.per_guideline() >= LEAST_RATINGS)
+    top = enough[np.argsort(-raw[enough], kind="stable")][: accepted.sum()]
     worst, of_raw = (float(rates[:, of].mean(axis=1).min()) for of in (accepted, top))
     return {"worst_group": worst, "worst_group_gain": worst - of_raw}

@@ -250,17 +250,18 @@ def _pooling(n: np.ndarray, helpful: np.ndarray) -> float:
     """Ratings' worth of prior from both sides together, by moments; n, helpful [2, G].
 
     With v = m (1 - m) and t^2 the variance of a side's rate around m beyond chance,
-    k = v / t^2 - 1.
-    Few prior ratings where the sides truly differ, up to `MOST_POOLING` where they do not.
+    k = v / t^2 - 1: few prior ratings where the sides truly differ, up to `MOST_POOLING` where they
+    do not. A guideline counts (2 m - 1)^2: junk, which nobody can agree on, tells nothing of how
+    alike the sides are.
     """
     rate = helpful / np.maximum(n, 1)
     m = (helpful.sum(axis=0) + 0.5) / (n.sum(axis=0) + 1)
-    known = (n > 3).all(axis=0)
-    if not known.any():
+    weight = (n > 3).all(axis=0) * (2 * m - 1) ** 2
+    if not weight.any():
         return 3.0
     chance = m * (1 - m) * (1 / np.maximum(n, 1)).sum(axis=0)
-    apart = ((rate[0] - rate[1]) ** 2 - chance)[known].mean() / 4
-    v = (m * (1 - m))[known].mean()
+    apart = np.average((rate[0] - rate[1]) ** 2 - chance, weights=weight) / 4
+    v = np.average(m * (1 - m), weights=weight)
     return float(np.clip(v / max(apart, 5e-5) - 1, 0, MOST_POOLING))
 
 
