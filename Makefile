@@ -26,7 +26,7 @@ platform: $(READY) ## Serve a platform on this machine, with a simulated deliber
 	@$(BIN)/python tests/loopback.py
 
 lab: $(READY) ## Open the notebooks in JupyterLab
-	@$(BIN)/jupyter lab --config=notebooks/jupyter_lab_config.py
+	@$(BIN)/jupyter lab $$([ "$$(id -u)" = 0 ] && echo --allow-root) --config=notebooks/jupyter_lab_config.py
 
 lint: $(READY) ## Check style, formatting, notebooks, imports
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports

@@ -43,6 +43,11 @@ from .model.ratings import Ids as Ids, Ratings as Ratings, encode as encode
 from .model.refit import Refits as Refits, refit as refit
 from .params.loading import load_params as load_params, sections as sections
 from .params.schema import Params as Params
+from .report.deliberation import (
+    Deliberation as Deliberation,
+    deliberate as deliberate,
+    example as example,
+)
 from .report.display import Table as Table, progress as progress, steps as steps
 from .runs.folder import RunFolder as RunFolder, open_run as open_run
 from .services.delivery import deliver as deliver

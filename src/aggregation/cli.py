@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import shlex
 import signal
 import sys
 import threading
@@ -12,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,9 +22,15 @@ from aggregation import __version__
 from aggregation.errors import AggregationError, ParameterError, RunError
 from aggregation.runs.stages import STAGES
 
+if TYPE_CHECKING:
+    from aggregation.report.figures import Picture
+
 ENOUGH_DECIDED = 0.9
 """Share of the guidelines from which a size counts as enough."""
 
+
+PARAMS, DEMO = "aggregation.yaml", "params/demo.yaml"
+"""The parameter file that `init` writes and `run` takes by itself; that of the demo."""
 
 INTERRUPTED = threading.Event()
 """Whether this process was told to end."""
@@ -82,7 +91,9 @@ def main() -> None:
 
     \b
     Examples:
-      aggregation run params/demo.yaml
+      aggregation run --demo
+      aggregation init ratings.csv texts.csv
+      aggregation run
       aggregation run params/polis.yaml --set source.path=my-export --set run=mine
       aggregation batch params/demo.yaml --grid seed=1,2,3 -j 2
       aggregation verify outputs/demo
@@ -108,7 +119,8 @@ _out = click.option(
 
 
 @main.command()
-@click.argument("params", type=click.Path(dir_okay=False))
+@click.argument("params", required=False, type=click.Path(dir_okay=False))
+@click.option("--demo", is_flag=True, help="Run a simulated deliberation, without PARAMS.")
 @click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a parameter; repeatable."
 )
@@ -118,28 +130,40 @@ _out = click.option(
 @click.option(
     "--until", type=click.Choice(STAGES), default=STAGES[-1], help="Stop after this stage."
 )
-@click.option("--force", is_flag=True, help="Run all stages, whatever holds already.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Run all stages, whatever holds already, and replace a run of other data.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print only the end, and what goes wrong.")
+@click.option("-v", "--verbose", is_flag=True, help="Print what each cell of a notebook took.")
 @_timeout
 @_out
 @click.option("--offline", is_flag=True, help="Read the platform's export that is saved already.")
 def run(
-    params: str,
+    params: str | None,
+    demo: bool,
     changes: tuple[str, ...],
     first: str | None,
     until: str,
     force: bool,
+    quiet: bool,
+    verbose: bool,
     timeout: float,
     out: str,
     offline: bool,
 ) -> None:
-    """Run the notebooks with the parameters of the file PARAMS.
+    """Run the notebooks with the parameters of the file PARAMS, by default aggregation.yaml.
 
     Ingest, train, diagnostics and publish, in this order, into OUT/<run>. A stage whose data,
     parameters, notebook and package are those of an earlier run of that name is skipped.
-    docs/parameters.md lists all parameters.
+    docs/parameters.md lists all parameters. Notebooks in ./notebooks are used instead of the
+    package's own.
 
     \b
     Examples:
+      aggregation run --demo
+      aggregation run
       aggregation run params/demo.yaml
       aggregation run params/demo.yaml --set train.starts=16 --set run=more-starts
       aggregation run params/polis.yaml --until train --out /tmp/outputs
@@ -148,24 +172,156 @@ def run(
     """
     changes += ("source.offline=true",) if offline else ()
     from aggregation.runs import runner
+    from aggregation.runs.provenance import project_file
+    from aggregation.runs.summary import closing
+
+    if demo and params is not None:
+        raise ParameterError("--demo takes no parameter file: leave one of the two out")
+    file = str(project_file(DEMO)) if demo else params or PARAMS
+    if params is None and not demo and not Path(file).is_file():
+        raise ParameterError(
+            f"there is no {PARAMS} here: name a parameter file, make one from your ratings with "
+            "`aggregation init RATINGS`, or try `aggregation run --demo`"
+        )
+
+    def say(text: str) -> None:
+        if not quiet and (verbose or "cell " not in text):
+            _say_or_stop(text)
 
     try:
         folder = runner.run(
-            params,
+            file,
             changes=changes,
             first=first,
             until=until,
             force=force,
             timeout=timeout,
             out=out,
-            say=_say_or_stop,
+            say=say,
         )
     except ParameterError as error:
         if offline and "source.offline: unknown key" in str(error):
             raise ParameterError("--offline is for a source of kind platform") from None
         raise
+    for line in closing(folder):
+        _say(line)
     report = folder / "report" / "index.html"
     _say(f"Report: {report}" if report.exists() else f"Run folder: {folder}")
+
+
+@main.command()
+@click.argument("ratings", type=click.Path(dir_okay=False))
+@click.argument("texts", required=False, type=click.Path(dir_okay=False))
+@click.option("--user", help="Column of who rated.")
+@click.option("--guideline", help="Column of what was rated.")
+@click.option("--rating", help="Column of the rating itself.")
+@click.option("--time", help="Column of when.")
+@click.option("--threshold", type=float, help="Of a scale: helpful from this number on.")
+@click.option("--name", help="Name of the run.  [default: that of the file]")
+@click.option("--to", default=PARAMS, show_default=True, help="The parameter file to write.")
+@click.option("--force", is_flag=True, help="Write it although it is there.")
+def init(
+    ratings: str,
+    texts: str | None,
+    user: str | None,
+    guideline: str | None,
+    rating: str | None,
+    time: str | None,
+    threshold: float | None,
+    name: str | None,
+    to: str,
+    force: bool,
+) -> None:
+    """Look at the file RATINGS, and write a parameter file that reads it.
+
+    Any CSV, Excel or Parquet file: one rating a row, or one person a row and one column a
+    guideline. TEXTS is a file with the guidelines' texts, if they are elsewhere.
+
+    \b
+    Examples:
+      aggregation init ratings.csv
+      aggregation init votes.xlsx statements.xlsx
+      aggregation init stars.csv --threshold 4
+      aggregation init export.csv --user voter --guideline item --rating choice
+    """
+    from aggregation.sources.guess import guess, parameter_file
+
+    path = Path(to)
+    if path.exists() and not force:
+        raise ParameterError(f"{path} is there already: give --force, or another name with --to")
+    given = {"user": user, "guideline": guideline, "rating": rating, "time": time}
+    named = {key: column for key, column in given.items() if column is not None}
+    found = guess(Path(ratings), Path(texts) if texts else None, named=named, threshold=threshold)
+    stem = re.sub(r"[^\w.-]+", "-", Path(ratings).name.partition(".")[0]).strip("-.") or "mine"
+    words = ["aggregation init", *(shlex.quote(w) for w in sys.argv[2:])]
+    _write(path, parameter_file(found, name or stem, " ".join(words)))
+    for note in found.notes:
+        _say(f"Found:   {note}")
+    try:
+        _tell_data(str(path), ())
+    except AggregationError:
+        _say(f"Written: {path}. It does not read the file yet:")
+        raise
+    default = "" if to == PARAMS else f" {shlex.quote(to)}"
+    _say(f"Written: {path}. Look at it, then: aggregation run{default}")
+
+
+@main.command()
+@click.argument("params", required=False, type=click.Path(dir_okay=False))
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a parameter; repeatable."
+)
+def check(params: str | None, changes: tuple[str, ...]) -> None:
+    """Read the data of PARAMS (by default aggregation.yaml), and run nothing.
+
+    Says what was read, what is left out and why, and what will be doubted.
+
+    \b
+    Examples:
+      aggregation check
+      aggregation check params/mine.yaml
+    """
+    _tell_data(params or PARAMS, changes)
+
+
+def _tell_data(params: str, changes: tuple[str, ...]) -> None:
+    """Read the data of a parameter file and say what became of it."""
+    from aggregation.evidence.warnings import blocks, warnings
+    from aggregation.params.loading import load_params
+    from aggregation.sources import read
+
+    given = load_params(params, changes)
+    if given.source.kind == "platform" and not given.source.offline:
+        raise ParameterError("the platform is asked by `aggregation run`: check reads files only")
+    dataset = read(given.source, given.ratings, given.seed, Path("outputs") / given.run / "source")
+    sizes = (dataset.ratings[key].nunique() for key in ("user_id", "guideline_id"))
+    counts = "{:,} users of {:,} guidelines".format(*sizes)
+    _say(f"Read:    {len(dataset.ratings):,} ratings by {counts}")
+    for c in dataset.counts:
+        if c.n and c.action in ("dropped", "merged", "note"):
+            _say(f"{c.action.capitalize() + ':':8} {c.n:,} {c.table}: {c.reason}")
+    for warning in warnings(dataset, blocks(dataset)):
+        _say(f"Doubt:   {warning}")
+
+
+@main.command()
+@click.argument("folder", default="notebooks", type=click.Path(file_okay=False, path_type=Path))
+def notebooks(folder: Path) -> None:
+    """Copy the notebooks into FOLDER, to be changed. `aggregation run` takes those of ./notebooks.
+
+    \b
+    Example:
+      aggregation notebooks
+    """
+    from aggregation.runs.provenance import project_file
+
+    there = [stage for stage in STAGES if (folder / f"{stage}.ipynb").exists()]
+    if there:
+        raise RunError(f"{folder}: holds {there[0]}.ipynb already: name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for stage in STAGES:
+        _write(folder / f"{stage}.ipynb", project_file(f"notebooks/{stage}.ipynb").read_bytes())
+    _say(f"Notebooks: {folder}. Runs started beside {folder.name}/ use them.")
 
 
 @main.command()
@@ -372,7 +528,7 @@ def trust(
 )
 @click.option("--guidelines", default=60, show_default=True, type=click.IntRange(5, 10_000))
 @click.option("--rule", default="robust", show_default=True, help="The rule that decides.")
-@click.option("--figure", type=click.Path(dir_okay=False), help="Also write a curve (PNG).")
+@click.option("--figure", type=click.Path(dir_okay=False), help="Also write a curve (PNG or SVG).")
 def plan(
     users: tuple[int, ...],
     ratings: tuple[int, ...],
@@ -412,7 +568,7 @@ def plan(
     if figure is not None:
         from aggregation.report.figures import planned
 
-        _write(Path(figure), planned(table).png)
+        _write(Path(figure), _image(planned(table), Path(figure)))
         click.echo(f"Figure: {figure}")
 
 
@@ -477,6 +633,10 @@ def _steps() -> Iterator[Callable[[str], None]]:
             yield show
     else:
         yield lambda step: click.echo(f"{step} ...", err=True)
+
+
+def _image(picture: Picture, file: Path) -> bytes:
+    return picture.svg if file.suffix.lower() == ".svg" else picture.png
 
 
 def _write(file: Path, content: str | bytes) -> None:

@@ -30,13 +30,13 @@ def text_of(page):
 def doubts_of(values, **changes):
     values = values | changes
     minima = pd.DataFrame(values["minima"])
-    return doubts(values["dataset"], values["fit"], values["constitution"], minima)
+    return doubts(values["fit"], values["constitution"], minima)
 
 
 def fit_like(fit, **changes):
     """What the page reads of a fit, with some of it changed."""
     names = ("method", "parameters", "starts", "warm_start", "objective", "kkt_residual")
-    names += ("converged", "settled", "n_blocks", "penalty")
+    names += ("converged", "settled", "penalty")
     return SimpleNamespace(**{name: getattr(fit, name) for name in names} | changes)
 
 
@@ -118,11 +118,13 @@ def test_topics_as_deep_as_they_may_be_are_shown(values):
 # what to doubt
 
 
-def test_ratings_that_are_all_the_same_are_the_first_doubt(values):
-    dataset = values["dataset"]
-    assert not any("Every rating" in doubt for doubt in doubts_of(values))
-    same = replace(dataset, ratings=dataset.ratings.assign(helpful=1.0))
-    assert doubts_of(values, dataset=same)[0].startswith("Every rating is the same")
+def test_warnings_stand_at_the_top_and_first_among_the_doubts(values, page):
+    assert "Read this first" not in page
+    told = {"warnings": ["Every rating is <the same>."]}
+    warned = index_page(**values | {"summary": values["summary"] | told})
+    assert warned.index("Every rating is &lt;the same&gt;.") < warned.index('class="facts"')
+    doubts = text_of(warned).partition("What to doubt")[2]
+    assert doubts.index("Every rating is") < doubts.index("The axis is what divides")
 
 
 def test_few_ratings_from_either_side_are_counted_once_a_guideline(values):
@@ -156,18 +158,16 @@ def test_intercepts_near_the_bound_are_close_calls(values):
 
 def test_the_fit_gives_its_doubts(values):
     fit = values["fit"]
-    settled = fit_like(fit, settled=True, n_blocks=1)
+    settled = fit_like(fit, settled=True)
     told = " ".join(doubts_of(values, fit=settled, minima=values["minima"][:1]))
     assert "Fewer than three" not in told
-    assert "blocks" not in told
     assert "other minimum" not in told
     minima = [
         {"loss": 0.1, "accepted": 8, "gained": [], "lost": []},
         {"loss": 0.2, "accepted": 7, "gained": ["a"], "lost": ["b", "c"]},
     ]
-    told = " ".join(doubts_of(values, fit=fit_like(fit, settled=False, n_blocks=3), minima=minima))
+    told = " ".join(doubts_of(values, fit=fit_like(fit, settled=False), minima=minima))
     assert "Fewer than three of 2 starts" in told
-    assert "fall into 3 blocks" in told
     assert "1 other minimum that would decide otherwise" in told
     assert "at a loss of 0.200000 instead of 0.100000, would accept 7 guidelines: 1 that" in told
     assert "without 2 of those" in told
@@ -281,7 +281,6 @@ def test_other_rules_and_measures_say_what_they_would_change(values):
 @pytest.mark.parametrize(
     ("summary", "told"),
     [
-        ({"division": "none"}, "hardly any division"),
         ({"new_guideline": {"accounts_needed": 5.0}}, "5 new accounts that work together"),
         ({"flagged_users": {"clone": 2, "burst": 0}}, "2 users rated everything just as somebody"),
         ({"most_active_share": 0.31}, "most active 1 % of the users gave 31%"),
@@ -336,7 +335,6 @@ def test_support_by_declared_answers_stands_on_the_card(values, page):
 
 def test_good_evidence_is_no_doubt(values):
     summary = {
-        "division": "two sides",
         "new_guideline": {"accounts_needed": None},
         "flagged_users": {"clone": 0},
         "most_active_share": 0.04,

@@ -212,6 +212,7 @@ def project(tmp_path, monkeypatch):
     for name in ("requirements.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, root)
     monkeypatch.setattr(provenance, "CHECKOUT", root)
+    monkeypatch.chdir(tmp_path)  # else the notebooks of the working folder are taken
 
     def add(stage, code, tags=()):
         path = root / "notebooks" / f"{stage}.ipynb"

@@ -136,8 +136,23 @@ def test_guidelines_file_brings_texts_topics_and_authors(tmp_path):
 
 def test_rating_of_a_guideline_not_in_their_file_is_dropped_and_counted(tmp_path):
     about = rows_to(tmp_path / "g.csv", ["guideline_id", "text"], [("g1", "Be brief.")])
-    got = table(tmp_path / "r.csv", ROWS, guidelines=str(about))
+    got = table(tmp_path / "r.csv", ROWS, guidelines=str(about), unmatched="drop")
     assert set(got.ratings["guideline_id"]) == {"g1"}
+    assert counted(got, "ratings", "dropped", "not among the guidelines") == 1
+    assert_conserved(got)
+
+
+def test_more_than_a_few_unknown_guidelines_are_an_error_with_examples(tmp_path):
+    about = rows_to(tmp_path / "g.csv", ["guideline_id", "text"], [("g-1", "x"), ("g-2", "y")])
+    path = rows_to(tmp_path / "r.csv", RATINGS, ROWS)
+    says = ["3 of 3 ratings", "g.csv does not have", "'g1', 'g2'", "'g-1', 'g-2'"]
+    assert_says(raised(path, guidelines=str(about)), path, *says, "source.unmatched: drop")
+
+
+def test_one_unknown_guideline_in_a_hundred_is_dropped_and_counted(tmp_path):
+    about = rows_to(tmp_path / "g.csv", ["guideline_id", "text"], [("g0", "x"), ("g1", "y")])
+    rows = [(f"u{u}", f"g{g}", YES) for u in range(60) for g in range(2)] + [("u1", "away", NO)]
+    got = table(tmp_path / "r.csv", rows, guidelines=str(about))
     assert counted(got, "ratings", "dropped", "not among the guidelines") == 1
     assert_conserved(got)
 
@@ -159,7 +174,7 @@ def test_without_a_guidelines_file_an_id_is_its_own_text(tmp_path):
 def test_bad_guideline_names_the_guidelines_file(tmp_path, rows, says):
     path = rows_to(tmp_path / "r.csv", RATINGS, ROWS)
     about = rows_to(tmp_path / "about.csv", ["guideline_id", "text"], rows)
-    assert_says(raised(path, guidelines=str(about)), about, *says)
+    assert_says(raised(path, guidelines=str(about), unmatched="drop"), about, *says)
 
 
 def test_missing_guidelines_file_is_named(tmp_path):
@@ -321,12 +336,14 @@ def test_odd_ids_stay_apart_and_as_they_are(tmp_path):
         (u, g, YES if (i + j) % 2 else NO) for i, u in enumerate(ODD) for j, g in enumerate(ODD)
     ]
     got = table(tmp_path / "r.csv", rows)
-    assert cells(got) == {(u, g): float(word == YES) for u, g, word in rows}
-    assert set(got.guidelines["text"]) == set(ODD)
+    plain = {u.strip(" ") for u in ODD}
+    told = {(u.strip(" "), g.strip(" ")): float(word == YES) for u, g, word in rows}
+    assert cells(got) == told
+    assert set(got.guidelines["text"]) == plain
     assert_conserved(got)
     notes = [c for c in got.counts if c.table == "ratings"]
     blank = {c.reason: c.n for c in notes if "blanks around" in c.reason}
-    n = sum(odd != odd.strip() for odd in ODD) * len(ODD)
+    n = sum(odd.strip(" ") != odd.strip() for odd in ODD) * len(ODD)
     told = "{} with blanks around it: another one than without"
     assert blank == {told.format("user_id"): n, told.format("guideline_id"): n}
 
@@ -364,7 +381,7 @@ def test_long_id_makes_no_long_message(tmp_path):
         ),
         ('user_id,guideline_id,rating\nu,"g,helpful\n', ["line ", "mend the quotes"]),
         ("user_id,guideline_id,rating,rating\nu,g,1,1\n", ["'rating'", "rename one"]),
-        ("user_id;guideline_id;rating\nu;g;1\n", ["no column 'user_id'", "separated by ';'"]),
+        ("user;guideline_id;rating\nu;g;1\n", ["no column 'user_id'", "perhaps 'user'"]),
     ],
 )
 def test_broken_rows_are_named(tmp_path, content, says):
@@ -386,7 +403,14 @@ ID = st.text(
     st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\t\n\r"),
     min_size=1,
     max_size=5,
-)
+).filter(lambda text: text.strip(" "))
+
+
+def plain_pair(row):
+    """User and guideline as they are read."""
+    return row[0].strip(" "), row[1].strip(" ")
+
+
 FEW = st.sampled_from(["a", "A", "á", "a ", "\u200b", "🙂"])
 RATING = st.tuples(ID | FEW, ID | FEW, st.sampled_from([YES, NO]))
 
@@ -396,16 +420,21 @@ RATING = st.tuples(ID | FEW, ID | FEW, st.sampled_from([YES, NO]))
 @example([("a", "\r", YES), ("a", "\r", NO), ("a", "\n", YES)])
 def test_last_rating_of_each_pair_is_kept_exactly(file, rows):
     got = table(file, rows)
-    assert cells(got) == {(u, g): float(word == YES) for u, g, word in rows}
-    assert set(got.users["user_id"]) == {u for u, _, _ in rows}
-    assert set(got.guidelines["guideline_id"]) == {g for _, g, _ in rows}
+    told = {(u.strip(" "), g.strip(" ")): float(word == YES) for u, g, word in rows}
+    assert cells(got) == told
+    assert set(got.users["user_id"]) == {u for u, _ in told}
+    assert set(got.guidelines["guideline_id"]) == {g for _, g in told}
     assert_conserved(got)
 
 
 @settings(max_examples=15)
 @given(st.data())
 def test_order_of_rows_is_no_matter(file, data):
-    rows = data.draw(st.lists(RATING, min_size=1, max_size=15, unique_by=lambda r: r[:2]))
+    rows = data.draw(
+        st.lists(
+            RATING, min_size=1, max_size=15, unique_by=lambda r: (r[0].strip(" "), r[1].strip(" "))
+        )
+    )
     plain, turned = (table(file, r) for r in (rows, data.draw(st.permutations(rows))))
     for name in ("ratings", "guidelines", "users", "topics"):
         pd.testing.assert_frame_equal(getattr(plain, name), getattr(turned, name))
@@ -451,6 +480,7 @@ def test_rows_are_conserved_whatever_is_dropped(file, rows, duplicates, own, lea
         columns={"rated_at": "at"},
         guidelines=str(about),
         guideline_columns={"topic": "topic", "author_id": "author"},
+        unmatched="drop",
     )
     if message:
         assert f"{file}: no rating is left" in message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -61,6 +62,10 @@ def build(
     kept["answers"] = _answers(raw["answers"], ratings, book)
     book.counts += [Count(name, "kept", "", len(table)) for name, table in kept.items()]
     return Dataset(**kept, mu=mu, about=about or About(), counts=tuple(book.counts))
+
+
+PASSED = "is left out"
+"""How the reason of a rating ends that the parameters leave out, such as a pass."""
 
 
 class _Book:
@@ -163,8 +168,16 @@ def _one_per_pair(ratings: pd.DataFrame, duplicates: str, book: _Book) -> pd.Dat
     return book.take("merged", "ratings", ratings, gone, reason)
 
 
+def plain_word(word: str) -> str:
+    """A word of the ratings for comparison: in lower case, `1.0` as `1`."""
+    return re.sub(r"(?<=[0-9])\.0+$", "", word.strip().casefold())
+
+
 def _valued(ratings: pd.DataFrame, values: Mapping[str, float | None], book: _Book) -> pd.DataFrame:
     found = ratings["value"].value_counts()
+    plain = {plain_word(word): number for word, number in values.items()}
+    said = (word for word in found.index if word not in values and plain_word(word) in plain)
+    values = dict(values) | {word: plain[plain_word(word)] for word in said}
     unknown = found[~found.index.isin(list(values))]
     if len(unknown):
         listed = "".join(f"\n  {v!r:.80}: {many(n, 'rating')}" for v, n in unknown[:10].items())
@@ -177,7 +190,7 @@ def _valued(ratings: pd.DataFrame, values: Mapping[str, float | None], book: _Bo
         )
     for value in (word for word, number in values.items() if number is None):
         left_out = ratings["value"].eq(value)
-        ratings = book.take("dropped", "ratings", ratings, left_out, f"value {value!r} is left out")
+        ratings = book.take("dropped", "ratings", ratings, left_out, f"value {value!r} {PASSED}")
     helpful = ratings["value"].map(values).astype("float64")
     return ratings.assign(helpful=helpful)[list(TABLES["ratings"])]
 

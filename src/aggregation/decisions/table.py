@@ -18,7 +18,7 @@ def overview(constitution: Constitution, dataset: Dataset) -> pd.DataFrame:
     """All guidelines in the order of the constitution, with text, topic, verdict and reasons."""
     scores = constitution.scores
     about = dataset.guidelines.set_index("guideline_id").loc[scores["guideline_id"]]
-    topics = about["topic_id"].map(topic_paths(dataset.topics)).fillna("")
+    paths = topic_paths(dataset.topics)
     judged = (condition.column for condition in constitution.rule.conditions)
     numbers = dict.fromkeys(["consensus_score", "helpful_rate", "n_ratings", "intercept", *judged])
     return pd.DataFrame(
@@ -26,7 +26,7 @@ def overview(constitution: Constitution, dataset: Dataset) -> pd.DataFrame:
             "number": range(1, len(scores) + 1),
             "verdict": scores["verdict"],
             "reasons": ["; ".join(f["reason"] for f in failed) for failed in scores["failed"]],
-            "topic": topics.to_numpy(),
+            "topic": pd.Series([paths.get(t, "") for t in about["topic_id"]], dtype="str"),
             "text": about["text"].to_numpy(),
             **scores[[*numbers, "guideline_id"]],
         }

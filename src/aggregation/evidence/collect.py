@@ -22,6 +22,7 @@ from aggregation.evidence.raters import activity_share, decided_without, influen
 from aggregation.evidence.reach import accepted_in, reach
 from aggregation.evidence.sides import by_side
 from aggregation.evidence.two_sides import two_sides, with_two_sides
+from aggregation.evidence.warnings import warnings
 from aggregation.evidence.yardsticks import overlap, with_yardsticks
 from aggregation.model.fit import Fit
 from aggregation.model.ratings import Ids, Ratings
@@ -90,10 +91,12 @@ def collect(
     scores = by_answer(scores, ratings, ids, dataset.answers)
     say("yardsticks")
     scores = with_yardsticks(scores, ratings, ids, groups.member)
+    found_division = division(sides)
     flags = suspicious(ratings, sides, dataset.ratings["rated_at"])
     summary: dict[str, Any] = {
         "depth": depth,
-        "division": division(sides),
+        "division": found_division,
+        "warnings": warnings(dataset, fit.n_blocks, found_division),
         "axes_explain": sides.explained.tolist(),
         "groups": list(groups.sizes),
         "silhouette": groups.silhouette,
@@ -143,6 +146,7 @@ def collect(
     scores = constitution.scores.assign(accepted_in=accepted_in(constitution))
     constitution = replace(constitution, scores=scores)
     summary |= {
+        "close_calls": int(scores["accepted_in"].between(0, 1, inclusive="neither").sum()),
         "reach": reach(constitution, ratings, ids, groups),
         "other_rules": [
             {"rule": name, **other.verdicts(), **_against(constitution, other)}

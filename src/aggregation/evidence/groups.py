@@ -57,7 +57,7 @@ def opinion_groups(ratings: Ratings, seed: int = 0) -> Groups:
     shape = (ratings.n_users, ratings.n_guidelines)
     matrix = csr_array((centred, (ratings.user, ratings.guideline)), shape=shape)[active]
     member = np.full(ratings.n_users, -1)
-    if len(active) < 2 * max(SIZES) or ratings.n_guidelines < 3:
+    if len(active) < 2 * max(SIZES) or ratings.n_guidelines < 3 or not matrix.count_nonzero():
         return Groups(member, (), 0.0)
     with threadpool_limits(1):  # the same bits on any number of threads
         places = TruncatedSVD(2, random_state=seed).fit_transform(matrix)

@@ -190,7 +190,7 @@ def two_sides(ratings: Ratings, axes: int = AXES, near: TwoSides | None = None) 
             h = np.pad(near.guideline_axis[axis], (0, size[1] - near.guideline_axis.shape[1]))
         for _ in range(ALTERNATIONS if near is None else FEW_ALTERNATIONS):
             h = h / max(np.sqrt((h**2).mean()), 1e-15)
-            f = (errors @ h) / (of_users @ h**2 + AXIS_SHRINKAGE * (h**2).mean())
+            f = (errors @ h) / np.maximum(of_users @ h**2 + AXIS_SHRINKAGE * (h**2).mean(), 1e-15)
             spread = max(AXIS_SHRINKAGE * (f**2).mean(), 1e-15)
             h = (errors_by_guideline @ f) / (of_guidelines @ f**2 + spread)
         h = h / max(np.sqrt((h**2).mean()), 1e-15)

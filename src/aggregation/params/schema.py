@@ -127,8 +127,8 @@ class PolisSource(Section):
 class RatingColumns(Section):
     """Names of the columns in the ratings file."""
 
-    user_id: str = "user_id"
-    """Who rated."""
+    user_id: str | None = "user_id"
+    """Who rated. null, with `layout: wide`: every row is another person."""
     guideline_id: str = "guideline_id"
     """What was rated."""
     value: str = "rating"
@@ -162,15 +162,29 @@ class UserColumns(Section):
 
 
 class TableSource(Section):
-    """Any CSV, TSV or Parquet file with one rating a row."""
+    """Any CSV, Excel or Parquet file. `aggregation init RATINGS` writes this section.
+
+    Ids are text, without spaces around them; in a column of whole numbers, 1.0 is 1.
+    """
 
     kind: Literal["table"]
     path: str
-    """The ratings: .csv, .tsv or .parquet."""
+    """The ratings: .csv, .tsv, .txt, any of them packed as .gz, .xlsx or .parquet."""
+    layout: Literal["long", "wide"] = "long"
+    """`long`: one rating a row. `wide`: one person a row, one column a guideline, as survey tools
+    give it; the column's name is the guideline's id, and an empty cell is no rating."""
+    other_columns: list[str] = []
+    """With `layout: wide`: columns that are neither guidelines nor named in `columns`."""
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    """What parts the cells of a row. Default: the one of `,` `;` tab `|` that fits."""
+    encoding: str | None = None
+    """Such as utf-8 or cp1252. Default: found from the file."""
     columns: RatingColumns = RatingColumns()
     """Which column of the ratings file holds what."""
     guidelines: str | None = None
     """The guidelines, in a file of the same kinds. Without one, an id is its own text."""
+    unmatched: Literal["error", "drop"] = "error"
+    """When more than 1 % of the ratings are of guidelines that this file does not have."""
     guideline_columns: GuidelineColumns = GuidelineColumns()
     """Which column of the guidelines file holds what."""
     users: str | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import cycle
 from typing import Any
 
@@ -41,6 +42,7 @@ STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "axes.formatter.useoffset": False,
+    "svg.hashsalt": "aggregation",
     "figure.subplot.left": 0.95 / WIDTH,
     "figure.subplot.right": 1 - 0.1 / WIDTH,
 }
@@ -55,16 +57,35 @@ LOSS_FLOOR = 1e-9
 """Losses nearer to the lowest are drawn at this distance: the axis is logarithmic."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Picture:
-    """A PNG and its alt text. Shows itself in a notebook."""
+    """A figure of matplotlib and its alt text. Shows itself in a notebook."""
 
-    png: bytes
+    figure: Figure
     alt: str
+
+    @cached_property
+    def png(self) -> bytes:
+        """As PNG."""
+        return self._saved("png", Software=None)
+
+    @cached_property
+    def svg(self) -> bytes:
+        """As SVG, for print."""
+        return self._saved("svg", Date=None, Creator=None)
+
+    def _saved(self, kind: str, **metadata: None) -> bytes:
+        out = io.BytesIO()
+        with style.context(["default", STYLE]):
+            self.figure.savefig(out, format=kind, dpi=DPI, metadata=metadata)
+        return out.getvalue()
 
     def data_uri(self) -> str:
         """The picture as a URI that needs no other file."""
         return f"data:image/png;base64,{self._base64()}"
+
+    def __repr__(self) -> str:
+        return f"<Picture: {self.alt}>"
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, object]]:
         data = {"image/png": self._base64(), "text/plain": self.alt}
@@ -306,9 +327,7 @@ def _figure(
 def _picture(figure: Figure, alt: str) -> Picture:
     for axes in figure.axes:
         _spread(axes)
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
-    return Picture(out.getvalue(), alt)
+    return Picture(figure, alt)
 
 
 def _spread(axes: Axes) -> None:

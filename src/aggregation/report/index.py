@@ -101,8 +101,10 @@ def index_page(
         near=[by_id[g] for g in constitution.near_misses()["guideline_id"]],
         near_misses=near_misses,
         cards=cards,
+        warnings=summary.get("warnings", ()),
         doubts=[
-            *doubts(dataset, fit, constitution, pd.DataFrame(minima)),
+            *summary.get("warnings", ()),
+            *doubts(fit, constitution, pd.DataFrame(minima)),
             *doubts_of_evidence(constitution, summary),
         ],
         others=[
@@ -118,16 +120,9 @@ def index_page(
     )
 
 
-def doubts(
-    dataset: Dataset, fit: Fit, constitution: Constitution, minima: pd.DataFrame
-) -> list[str]:
+def doubts(fit: Fit, constitution: Constitution, minima: pd.DataFrame) -> list[str]:
     """What a reader should hold against these results, in sentences."""
     scores, rule, found = constitution.scores, constitution.rule, []
-    if dataset.ratings["helpful"].nunique() == 1:
-        found.append(
-            "Every rating is the same: nothing tells users or guidelines apart, so these verdicts "
-            "say nothing of what bridges."
-        )
     names = scores["failed"].map(lambda failed: {f["name"] for f in failed})
     for condition in conditions_on(rule, "intercept"):
         close = (scores["intercept"] - condition.bound).abs() < CLOSE_INTERCEPT
@@ -151,11 +146,6 @@ def doubts(
             f"{many(lowest['accepted'], 'guideline')}: {len(lowest['gained'])} that are not "
             f"accepted here, without {len(lowest['lost'])} of those that are. The lowest minimum "
             "was taken."
-        )
-    if fit.n_blocks > 1:
-        found.append(
-            f"The ratings fall into {fit.n_blocks} blocks of users and guidelines that share no "
-            "rating: nothing relates the sides of one block to those of another."
         )
     least = _least_ratings(rule)
     by_side = constitution.accepted[[f"n_ratings_{name}" for name in SIDES]]
@@ -183,11 +173,6 @@ def doubts_of_evidence(constitution: Constitution, summary: Mapping[str, Any]) -
             f"{many(n, 'accepted guideline')} would not be accepted anew: "
             f"{'it was' if n == 1 else 'they were'} accepted before, and no number is more than "
             f"{constitution.rule.slack:.0%} beyond its bound."
-        )
-    if summary.get("division") == "none":
-        found.append(
-            "These ratings show hardly any division: what the axes say of a rating does not hold "
-            "when it is tested on other ratings. So the sides say little here."
         )
     p = accepted.get(f"p_accept_{rule}", pd.Series(dtype=float))
     if n := int((p < LIKELY).sum()):

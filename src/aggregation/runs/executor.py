@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,9 @@ MAX_ERROR_LINES = 5
 """Lines of an error that are shown, the last ones among them, since they hold the remedy."""
 
 MAX_ERROR_WIDTH = 500
+
+HEARTBEAT = 30.0
+"""Seconds between two lines of a notebook that is still at work."""
 
 REMEDIES = {
     "No space left": "free some room, or choose another folder with --out",
@@ -94,9 +99,12 @@ class Executor:
                 say(f"cell {cell_index + 1} done in {seconds[-1]:.1f} s")
 
         deadline, terminal = begun + timeout, sys.stderr.isatty()
+        stop = threading.Event()
+        beating = threading.Thread(target=_heartbeat, args=(stop, say), daemon=True)
         bar: Any = {"desc": stage, "leave": False} if terminal else False
         try:
             partial.parent.mkdir(exist_ok=True)
+            beating.start()
             papermill.execute_notebook(
                 notebook,
                 str(partial.absolute()).replace("{", "{{").replace("}", "}}"),  # a template
@@ -122,9 +130,18 @@ class Executor:
                 where += f"; it is kept as {partial.replace(partial.with_stem(f'{stage}.failed'))}"
             raise RunError(f"{_problem(error, timeout)}\n({where})") from None
         finally:
+            stop.set()
             kernel.close()
             partial.unlink(missing_ok=True)
         return seconds
+
+
+def _heartbeat(stop: threading.Event, say: Callable[[str], None]) -> None:
+    """Say every now and then that a notebook is still at work, until `stop` is set."""
+    begun = time.monotonic()
+    with suppress(KeyboardInterrupt):  # the run ends: whoever waits for the notebook says so
+        while not stop.wait(HEARTBEAT):
+            say(f"still at work after {time.monotonic() - begun:,.0f} s")
 
 
 class _StoppedError(Exception):

@@ -32,7 +32,12 @@ made (`outputs`)."""
 
 
 def project_file(name: str) -> Path:
-    """A file of the project, such as notebooks/train.ipynb: of the checkout, else of the wheel."""
+    """A file of the project, such as notebooks/train.ipynb: one of the working folder's own
+    notebooks, else of the checkout, else of the wheel.
+    """
+    own = Path.cwd() / name
+    if name.startswith("notebooks/") and own.is_file():
+        return own
     here = CHECKOUT / name
     return here if (CHECKOUT / "pyproject.toml").is_file() else PACKAGE / name
 

@@ -20,6 +20,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
 from aggregation.errors import RunError, unwritable
 from aggregation.files import read_if_any, read_json, remove_partial, sha256, write_json
 from aggregation.params.loading import dump, load_params
@@ -98,7 +101,7 @@ def run(
         raise RunError(f"--from {first} comes after --until {until}: there is nothing to run")
     path = Path(out).expanduser() / params.run
     home = path.resolve() if path.is_symlink() else path  # it may lie on another disk
-    _check(home, params, first)
+    _check(home, params, first, force=force)
     try:
         with lock(home.with_name(f".{home.name}.lock")):
             build = _Build(params, home, timeout, say, execute)
@@ -111,7 +114,7 @@ def run(
     return path
 
 
-def _check(home: Path, params: Params, first: str | None) -> None:
+def _check(home: Path, params: Params, first: str | None, *, force: bool) -> None:
     """Raise RunError where a run cannot be made, or would replace what no run has made."""
     try:
         str(home.absolute()).encode("utf-8")
@@ -122,6 +125,15 @@ def _check(home: Path, params: Params, first: str | None) -> None:
             raise RunError(
                 f"{at}: there is no such file or folder, seen from {Path.cwd()}: check source.path"
             )
+    earlier = _source_of(home)
+    now = params.source.model_dump(mode="json")
+    real = earlier.get("kind", "simulated") != "simulated"  # what was planted can be made again
+    if not force and real and any(earlier.get(k) != now.get(k) for k in ("kind", "path")):
+        was, is_ = (s.get("path") or s.get("kind") for s in (earlier, now))
+        raise RunError(
+            f"{home}: holds a run of other data ({was}, now {is_}): choose another name with "
+            "--set run=..., or replace it with --force"
+        )
     if home.exists() and not home.is_dir():
         raise RunError(f"{home}: is a file: choose another name with --set run=...")
     others = {p.name for p in home.glob("[!.]*")} - {*OUTLIVE}
@@ -130,6 +142,15 @@ def _check(home: Path, params: Params, first: str | None) -> None:
             f"{home}: is no run's folder, it holds {min(others)}: choose another name with "
             "--set run=..., or another folder with --out"
         )
+
+
+def _source_of(home: Path) -> dict[str, Any]:
+    """The section `source` of the run in a folder; empty where there is none."""
+    try:
+        found = YAML(typ="safe", pure=True).load((home / "params.yaml").read_text("utf-8"))
+        return dict(found["source"])
+    except (YAMLError, OSError, ValueError, LookupError, TypeError):
+        return {}
 
 
 class _Build:

@@ -87,3 +87,23 @@ def card(path: Path) -> Card:
     calls = (".load()", ".dataset()", ".fit()", ".constitution()")
     shown = tuple((name, value) for name, value in facts.items() if value)
     return Card(f"Run {found['run']}: {found['state']}", shown, tuple(doubts), calls)
+
+
+def closing(path: Path) -> list[str]:
+    """What a run came to, in a few lines for the end of the command: read, decided, to doubt."""
+    data, evidence = (read_if_any(path / PARTS[stage]) for stage in ("ingest", "diagnostics"))
+    if not data or not evidence:
+        return []
+    counts = [c for c in data["counts"] if c["table"] == "ratings" and c["n"]]
+    read = sum(c["n"] for c in counts if c["action"] == "read")
+    gone = [c for c in counts if c["action"] in ("dropped", "merged")]
+    why = "; ".join(f"{c['n']:,}: {c['reason']}" for c in sorted(gone, key=lambda c: -c["n"])[:3])
+    lost = sum(c["n"] for c in gone)
+    told = f", {lost:,} left out ({why})" if lost else ""
+    verdicts = ", ".join(f"{evidence['verdicts'].get(v, 0):,} {v}" for v in VERDICTS)
+    close = evidence.get("close_calls", 0)
+    lines = [
+        f"Read:    {read:,} ratings{told}",
+        f"Decided: {verdicts}" + (f"; {many(close, 'close call')}" if close else ""),
+    ]
+    return lines + [f"Doubt:   {warning}" for warning in evidence.get("warnings", ())[:3]]

@@ -1,15 +1,22 @@
-"""Files as rows: strict reading of text, CSV, TSV and Parquet, with errors that name the place.
+"""Files as rows: CSV, Excel and Parquet, with errors that name the place.
 
-Cells are text in pandas' own string type, which keeps no Python object for each.
+`read_csv` reads what a format prescribes: UTF-8 and commas. `read_table` reads what people have:
+it finds encoding and delimiter. Cells are text in pandas' own string type, which keeps no Python
+object for each.
 """
 
 from __future__ import annotations
 
 import csv
+import difflib
+import gzip
 import io
+import zlib
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import date, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +28,17 @@ import pyarrow.parquet
 
 from aggregation.errors import InputError
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
+DELIMITERS = ",;\t|"
+"""Those that are looked for, in this order."""
+TEXT_FILES, EXCEL_FILES = (".csv", ".tsv", ".tab", ".txt"), (".xlsx", ".xlsm", ".xls", ".ods")
+ENCODINGS = ("cp1252", "cp1250", "cp1251", "shift_jis", "gb18030", "big5", "euc_kr")
+"""Looked for where a file is neither UTF-8 nor UTF-16; that of the most natural text is taken."""
+SAMPLE = 1 << 20
+"""Characters or bytes by which encoding and delimiter are found."""
+EVEN = 0.9
+"""Share of the first rows that have as many cells as the header, if the delimiter is right."""
+MAX_UNPACKED = 4 << 30
+"""Bytes of a packed file."""
 MAX_ROWS = 50_000_000
 """Rows of a Parquet file: one of 2 MB can hold a column that fills any memory."""
 EARLIEST, LATEST = -6.2e13, 2.5e14
@@ -57,13 +74,106 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}, line {line}: is no UTF-8 text: save it as UTF-8") from None
 
 
-def read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
+def read_csv(path: Path) -> pd.DataFrame:
+    """A CSV file in UTF-8 with commas. See `_parsed`."""
+    return _parsed(read_text(path), ",", path)
+
+
+def read_table(
+    path: Path, delimiter: str | None = None, encoding: str | None = None
+) -> pd.DataFrame:
+    """Any CSV, Excel or Parquet file, a CSV also packed (.gz); cells are text, or null where
+    Parquet or Excel has none.
+
+    A number or a time is what a CSV would hold: 1.0 is `1`. Of a workbook the first sheet is read.
+    Delimiter and encoding are found unless they are given. Raises InputError.
+    """
+    kinds = [kind.lower() for kind in path.suffixes]
+    packed = kinds[-1:] == [".gz"]
+    kind = next(iter(kinds[-2 if packed else -1 :]), "")
+    if kind == ".parquet":
+        return _parquet(path)
+    if kind in EXCEL_FILES:
+        return _workbook(path)
+    if kind not in TEXT_FILES:
+        raise InputError(
+            f"{path}: is neither .csv, .tsv, .xlsx nor .parquet (a CSV may be packed, .csv.gz): "
+            "save it as CSV"
+        )
+    data = read_bytes(path)
+    text = _decoded(
+        _unpacked(data, path) if packed or data[:2] == b"\x1f\x8b" else data, path, encoding
+    )
+    return _parsed(
+        text, delimiter or _delimiter(text, first="\t" if kind in (".tsv", ".tab") else ""), path
+    )
+
+
+def _unpacked(data: bytes, path: Path) -> bytes:
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            out = file.read(MAX_UNPACKED + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{path}: is no whole .gz file ({_first_line(error)}): pack it anew"
+        ) from None
+    if len(out) > MAX_UNPACKED:
+        raise InputError(f"{path}: holds more than {MAX_UNPACKED >> 30} GB: leave some out")
+    return out
+
+
+def _decoded(data: bytes, path: Path, encoding: str | None) -> str:
+    """The text of a file: by its byte-order mark, as UTF-8, or as it looks most natural."""
+    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    if encoding is None and b"\0" in data and not wide:
+        zero = data.find(b"\0")
+        raise InputError(
+            f"{path}: is no text (byte {zero:,} is zero): unpack it, or save it as CSV"
+        )
+    tried = encoding or ("utf-16" if wide else "utf-8-sig")
+    try:
+        return data.decode(tried)
+    except LookupError:
+        raise InputError(f"{path}: {encoding!r:.40} is no encoding: try utf-8 or cp1252") from None
+    except UnicodeDecodeError as error:
+        if encoding or wide:
+            line = data[: error.start].count(b"\n") + 1
+            raise InputError(f"{path}, line {line}: is no {tried}: save it as UTF-8") from None
+    from charset_normalizer import from_bytes
+
+    found = from_bytes(data[:SAMPLE], cp_isolation=list(ENCODINGS)).best()
+    try:
+        return data.decode(found.encoding if found else "utf-8")
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{path}: is neither UTF-8 nor an encoding that shows: save it as UTF-8, or name it in "
+            "source.encoding"
+        ) from None
+
+
+def _delimiter(text: str, first: str = "") -> str:
+    """That which parts the first rows into the most columns, as many in each."""
+    found = {}
+    for delimiter in dict.fromkeys(first + DELIMITERS):
+        try:
+            rows = list(
+                islice(csv.reader(io.StringIO(text[:SAMPLE], newline=""), delimiter=delimiter), 50)
+            )
+        except csv.Error:
+            continue
+        widths = [len(row) for row in rows if row][: -1 if len(text) > SAMPLE else None]
+        if widths and widths[0] > 1 and widths.count(widths[0]) >= EVEN * len(widths):
+            found[delimiter] = widths[0]
+    return max(found, key=lambda d: found[d], default=first or ",")
+
+
+def _parsed(text: str, delimiter: str, path: Path) -> pd.DataFrame:
     """All cells as text, empty lines left out. Columns are the header's names.
 
     Raises InputError with the place for a row of another length, a quote that is not closed and a
     name that occurs twice.
     """
-    text = read_text(path).lstrip("\r\n")
+    text = text.lstrip("\r\n")
     if not text.strip():
         raise InputError(f"{path}: is empty: it needs a header and rows")
     csv.field_size_limit(2**31 - 1)  # a text may be long; the default stops at 128 KiB
@@ -92,16 +202,35 @@ def read_csv(path: Path, delimiter: str = ",") -> pd.DataFrame:
     return _frame(table.slice(1).columns, names, path)
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV, TSV or Parquet file; cells are text, or null where Parquet has none.
+def _workbook(path: Path) -> pd.DataFrame:
+    from python_calamine import CalamineError, load_workbook
 
-    A number or a time is what a CSV would hold: 1.0 is `1`. Raises InputError.
-    """
-    kind = path.suffix.lower()
-    if kind in DELIMITERS:
-        return read_csv(path, DELIMITERS[kind])
-    if kind != ".parquet":
-        raise InputError(f"{path}: is neither .csv, .tsv nor .parquet: save it as CSV")
+    try:
+        rows = load_workbook(io.BytesIO(read_bytes(path))).get_sheet_by_index(0).to_python()
+    except (CalamineError, OSError, ValueError, IndexError) as error:
+        problem = _first_line(error)
+        raise InputError(f"{path}: is no workbook ({problem}): save it as .xlsx or .csv") from None
+    rows = [row for row in rows if any(cell != "" for cell in row)]
+    if not rows:
+        raise InputError(f"{path}: is empty: it needs a header and rows")
+    cells = zip(*([_cell(v) for v in row] for row in rows[1:]), strict=True)
+    names = [str(_cell(name) or "").strip() for name in rows[0]]
+    columns = [pyarrow.array(column, TEXT) for column in cells]
+    return _frame(columns or [pyarrow.array([], TEXT)] * len(names), names, path)
+
+
+def _cell(value: Any) -> str | None:
+    """A cell of a workbook as a CSV would hold it; None where it is empty."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    return str(value) if value != "" else None
+
+
+def _parquet(path: Path) -> pd.DataFrame:
     try:
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(read_bytes(path)))
         n = file.metadata.num_rows
@@ -116,6 +245,13 @@ def read_table(path: Path) -> pd.DataFrame:
     names = table.column_names
     cells = [_as_text(c, name, path) for c, name in zip(table.columns, names, strict=True)]
     return _frame(cells, names, path)
+
+
+def as_texts(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """A frame of any types with cells as a file would hold them: text, or null."""
+    arrays = [pyarrow.chunked_array([pyarrow.array(table[n], from_pandas=True)]) for n in table]
+    cells = [_as_text(a, str(n), path) for a, n in zip(arrays, table.columns, strict=True)]
+    return _frame(cells, [str(name) for name in table.columns], path)
 
 
 def _as_text(column: Any, name: str, path: Path) -> Any:
@@ -147,10 +283,7 @@ def need(table: pd.DataFrame, columns: Mapping[str, str | None], path: Path) -> 
     for ours, theirs in columns.items():
         if theirs is not None and theirs not in table.columns:
             found = ", ".join(f"{name!s:.80}" for name in table.columns[:20]) or "none"
-            remedy = "Name the right one in the parameters"
-            other = [mark for mark in ";|\t" if mark in found]
-            if len(table.columns) == 1 and other:
-                remedy = f"It seems to be separated by {other[0]!r}: save it with commas"
+            remedy = f"Name the right one in the parameters{_nearest(theirs, table)}"
             raise InputError(
                 f"{path}: has no column {theirs!r} (for {ours}). It has: {found}. {remedy}"
             )
@@ -193,3 +326,18 @@ def times(values: pd.Series, where: str) -> pd.Series:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
+def _nearest(name: str, table: pd.DataFrame) -> str:
+    close = difflib.get_close_matches(name, [str(c) for c in table.columns], n=1)
+    return f": perhaps {close[0]!r:.80}" if close else ""
+
+
+def plain_ids(ids: pd.Series) -> pd.Series:
+    """Ids as text, without spaces around them; where all are whole numbers, 1.0 is `1`, as pandas
+    writes a column of numbers in which one is missing.
+    """
+    text: Any = ids.str.strip(" ")
+    if text.str.endswith(".0").any() and text.dropna().str.fullmatch(r"-?[0-9]+(\.0)?|").all():
+        return text.str.removesuffix(".0")
+    return text

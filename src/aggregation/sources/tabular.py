@@ -1,8 +1,10 @@
-"""Table: any CSV, TSV or Parquet file with one rating a row."""
+"""Table: any CSV, Excel or Parquet file, with one rating a row, or one person a row."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -11,54 +13,121 @@ from aggregation.data.cleaning import build
 from aggregation.data.dataset import About, Count, Dataset, clean_text
 from aggregation.errors import InputError
 from aggregation.params.schema import TableSource
-from aggregation.sources.readers import need, read_table, times
+from aggregation.sources.readers import need, plain_ids, read_table, times
+
+KEYS = ("user_id", "guideline_id")
+
+UNMATCHED = 0.01
+"""Share of the ratings that may be of guidelines that the guidelines file does not have: more is
+most likely the wrong file, or ids written otherwise."""
 
 
 def read(source: TableSource, choices: Choices) -> Dataset:
     """Read ratings, and guidelines where a file of them is given. Raises InputError."""
     path = Path(source.path).expanduser()
-    ratings = need(read_table(path), source.columns.model_dump(), path)
-    if ratings.empty:
+    table = read_table(path, source.delimiter, source.encoding)
+    ratings = _long(table, source, path) if source.layout == "long" else _wide(table, source, path)
+    if table.empty:
         raise InputError(f"{path}: has a header but no rows: there is nothing to learn from")
-    ratings["rated_at"] = times(ratings["rated_at"], str(path))
-    counts = [Count("ratings", "read", path.name, len(ratings))]
-    if source.guidelines is None:
+    tables, files = {"ratings": ratings}, {"ratings": path}
+    if source.guidelines is not None:
+        files["guidelines"] = file = Path(source.guidelines).expanduser()
+        tables["guidelines"] = need(read_table(file), source.guideline_columns.model_dump(), file)
+    if source.users is not None:
+        files["answers"] = Path(source.users).expanduser()
+        tables["answers"] = _answers(source, files["answers"])
+    return cleaned(tables, choices, files, unmatched=source.unmatched)
+
+
+def cleaned(
+    tables: Mapping[str, pd.DataFrame],
+    choices: Choices,
+    files: Mapping[str, Path],
+    *,
+    unmatched: Literal["error", "drop"] = "error",
+) -> Dataset:
+    """A Dataset of tables with ids as people write them; `files` names each in messages.
+
+    `ratings` has user_id, guideline_id, value, rated_at; `guidelines` guideline_id, text, topic,
+    author_id; `answers` user_id, question, answer. All cells are text.
+    """
+    raw = {
+        name: table.assign(**{k: plain_ids(table[k]) for k in KEYS if k in table})
+        for name, table in tables.items()
+    }
+    ratings = raw["ratings"]
+    ratings["rated_at"] = times(ratings["rated_at"], str(files["ratings"]))
+    counts = [Count(name, "read", files[name].name, len(table)) for name, table in raw.items()]
+    if "guidelines" not in raw:
         ids = ratings["guideline_id"][ratings["guideline_id"].fillna("").ne("")].unique()
-        guidelines = pd.DataFrame({"guideline_id": ids, "text": ids})
-        topics = pd.DataFrame()
-        counts.append(Count("guidelines", "added", "named only by their ratings", len(guidelines)))
+        raw["guidelines"] = pd.DataFrame({"guideline_id": ids, "text": ids})
+        counts.append(Count("guidelines", "added", "named only by their ratings", len(ids)))
     else:
-        file = Path(source.guidelines).expanduser()
-        guidelines = need(read_table(file), source.guideline_columns.model_dump(), file)
-        counts.append(Count("guidelines", "read", file.name, len(guidelines)))
+        guidelines = raw["guidelines"]
+        if unmatched == "error":
+            _check_matches(ratings["guideline_id"], guidelines["guideline_id"], files)
         title = guidelines["topic"].str.strip().map(clean_text, na_action="ignore")
         guidelines["topic_id"] = title.where(title.ne(""))
         titles = guidelines["topic_id"].dropna().unique()
-        topics = pd.DataFrame({"topic_id": titles, "title": titles})
-        if len(topics):
-            counts.append(Count("topics", "added", "named by the guidelines", len(topics)))
-    answers = _answers(source)
-    if source.users is not None:
-        counts.append(Count("answers", "read", Path(source.users).name, len(answers)))
-    files = {"guidelines": source.guidelines, "answers": source.users}
+        raw["topics"] = pd.DataFrame({"topic_id": titles, "title": titles})
+        if len(titles):
+            counts.append(Count("topics", "added", "named by the guidelines", len(titles)))
     return build(
-        {"ratings": ratings, "guidelines": guidelines, "topics": topics, "answers": answers},
+        raw,
         choices,
-        where=str(path),
-        files={table: file for table, file in files.items() if file is not None},
-        about=About(origin=f"table {path.name}"),
+        where=str(files["ratings"]),
+        files={name: str(file) for name, file in files.items()},
+        about=About(origin=f"table {files['ratings'].name}"),
         counts=counts,
     )
 
 
-def _answers(source: TableSource) -> pd.DataFrame:
+def _long(table: pd.DataFrame, source: TableSource, path: Path) -> pd.DataFrame:
+    """One rating a row."""
+    names = source.columns
+    if names.user_id is None:
+        raise InputError(f"{path}: name the column of users in source.columns.user_id")
+    return need(table, names.model_dump(), path)
+
+
+def _wide(table: pd.DataFrame, source: TableSource, path: Path) -> pd.DataFrame:
+    """One person a row, and a column for each guideline, whose name is its id. Empty cells are no
+    ratings. Where no column holds the person's id, it is the number of the row.
+    """
+    named = {"user_id": source.columns.user_id, "rated_at": source.columns.rated_at}
+    about = need(table, named, path)
+    if source.columns.user_id is None:
+        about["user_id"] = [f"row {k}" for k in range(1, len(table) + 1)]
+    left_out = need(table, {name: name for name in source.other_columns}, path)
+    cells = table.drop(columns=[*(n for n in named.values() if n), *left_out.columns])
+    long = pd.concat([about, cells], axis=1).melt([*about.columns], None, "guideline_id", "value")
+    long["guideline_id"] = long["guideline_id"].astype("str")
+    return long[long["value"].fillna("").str.strip(" ").ne("")].reset_index(drop=True)
+
+
+def _check_matches(rated: pd.Series, known: pd.Series, files: Mapping[str, Path]) -> None:
+    """Raise InputError where the two files seem not to belong together."""
+    rated = rated[rated.fillna("").ne("")]
+    unknown = rated[~rated.isin(known)]
+    if len(unknown) <= UNMATCHED * len(rated):
+        return
+    idle = known[~known.isin(rated)].dropna().unique()[:3]
+    theirs = ", ".join(f"{name!r:.40}" for name in idle) or "none that is not rated"
+    ours = ", ".join(f"{name!r:.40}" for name in unknown.unique()[:3])
+    raise InputError(
+        f"{files['ratings']}: {len(unknown):,} of {len(rated):,} ratings are of guidelines that "
+        f"{files['guidelines'].name} "
+        f"does not have, such as {ours}. It has, for example, {theirs}. If that is right, leave "
+        "them out with source.unmatched: drop"
+    )
+
+
+def _answers(source: TableSource, path: Path) -> pd.DataFrame:
     """What users declared: user_id, question, answer."""
-    if source.users is None:
-        return pd.DataFrame()
-    path, columns = Path(source.users).expanduser(), source.user_columns
-    table = read_table(path)
+    table, columns = read_table(path), source.user_columns
     if not columns.answers:
         found = ", ".join(f"{name!s:.80}" for name in table.columns[:20])
         raise InputError(f"{path}: name columns in source.user_columns.answers. It has: {found}")
     wanted = {"user_id": columns.user_id, **{name: name for name in columns.answers}}
-    return need(table, wanted, path).melt("user_id", var_name="question", value_name="answer")
+    said = need(table, wanted, path)
+    return said.melt("user_id", var_name="question", value_name="answer")

@@ -1,0 +1,77 @@
+"""Warnings: where a deliberation cannot show what bridges, whatever its numbers say."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aggregation.data.cards import many
+from aggregation.data.cleaning import PASSED
+from aggregation.data.dataset import Dataset
+
+FEW_USERS, FEW_RATINGS = 10, 5
+"""Fewer people say nothing of sides; fewer ratings say nothing of a guideline."""
+
+MUCH_LOST = 0.05
+"""Share of the ratings read that are left out, from which it is worth a warning."""
+
+
+def warnings(dataset: Dataset, n_blocks: int = 1, division: str | None = None) -> list[str]:
+    """What a reader has to know first, in sentences; mostly nothing.
+
+    `n_blocks`: of the fit. `division`: that of `evidence.prediction.division`.
+    """
+    ratings, found = dataset.ratings, []
+    n_users = ratings["user_id"].nunique()
+    if n_users < FEW_USERS:
+        found.append(
+            f"Only {many(n_users, 'person has', 'people have')} rated: this says what they like, "
+            "not what bridges."
+        )
+    if ratings["helpful"].nunique() == 1:
+        found.append(
+            "Every rating is the same: nothing tells users or guidelines apart, so these verdicts "
+            "say nothing of what bridges."
+        )
+    elif division == "none" and n_users >= FEW_USERS:
+        found.append(
+            "These ratings show hardly any division: what the axes say of a rating does not hold "
+            "when it is tested on other ratings. So the sides say little here, and what is "
+            "accepted is what is liked."
+        )
+    sizes = ratings.groupby("guideline_id").size().to_numpy()
+    few = int((sizes < FEW_RATINGS).sum())
+    if 2 * few > len(sizes):
+        found.append(
+            f"{few:,} of {many(len(sizes), 'guideline')} have fewer than {FEW_RATINGS} ratings: "
+            "nothing can be said of them."
+        )
+    if n_blocks > 1:
+        found.append(
+            f"The ratings fall into {n_blocks} blocks of users and guidelines that share no "
+            "rating: nothing relates the sides of one block to those of another."
+        )
+    return found + lost(dataset)
+
+
+def lost(dataset: Dataset) -> list[str]:
+    """A sentence on ratings that were left out, if these are many; passes are no ratings."""
+    read = sum(c.n for c in dataset.counts if (c.table, c.action) == ("ratings", "read"))
+    dropped = [c for c in dataset.counts if (c.table, c.action) == ("ratings", "dropped") and c.n]
+    gone = [c for c in dropped if not c.reason.endswith(PASSED)]
+    n = sum(c.n for c in gone)
+    if n < max(MUCH_LOST * read, 1):
+        return []
+    why = "; ".join(f"{c.n:,}: {c.reason}" for c in sorted(gone, key=lambda c: -c.n))
+    return [f"{n:,} of {read:,} ratings were left out ({why})."]
+
+
+def blocks(dataset: Dataset) -> int:
+    """Into how many parts that share neither a user nor a guideline the ratings fall."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    codes = [dataset.ratings[key].factorize()[0] for key in ("user_id", "guideline_id")]
+    users = int(codes[0].max(initial=-1)) + 1
+    size = users + int(codes[1].max(initial=-1)) + 1
+    edges = coo_array((np.ones(len(codes[0])), (codes[0], users + codes[1])), shape=(size, size))
+    return int(connected_components(edges, directed=False)[0])

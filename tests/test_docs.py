@@ -1,0 +1,94 @@
+"""What the documentation prints is what happens."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import inprocess
+import pytest
+from click.testing import CliRunner
+
+from aggregation.cli import main
+from aggregation.runs.runner import run
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+) ?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page, kind):
+    """Words after the kind, and the text, of each block of a kind in a page."""
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [(words, text) for name, words, text in found if name == kind]
+
+
+@pytest.fixture
+def _data(tmp_path, monkeypatch):
+    """A folder with the files that docs/data.md prints."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in blocks(ROOT / "docs" / "data.md", "csv"):
+        Path(name).write_text(text, encoding="utf-8")
+
+
+CONSOLE = [text for _, text in blocks(ROOT / "docs" / "data.md", "console")]
+
+
+@pytest.mark.parametrize("text", CONSOLE, ids=lambda text: text.splitlines()[0])
+@pytest.mark.usefixtures("_data")
+def test_every_shape_of_data_is_read_as_printed(monkeypatch, text):
+    command, expected = text.removeprefix("$ aggregation ").split("\n", 1)
+    words = shlex.split(command)
+    monkeypatch.setattr(sys, "argv", ["aggregation", *words])
+    done = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert done.output == expected
+    again = CliRunner().invoke(main, ["check"], catch_exceptions=False)
+    told = [line for line in expected.splitlines() if line.startswith(("Read", "Dropped", "Doubt"))]
+    assert again.output.splitlines() == told
+
+
+def test_there_are_five_shapes():
+    assert len(CONSOLE) == 5
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    codes = [code for _, code in blocks(page, "python")]
+    if any("outputs/demo" in code for code in codes):
+        small = ["source.n_users=40", "train={starts: 2, max_starts: 2, moves: false}"]
+        run(ROOT / "params/demo.yaml", changes=small, say=lambda _: None, execute=inprocess.execute)
+    for code in codes:
+        exec(compile(code, page.name, "exec"), {})
+
+
+COMMAND = re.compile(r"aggregation ([a-z]+)((?: [^\n#`|&()]*)?)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_and_option_that_is_printed_exists(page):
+    for _, text in [*blocks(page, "sh"), *blocks(page, "console"), *blocks(page, "bash")]:
+        for name, words in COMMAND.findall(text):
+            command = main.commands.get(name)
+            assert command is not None, f"{page.name}: aggregation {name}"
+            known = {option for p in command.params for option in (*p.opts, *p.secondary_opts)}
+            given = {word.partition("=")[0] for word in words.split() if word.startswith("-")}
+            assert given <= known | {"--help"}, f"{page.name}: aggregation {name}{words}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_the_project_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if "://" not in link:
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_make_targets_that_are_printed_exist():
+    made = subprocess.run(["make", "-C", ROOT, "help"], capture_output=True, text=True, check=True)
+    known = {line.split()[0] for line in made.stdout.splitlines() if "\t" in line}
+    for page in PAGES:
+        for _, text in blocks(page, "sh"):
+            wanted = set(re.findall(r"^make ([a-z]+)", text, re.MULTILINE))
+            assert wanted <= known, page.name
