@@ -16,6 +16,7 @@ import aggregation
 from aggregation import load_params, read
 from aggregation.cli import main
 from aggregation.data.simulation import World, simulate
+from aggregation.runs import runner
 from aggregation.runs.runner import run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,7 +51,8 @@ def is_an_error(done):
     return done.returncode != 0 and "Error: " in done.stderr and "Traceback" not in done.stderr
 
 
-COMMANDS = ("batch", "completion", "diff", "index", "plan", "run", "simulate", "trust", "verify")
+COMMANDS = ("batch", "check", "completion", "diff", "index", "init", "notebooks", "plan", "run")
+COMMANDS += ("simulate", "trust", "verify")
 HELPS = [["--help"], *([name, "--help"] for name in COMMANDS), ["run", "-h"]]
 
 
@@ -62,7 +64,8 @@ def test_help_shows_an_example_of_files_that_are_there(here, words):
     examples = [line for line in done.stdout.splitlines() if line.startswith("    aggregation ")]
     assert any(words[0] in example for example in examples) or words == ["--help"]
     named = {word for example in examples for word in example.split() if "params/" in word}
-    assert named or words[0] in ("completion", "diff", "index", "plan", "verify")
+    none = ("completion", "diff", "index", "init", "notebooks", "plan", "verify")
+    assert named or words[0] in none
     assert all((ROOT / name).is_file() for name in named)
 
 
@@ -213,3 +216,93 @@ def test_trust_measures_a_rule_on_given_data(here, tmp_path):
     assert "junk and random raters ..." in done.stderr
     assert is_an_error(here("trust", "p.yaml", "--rule", "no-such"))
     assert is_an_error(here("trust", "there-is-none.yaml"))
+
+
+# the front door
+
+
+VOTES = "who;what;vote\n" + "".join(
+    f"u{u};g{g};{'Yes' if g < 4 or (u + g) % 2 else 'no'}\n" for u in range(12) for g in range(12)
+)
+
+
+def test_two_commands_lead_from_a_file_to_a_report(here, tmp_path, monkeypatch):
+    (tmp_path / "votes.csv").write_text(VOTES)
+    monkeypatch.setattr(runner, "DEFAULT_EXECUTE", inprocess.execute)
+    assert here("init", "votes.csv").returncode == 0
+    done = here("run", "--set", "train={starts: 2, max_starts: 2, moves: false}")
+    assert done.returncode == 0, done.stderr
+    read, decided, *_, report = done.stdout.splitlines()[-3:]
+    assert read == "Read:    144 ratings"
+    assert decided.startswith("Decided: 4 accepted, 0 undecided, 8 rejected")
+    assert report == "Report: outputs/votes/report/index.html"
+    assert len(done.stdout.splitlines()) <= 8 + 8  # two lines a stage, and the end
+    quiet = here("run", "--quiet", "--set", "train={starts: 2, max_starts: 2, moves: false}")
+    assert len(quiet.stdout.splitlines()) <= 8
+    assert quiet.stdout.splitlines()[-1] == report
+    (tmp_path / "other.csv").write_text(VOTES)
+    other = here("run", "--set", "source.path=other.csv")
+    assert is_an_error(other)
+    assert "outputs/votes: holds a run of other data (votes.csv, now other.csv)" in other.stderr
+    assert "--force" in other.stderr
+
+
+def test_init_replaces_no_file_unasked(here, tmp_path):
+    (tmp_path / "votes.csv").write_text(VOTES)
+    (tmp_path / "aggregation.yaml").write_text("run: mine\n")
+    done = here("init", "votes.csv")
+    assert is_an_error(done)
+    assert (
+        "aggregation.yaml is there already: give --force, or another name with --to" in done.stderr
+    )
+    assert (tmp_path / "aggregation.yaml").read_text() == "run: mine\n"
+    done = here("init", "votes.csv", "--to", "my file.yaml", "--name", "x")
+    assert done.stdout.splitlines()[-1].endswith("then: aggregation run 'my file.yaml'")
+    assert load_params(tmp_path / "my file.yaml").run == "x"
+
+
+def test_check_says_what_is_left_out_and_runs_nothing(here, tmp_path):
+    rows = VOTES.replace("u3;g1;Yes", "u3;g1;").replace("u4;g1;Yes", ";g1;Yes")
+    (tmp_path / "votes.csv").write_text(rows)
+    here("init", "votes.csv")
+    done = here("check")
+    assert done.stdout.splitlines() == [
+        "Read:    142 ratings by 12 users of 12 guidelines",
+        "Dropped: 1 ratings: no user_id",
+        "Dropped: 1 ratings: no value given",
+    ]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["aggregation.yaml", "votes.csv"]
+    done = here("check", "--set", "source.columns.value=vot")
+    assert is_an_error(done)
+    assert "no column 'vot' (for value)" in done.stderr
+    assert "perhaps 'vote'" in done.stderr
+
+
+def test_run_without_a_file_says_how_to_get_one(here, tmp_path):
+    done = here("run")
+    assert is_an_error(done)
+    for way in ("aggregation.yaml", "aggregation init RATINGS", "aggregation run --demo"):
+        assert way in done.stderr
+    assert not list(tmp_path.iterdir())
+    assert "--demo takes no parameter file" in here("run", "--demo", "p.yaml").stderr
+
+
+def test_notebooks_beside_the_run_are_used_and_named(here, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "DEFAULT_EXECUTE", inprocess.execute)
+    assert here("notebooks").returncode == 0
+    path = tmp_path / "notebooks" / "ingest.ipynb"
+    path.write_text(path.read_text().replace("What was asked, of whom", "Mine: what was asked"))
+    small = (
+        "--set",
+        "source.n_users=40",
+        "--set",
+        "train={starts: 2, max_starts: 2, moves: false}",
+    )
+    done = here("run", "--demo", *small, "--until", "ingest")
+    assert done.returncode == 0, done.stderr
+    assert "Notebooks: those in notebooks/" in done.stdout
+    made = (tmp_path / "outputs" / "demo" / "notebooks" / "ingest.ipynb").read_text()
+    assert "Mine: what was asked" in made
+    again = here("notebooks")
+    assert is_an_error(again)
+    assert "holds ingest.ipynb already" in again.stderr

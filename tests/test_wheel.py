@@ -16,14 +16,6 @@ RATINGS = [
     for u in range(12)
     for g in range(6)
 ]
-PARAMS = """
-run: mine
-source:
-  kind: table
-  path: ratings.csv
-  columns: {user_id: who, guideline_id: what, value: vote}
-ratings: {values: {"yes": helpful, "no": not_helpful}}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +30,11 @@ def test_the_wheel_carries_what_a_run_needs(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for stage in ("ingest", "train", "diagnostics", "demographics", "publish"):
         assert f"aggregation/notebooks/{stage}.ipynb" in names
-    assert {"aggregation/requirements.lock", "aggregation/py.typed"} <= names
+    assert {
+        "aggregation/requirements.lock",
+        "aggregation/py.typed",
+        "aggregation/params/demo.yaml",
+    } <= names
 
 
 def test_an_installed_wheel_runs_a_csv_in_an_empty_folder(wheel, tmp_path):
@@ -55,16 +51,16 @@ def test_an_installed_wheel_runs_a_csv_in_an_empty_folder(wheel, tmp_path):
     empty.mkdir()
     rows = ["who,what,vote", *(",".join(row) for row in RATINGS)]
     (empty / "ratings.csv").write_text("\n".join(rows) + "\n")
-    (empty / "mine.yaml").write_text(PARAMS)
-    command = [environment / "bin" / "aggregation", "run", "mine.yaml"]
     # nbconvert looks for its templates below the environment's own folder
     env = os.environ | {"JUPYTER_PATH": str(Path(sys.prefix) / "share" / "jupyter")}
-    done = subprocess.run(command, cwd=empty, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    run = empty / "outputs" / "mine"
+    for words in (["init", "ratings.csv"], ["run"]):
+        command = [environment / "bin" / "aggregation", *words]
+        done = subprocess.run(command, cwd=empty, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    run = empty / "outputs" / "ratings"
     assert json.loads((run / "model" / "fit.json").read_text())["n_ratings"] == len(RATINGS)
     assert (run / "report" / "index.html").is_file()
-    check = [environment / "bin" / "aggregation", "verify", "outputs/mine"]
+    check = [environment / "bin" / "aggregation", "verify", "outputs/ratings"]
     verified = subprocess.run(check, cwd=empty, capture_output=True, text=True)
     assert verified.returncode == 0, verified.stdout + verified.stderr
     where = [python, "-c", "import aggregation; print(aggregation.__file__)"]

@@ -172,7 +172,7 @@ def run(
     """
     changes += ("source.offline=true",) if offline else ()
     from aggregation.runs import runner
-    from aggregation.runs.provenance import project_file
+    from aggregation.runs.provenance import CHECKOUT, project_file
     from aggregation.runs.summary import closing
 
     if demo and params is not None:
@@ -188,6 +188,9 @@ def run(
         if not quiet and (verbose or "cell " not in text):
             _say_or_stop(text)
 
+    own = [s for s in STAGES if Path("notebooks", f"{s}.ipynb").is_file()]
+    if own and Path.cwd() != CHECKOUT:
+        say(f"Notebooks: those in notebooks/ ({', '.join(own)})")
     try:
         folder = runner.run(
             file,
@@ -279,7 +282,7 @@ def check(params: str | None, changes: tuple[str, ...]) -> None:
     \b
     Examples:
       aggregation check
-      aggregation check params/mine.yaml
+      aggregation check params/demo.yaml
     """
     _tell_data(params or PARAMS, changes)
 

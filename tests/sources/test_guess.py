@@ -6,7 +6,7 @@ import numpy as np
 import openpyxl
 import pandas as pd
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from aggregation import InputError, load_params, read
 from aggregation.sources.guess import guess, parameter_file
@@ -237,6 +237,7 @@ def test_texts_of_something_else_are_an_error_with_examples(tmp_path):
         guess(tmp_path / "r.csv", tmp_path / "t.csv")
 
 
+@settings(max_examples=20)
 @given(st.text(min_size=1, max_size=20), st.text(max_size=20))
 def test_whatever_a_column_is_called_the_parameter_file_says_it(tmp_path_factory, name, word):
     folder = Path(tmp_path_factory.getbasetemp()) / "guessed"

@@ -63,7 +63,8 @@ def opinion_groups(ratings: Ratings, seed: int = 0) -> Groups:
         places = TruncatedSVD(2, random_state=seed).fit_transform(matrix)
         places *= np.sqrt(ratings.n_guidelines / n_u[active])[:, None]
         best, found = -2.0, None
-        for k in SIZES:
+        n_places = len(np.unique(places.round(9), axis=0))
+        for k in (k for k in SIZES if k <= n_places):
             means = KMeans(k, n_init=10, random_state=seed)  # type: ignore[arg-type]  # stubs
             labels = means.fit_predict(places)
             if np.bincount(labels, minlength=k).min() < LEAST_MEMBERS:

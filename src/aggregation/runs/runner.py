@@ -68,7 +68,10 @@ OWN = {"params.yaml", MANIFEST, PARTIAL, TIMING}.union(*map(own, STAGES))
 Say = Callable[[str], None]
 
 Execute = Callable[..., list[float]]
-"""Executes one notebook, as `executor.Executor` does in a kernel of its own (the default)."""
+"""Executes one notebook, as `executor.Executor` does in a kernel of its own."""
+
+DEFAULT_EXECUTE: Execute | None = None
+"""What executes notebooks where `run` is not told; None: an `executor.Executor`."""
 
 
 def run(
@@ -253,6 +256,7 @@ class _Build:
     def _run(self, stage: str, at: str, record: Record, todo: list[str]) -> None:
         """Execute a notebook, and note what it made."""
         self._begin()
+        self.execute = self.execute or DEFAULT_EXECUTE
         if self.execute is None:
             from aggregation.runs.executor import Executor  # nothing may have to run
 
