@@ -41,6 +41,22 @@ def pytest_unconfigure(config):
         config.stash[CACHE].cleanup()
 
 
+LONGEST = (
+    *("runs/test_runner", "runs/test_kernels", "report/test_pages", "services/test_platform_runs"),
+    *("verify/test_rerun", "model/test_fit", "runs/test_batch", "runs/test_notebooks"),
+    *("test_cli", "test_wheel", "verify/test_checks", "evidence/test_collect", "model/test_multi"),
+)
+"""Files that take longest: they begin, so that no worker is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        name = item.path.relative_to(ROOT / "tests").as_posix()
+        return next((k for k, part in enumerate(LONGEST) if name.startswith(part)), len(LONGEST))
+
+    items.sort(key=place)
+
+
 CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 

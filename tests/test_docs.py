@@ -58,7 +58,13 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
     codes = [code for _, code in blocks(page, "python")]
     if any("outputs/demo" in code for code in codes):
         small = ["source.n_users=40", "train={starts: 2, max_starts: 2, moves: false}"]
-        run(ROOT / "params/demo.yaml", changes=small, say=lambda _: None, execute=inprocess.execute)
+        run(
+            ROOT / "params/demo.yaml",
+            changes=small,
+            until="diagnostics",
+            say=lambda _: None,
+            execute=inprocess.execute,
+        )
     for code in codes:
         exec(compile(code, page.name, "exec"), {})
 

@@ -33,7 +33,7 @@ def test_axe_finds_nothing_that_keeps_anybody_from_reading_a_page(browser, pages
         "resultTypes": ["violations"],
         "rules": {"color-contrast": {"enabled": contrast}},
     }
-    for path in pages:
+    for path in pages if contrast else pages[:2]:  # one of each kind: a report, a notebook
         page = browser.new_page(viewport={"width": width, "height": 900})
         page.goto(path.as_uri())
         page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
