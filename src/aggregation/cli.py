@@ -440,7 +440,7 @@ def verify(ctx: click.Context, run: str, constitution: str | None, strict: bool)
     Examples:
       aggregation verify outputs/demo
       aggregation verify outputs/demo --strict
-      aggregation verify outputs/demo constitution.json
+      aggregation verify outputs/demo outputs/demo/constitution.json
     """
     from aggregation.runs.folder import open_run
     from aggregation.verify import checks

@@ -118,6 +118,14 @@ def test_topics_as_deep_as_they_may_be_are_shown(values):
 # what to doubt
 
 
+def test_without_sides_nobody_is_said_to_disagree(values, page):
+    assert "people who otherwise disagree" in text_of(page)
+    told = values["summary"] | {"division": "none"}
+    alone = text_of(index_page(**values | {"summary": told}))
+    assert "people who otherwise disagree" not in alone
+    assert "this list shows what is liked, not what bridges: of" in alone
+
+
 def test_warnings_stand_at_the_top_and_first_among_the_doubts(values, page):
     assert "Read this first" not in page
     told = {"warnings": ["Every rating is <the same>."]}

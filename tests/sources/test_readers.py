@@ -380,3 +380,9 @@ def test_times_are_read_or_named(words):
         assert [bool(t) for t in got.isna()] == [not w.strip() for w in words]
         assert str(got.dtype) == "datetime64[ms, UTC]"
         got.to_csv(io.StringIO())  # all of them can be written
+
+
+def test_the_nearest_name_of_a_missing_file_is_offered(tmp_path):
+    (tmp_path / "ratings.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="check source.path, perhaps 'ratings.csv' is meant"):
+        read_table(tmp_path / "rating.csv")

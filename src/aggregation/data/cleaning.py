@@ -215,7 +215,7 @@ def _answers(raw: pd.DataFrame, ratings: pd.DataFrame, book: _Book) -> pd.DataFr
     answers = frame("answers", raw)
     blank = answers["answer"].fillna("").str.strip().eq("")
     answers = book.take("dropped", "answers", answers, blank, "no answer")
-    idle = ~answers["user_id"].isin(ratings["user_id"])
+    idle = ~answers["user_id"].isin(ratings["user_id"].unique() if len(answers) else [])
     answers = book.take("dropped", "answers", answers, idle, "of nobody who rated")
     key = ["user_id", "question"]
     answers = book.take("merged", "answers", answers, answers.duplicated(), "the same row again")

@@ -102,6 +102,7 @@ def index_page(
         near_misses=near_misses,
         cards=cards,
         warnings=summary.get("warnings", ()),
+        divided=summary.get("division") != "none",
         doubts=[
             *summary.get("warnings", ()),
             *doubts(fit, constitution, pd.DataFrame(minima)),

@@ -53,10 +53,20 @@ def read_bytes(path: Path) -> bytes:
             raise InputError(f"{path}: is a device or a pipe: give a regular file")
         return path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file: check source.path") from None
+        near = difflib.get_close_matches(path.name, [p.name for p in _beside(path)], 1, 0.75)
+        perhaps = f", perhaps {near[0]!r:.80} is meant" if near else ""
+        raise InputError(f"{path}: there is no such file: check source.path{perhaps}") from None
     except (OSError, ValueError) as error:  # a path that no file can have is a ValueError
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({reason}): check source.path") from None
+
+
+def _beside(path: Path) -> list[Path]:
+    """What lies in the folder of a file, or nothing if that is not there."""
+    try:
+        return list(path.parent.iterdir())
+    except OSError:
+        return []
 
 
 def read_text(path: Path) -> str:

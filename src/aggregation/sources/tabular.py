@@ -108,10 +108,10 @@ def _wide(table: pd.DataFrame, source: TableSource, path: Path) -> pd.DataFrame:
 def _check_matches(rated: pd.Series, known: pd.Series, files: Mapping[str, Path]) -> None:
     """Raise InputError where the two files seem not to belong together."""
     rated = rated[rated.fillna("").ne("")]
-    unknown = rated[~rated.isin(known)]
+    unknown = rated[~rated.isin(known.dropna().unique())]
     if len(unknown) <= UNMATCHED * len(rated):
         return
-    idle = known[~known.isin(rated)].dropna().unique()[:3]
+    idle = known[~known.isin(rated.unique())].dropna().unique()[:3]
     theirs = ", ".join(f"{name!r:.40}" for name in idle) or "none that is not rated"
     ours = ", ".join(f"{name!r:.40}" for name in unknown.unique()[:3])
     raise InputError(
