@@ -306,3 +306,21 @@ def test_notebooks_beside_the_run_are_used_and_named(here, tmp_path, monkeypatch
     again = here("notebooks")
     assert is_an_error(again)
     assert "holds ingest.ipynb already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("source.columns.value=vot", "no column 'vot'"),
+        ("source.path=vote.csv", "vote.csv: there is no such file"),
+        ("ratings.values={Yes: helpful}", "do not say what these values mean"),
+    ],
+)
+def test_data_that_cannot_be_read_are_told_before_a_kernel_starts(here, tmp_path, change, says):
+    (tmp_path / "votes.csv").write_text(VOTES)
+    here("init", "votes.csv")
+    done = here("run", "--set", change)
+    assert is_an_error(done)
+    assert says in done.stderr
+    assert "notebook" not in done.stderr
+    assert not [p for p in tmp_path.glob("outputs/*") if p.is_dir()]

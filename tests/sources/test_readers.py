@@ -384,5 +384,5 @@ def test_times_are_read_or_named(words):
 
 def test_the_nearest_name_of_a_missing_file_is_offered(tmp_path):
     (tmp_path / "ratings.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="check source.path, perhaps 'ratings.csv' is meant"):
+    with pytest.raises(InputError, match=r"check source\.path, perhaps 'ratings\.csv' is meant"):
         read_table(tmp_path / "rating.csv")

@@ -23,7 +23,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from aggregation.errors import RunError, unwritable
+from aggregation.errors import InputError, RunError, unwritable
 from aggregation.files import read_if_any, read_json, remove_partial, sha256, write_json
 from aggregation.params.loading import dump, load_params
 from aggregation.params.schema import Params
@@ -55,6 +55,9 @@ from aggregation.runs.stages import (
 
 DEFAULT_TIMEOUT, MAX_TIMEOUT = 6 * 3600.0, 366 * 24 * 3600.0
 """Seconds that a stage may take, unless told otherwise, and at most."""
+
+READ_IN_A_MOMENT = 10_000_000
+"""Bytes."""
 
 TIMING = "timing.json"
 """The only file of a run with times and host."""
@@ -255,6 +258,8 @@ class _Build:
 
     def _run(self, stage: str, at: str, record: Record, todo: list[str]) -> None:
         """Execute a notebook, and note what it made."""
+        if stage == "ingest":
+            self._check_data()
         self._begin()
         self.execute = self.execute or DEFAULT_EXECUTE
         if self.execute is None:
@@ -297,6 +302,21 @@ class _Build:
         self.say(f"{at} done in {seconds:.1f} s")
         if stage == "publish" and (self.built / LAST).is_file():
             self.say((self.built / LAST).read_text("utf-8").strip())
+
+    def _check_data(self) -> None:
+        """Raise RunError where the data cannot be read, before a kernel starts or a folder is made.
+
+        Only for files that are read in a moment: others are read once, by the notebook.
+        """
+        source = self.params.source
+        files = [f for at in named(source) for f in (at.iterdir() if at.is_dir() else [at])]
+        if files and sum(f.stat().st_size for f in files if f.is_file()) <= READ_IN_A_MOMENT:
+            from aggregation.sources import read  # loads pandas
+
+            try:
+                read(source, self.params.ratings, self.params.seed)
+            except InputError as error:
+                raise RunError(str(error)) from None
 
     def _remove(self, stage: str) -> None:
         """Remove what a stage made in the folder that is built, whole or not."""
