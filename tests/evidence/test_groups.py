@@ -72,6 +72,8 @@ def test_the_scores_say_what_each_group_said():
     assert found["n_ratings_group_2"].tolist() == [0, 1]
     assert np.isnan(found["helpful_rate_group_2"][0])
     assert found["helpful_rate_group_2"][1] == 1.0
+    low, high = found["helpful_rate_group_1_low"][1], found["helpful_rate_group_1_high"][1]
+    assert 0 < low < 0.5 < high < 1
 
 
 def test_single_people_are_no_group():

@@ -11,7 +11,7 @@ from scipy.stats import beta as beta_law
 from aggregation import ROBUST, Ratings, encode, score, select, simulate
 from aggregation.data.choices import Choices
 from aggregation.data.dataset import HELPFUL
-from aggregation.evidence.two_sides import TwoSides, two_sides, with_two_sides
+from aggregation.evidence.two_sides import TwoSides, by_axis, two_sides, with_two_sides
 from aggregation.model.parameters import Parameters
 from aggregation.sources.platform_export import read_export
 
@@ -196,3 +196,18 @@ def test_junk_does_not_make_the_sides_borrow_more_from_each_other():
     more = Ratings(u.astype(np.int32), g.astype(np.int32), y.astype(float), 200, 60)
     before, after = (two_sides(r).pooling[0] for r in (ratings, more))
     assert after == pytest.approx(before, rel=0.15)
+
+
+def test_each_side_of_each_axis_has_its_rate_and_interval(small):
+    found = by_axis(small.scores, small.sides, small.ids)
+    a, b = small.sides.posterior()
+    law = beta_law(a[1, 0], b[1, 0])
+    np.testing.assert_allclose(found["rate_axis_2_left"], law.mean())
+    np.testing.assert_allclose(found["rate_axis_2_left_low"], law.ppf(0.05))
+    np.testing.assert_allclose(found["rate_axis_2_left_high"], law.ppf(0.95))
+    np.testing.assert_allclose(
+        found["raters_axis_1_left"] + found["raters_axis_1_right"], small.sides.raters()
+    )
+    rates = [c for c in found if c.startswith("rate_axis") and c.endswith(("left", "right"))]
+    assert len(rates) == 4
+    np.testing.assert_array_equal(found["lowest_side_rate"], found[rates].min(axis=1))

@@ -9,7 +9,8 @@ from hypothesis import given, strategies as st
 from worlds import reading
 
 from aggregation import ALIGNED_2023, Ratings, encode, select
-from aggregation.evidence.yardsticks import overlap, pairwise_bridging, wilson, with_yardsticks
+from aggregation.decisions.scores import wilson
+from aggregation.evidence.yardsticks import overlap, pairwise_bridging, with_yardsticks
 
 
 def test_the_bounds_are_those_of_wilson():

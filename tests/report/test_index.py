@@ -118,6 +118,20 @@ def test_topics_as_deep_as_they_may_be_are_shown(values):
 # what to doubt
 
 
+def test_the_table_of_all_guidelines_shows_the_lowest_side_and_chances_where_known(values, page):
+    table = page[page.index('class="all"') :]
+    assert '<th class="num">lowest side</th>' in table
+    assert "accepted again" not in table
+    first = values["constitution"].scores.iloc[0]
+    assert f">{100 * first['lowest_side_rate']:.0f}\u00a0%</td>" in table
+    full = {"intercept_low": 0.1, "intercept_high": 0.2, "rank_low": 1.0, "rank_high": 2.0}
+    full["p_accept_aligned-2023"] = 0.37
+    known = judged(values, values["constitution"].rule, **full)
+    table = index_page(**values | {"constitution": known}).partition('class="all"')[2]
+    assert '<th class="num">accepted again</th>' in table
+    assert table.count(">37\u00a0%</td>") >= len(known.scores)
+
+
 def test_without_sides_nobody_is_said_to_disagree(values, page):
     assert "people who otherwise disagree" in text_of(page)
     told = values["summary"] | {"division": "none"}

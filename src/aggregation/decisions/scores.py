@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri
 
 from aggregation.model.parameters import Parameters
 from aggregation.model.ratings import Ids, Ratings
@@ -49,6 +50,20 @@ def tally(ratings: Ratings, group: np.ndarray, n_groups: int) -> tuple[np.ndarra
 def rate(helpful: np.ndarray, given: np.ndarray) -> np.ndarray:
     """Their quotient, NaN where nothing was given."""
     return np.divide(helpful, given, out=np.full(given.shape, np.nan), where=given > 0)
+
+
+def wilson(helpful: np.ndarray, n: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, ...]:
+    """Lower and upper Wilson bound of a rate (Wilson 1927), two-sided; NaN where n is 0.
+
+    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+    """
+    z = ndtri((1 + confidence) / 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = helpful / n
+        centre = p + z**2 / (2 * n)
+        half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+        scale = 1 + z**2 / n
+        return (centre - half) / scale, (centre + half) / scale
 
 
 def with_columns(scores: pd.DataFrame, ids: Ids, columns: Mapping[str, np.ndarray]) -> pd.DataFrame:

@@ -20,7 +20,13 @@ def overview(constitution: Constitution, dataset: Dataset) -> pd.DataFrame:
     about = dataset.guidelines.set_index("guideline_id").loc[scores["guideline_id"]]
     paths = topic_paths(dataset.topics)
     judged = (condition.column for condition in constitution.rule.conditions)
-    numbers = dict.fromkeys(["consensus_score", "helpful_rate", "n_ratings", "intercept", *judged])
+    evidence = (
+        *("lowest_side_rate", f"p_accept_{constitution.rule.name}", "intercept_low"),
+        *("intercept_high", "accounts_needed", "lowest_answer_rate"),
+    )
+    known = [name for name in evidence if name in scores and scores[name].notna().any()]
+    first = ["consensus_score", "helpful_rate", "n_ratings", "intercept"]
+    numbers = dict.fromkeys([*first, *judged, *known])
     return pd.DataFrame(
         {
             "number": range(1, len(scores) + 1),

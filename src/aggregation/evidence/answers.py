@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from aggregation.data.suppression import MIN_CELL_SIZE, suppressed
+from aggregation.decisions.scores import wilson
 from aggregation.evidence.groups import group_counts
-from aggregation.evidence.yardsticks import wilson
 from aggregation.model.ratings import Ids, Ratings
 
 

@@ -21,7 +21,7 @@ from aggregation.evidence.prediction import division, prediction
 from aggregation.evidence.raters import activity_share, decided_without, influence, suspicious
 from aggregation.evidence.reach import accepted_in, reach
 from aggregation.evidence.sides import by_side
-from aggregation.evidence.two_sides import two_sides, with_two_sides
+from aggregation.evidence.two_sides import by_axis, two_sides, with_two_sides
 from aggregation.evidence.warnings import warnings
 from aggregation.evidence.yardsticks import overlap, with_yardsticks
 from aggregation.model.fit import Fit
@@ -86,7 +86,7 @@ def collect(
     say("sides")
     sides, groups = two_sides(ratings), opinion_groups(ratings, seed)
     scores = by_side(score(ratings, ids, fit.parameters), ratings, ids, fit.parameters)
-    scores = with_two_sides(scores, sides, ids)
+    scores = by_axis(with_two_sides(scores, sides, ids), sides, ids)
     scores = by_group(scores, ratings, ids, groups.member)
     scores = by_answer(scores, ratings, ids, dataset.answers)
     say("yardsticks")

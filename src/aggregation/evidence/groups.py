@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from aggregation.decisions.scores import rate, with_columns
+from aggregation.decisions.scores import rate, wilson, with_columns
 from aggregation.model.ratings import Ids, Ratings
 
 SIZES = (2, 3, 4, 5)
@@ -95,9 +95,13 @@ def group_counts(ratings: Ratings, member: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def by_group(scores: pd.DataFrame, ratings: Ratings, ids: Ids, member: np.ndarray) -> pd.DataFrame:
-    """Scores with n_ratings_group_<k> and helpful_rate_group_<k> (NaN without any), k from 1."""
+    """Scores with n_ratings_group_<k> and helpful_rate_group_<k> (NaN without any), and the 95 %
+    Wilson bounds of that, helpful_rate_group_<k>_low and _high; k from 1.
+    """
     n, helpful = group_counts(ratings, member)
     columns = {f"n_ratings_group_{k}": given for k, given in enumerate(n, start=1)}
     rates = enumerate(rate(helpful, n), start=1)
     columns |= {f"helpful_rate_group_{k}": share for k, share in rates}
+    for name, bounds in zip(("low", "high"), wilson(helpful, n), strict=True):
+        columns |= {f"helpful_rate_group_{k}_{name}": of for k, of in enumerate(bounds, start=1)}
     return with_columns(scores, ids, columns)

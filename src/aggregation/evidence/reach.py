@@ -9,8 +9,8 @@ import pandas as pd
 
 from aggregation.decisions.constitution import Constitution
 from aggregation.decisions.rules import ACCEPTED
+from aggregation.decisions.scores import wilson
 from aggregation.evidence.groups import Groups, group_counts
-from aggregation.evidence.yardsticks import wilson
 from aggregation.model.ratings import Ids, Ratings
 
 AGREED = 0.7

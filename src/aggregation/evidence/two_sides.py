@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
-from scipy.special import betainc, ndtr
+from scipy.special import betainc, betaincinv, ndtr
 
 from aggregation.decisions.scores import with_columns
 from aggregation.model.ratings import Ids, Ratings
@@ -268,3 +268,23 @@ def _pooling(n: np.ndarray, helpful: np.ndarray) -> float:
 def with_two_sides(scores: pd.DataFrame, sides: TwoSides, ids: Ids) -> pd.DataFrame:
     """Scores with `TwoSides.columns`; NaN for guidelines without ratings."""
     return with_columns(scores, ids, sides.columns())
+
+
+def by_axis(scores: pd.DataFrame, sides: TwoSides, ids: Ids) -> pd.DataFrame:
+    """Scores with what each side of each axis said, and lowest_side_rate, the lowest of them.
+
+    For axis 1, 2, ... and side left, right: raters_axis_1_left (weighted), and of the posterior of
+    the helpful rate rate_axis_1_left, its mean, and rate_axis_1_left_low and _high, its 5 % and
+    95 % quantiles.
+    """
+    a, b = sides.posterior()
+    rate, columns = a / (a + b), {}
+    low, high = (betaincinv(a, b, q) for q in (0.05, 0.95))
+    for axis in range(len(rate)):
+        for side, word in enumerate(("left", "right")):
+            name = f"rate_axis_{axis + 1}_{word}"
+            columns[name.replace("rate", "raters", 1)] = sides.n[axis, side]
+            columns[name] = rate[axis, side]
+            columns[f"{name}_low"], columns[f"{name}_high"] = low[axis, side], high[axis, side]
+    columns["lowest_side_rate"] = rate.min(axis=(0, 1))
+    return with_columns(scores, ids, columns)

@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
 from aggregation.decisions.constitution import Constitution
-from aggregation.decisions.scores import with_columns
+from aggregation.decisions.scores import wilson, with_columns
 from aggregation.evidence.groups import group_counts
 from aggregation.model.ratings import Ids, Ratings
 
 MOST_USERS = 5000
 """With more users, pairs of them are too many: `pairwise_bridging` is left out (NaN)."""
-
-
-def wilson(helpful: np.ndarray, n: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, ...]:
-    """Lower and upper Wilson bound of a rate (Wilson 1927), two-sided; NaN where n is 0.
-
-    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
-    """
-    z = norm.ppf((1 + confidence) / 2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = helpful / n
-        centre = p + z**2 / (2 * n)
-        half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-        scale = 1 + z**2 / n
-        return (centre - half) / scale, (centre + half) / scale
 
 
 def pairwise_bridging(ratings: Ratings) -> np.ndarray:

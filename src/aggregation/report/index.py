@@ -102,6 +102,7 @@ def index_page(
         near_misses=near_misses,
         cards=cards,
         warnings=summary.get("warnings", ()),
+        more=[pair for pair in _more_columns(constitution.rule) if pair[0] in constitution.scores],
         divided=summary.get("division") != "none",
         doubts=[
             *summary.get("warnings", ()),
@@ -212,6 +213,11 @@ def doubts_of_evidence(constitution: Constitution, summary: Mapping[str, Any]) -
             "was accepted."
         )
     return found
+
+
+def _more_columns(rule: Rule) -> list[tuple[str, str]]:
+    """Columns of the table of all guidelines beside the scores, and what they are called."""
+    return [("lowest_side_rate", "lowest side"), (f"p_accept_{rule.name}", "accepted again")]
 
 
 def _least_ratings(rule: Rule) -> int:
