@@ -247,3 +247,20 @@ def test_whatever_a_column_is_called_the_parameter_file_says_it(tmp_path_factory
     parquet(table)(folder / "r.parquet")
     got, _ = read_as_guessed(folder / "r.parquet", named={"user": "user", "rating": "vote"})
     assert len(got.ratings) == N
+
+
+def test_names_that_would_move_a_cursor_are_shown_as_code(tmp_path):
+    csv(long(("a\x1b[2J", "b", "c")))(tmp_path / "r.csv")
+    with pytest.raises(InputError, match=r"It has: a\\x1b\[2J, b, c"):
+        guess(tmp_path / "r.csv")
+
+
+def test_a_name_of_a_file_cannot_end_a_comment(tmp_path):
+    csv(long())(tmp_path / "r.csv")
+    texts = pd.DataFrame({"id": [f"g{g}" for g in range(GUIDELINES)], "text": "Some text"})
+    name = "t\nrun: other\n.csv"
+    csv(texts)(tmp_path / name)
+    found = guess(tmp_path / "r.csv", tmp_path / name)
+    path = tmp_path / "p.yaml"
+    path.write_text(parameter_file(found, "mine", f"aggregation init r.csv '{name}'"))
+    assert load_params(path).run == "mine"

@@ -15,7 +15,7 @@ import pandas as pd
 
 from aggregation.data.cleaning import plain_word
 from aggregation.errors import InputError
-from aggregation.sources.readers import plain_ids, read_table
+from aggregation.sources.readers import names_of, plain_ids, read_table, times
 
 Words = dict[str, float | None]
 
@@ -128,7 +128,7 @@ def guess(
 
 def _need(table: pd.DataFrame, column: str, path: Path) -> None:
     if column not in table.columns:
-        found = ", ".join(f"{name!s:.40}" for name in table.columns[:20])
+        found = names_of(table)
         raise InputError(f"{path}: has no column {column!r:.80}. It has: {found}")
 
 
@@ -254,7 +254,7 @@ def _long(
             taken[key] = left.pop()
     missing = [key for key in ("user", "guideline", "rating") if not taken.get(key)]
     if missing or taken["user"] == taken["guideline"]:
-        found = ", ".join(f"{name:.40}" for name in names[:20])
+        found = names_of(table)
         wanted = " ".join(f"--{key} COLUMN" for key in missing or ["guideline"])
         raise InputError(f"{path}: name the columns with {wanted}. It has: {found}")
     columns = {"user_id": taken["user"], "guideline_id": taken["guideline"]}
@@ -263,8 +263,6 @@ def _long(
 
 
 def _dated(cells: pd.Series) -> bool:
-    from aggregation.sources.readers import times
-
     try:
         return bool(times(cells.head(1000), "").notna().any())
     except InputError:
@@ -305,11 +303,11 @@ def parameter_file(found: Guess, run: str, command: str) -> str:
         f"    {_yaml(word)}: {_yaml(meaning) if not isinstance(meaning, str) else meaning}"
         for word, meaning in found.words.items()
     ]
+    comments = [f"Written by: {command}", *(f"Found: {note}" for note in found.notes)]
     return "\n".join(
         [
-            f"# Written by: {command}",
+            *(f"# {' '.join(comment.split())}" for comment in comments),
             "# Paths are relative to the folder in which `aggregation run` is called.",
-            *(f"# Found: {note}" for note in found.notes),
             f"run: {_yaml(run)}          # the folder under outputs/",
             'title: ""          # the headline of the report',
             'question: ""       # what people were asked',

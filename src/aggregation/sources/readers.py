@@ -288,11 +288,17 @@ def _frame(cells: list[Any], names: list[str], path: Path) -> pd.DataFrame:
     return pd.DataFrame({n: pd.Series(c, dtype="str") for n, c in zip(names, cells, strict=True)})
 
 
+def names_of(table: pd.DataFrame) -> str:
+    """The names of the first columns, for a message; what moves a terminal's cursor as code."""
+    names = ", ".join(f"{name!s:.80}" for name in table.columns[:20])
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in names)
+
+
 def need(table: pd.DataFrame, columns: Mapping[str, str | None], path: Path) -> pd.DataFrame:
     """The `columns` (new name -> name in the file, None: not there) under their new names."""
     for ours, theirs in columns.items():
         if theirs is not None and theirs not in table.columns:
-            found = ", ".join(f"{name!s:.80}" for name in table.columns[:20]) or "none"
+            found = names_of(table) or "none"
             remedy = f"Name the right one in the parameters{_nearest(theirs, table)}"
             raise InputError(
                 f"{path}: has no column {theirs!r} (for {ours}). It has: {found}. {remedy}"

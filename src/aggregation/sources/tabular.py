@@ -13,7 +13,7 @@ from aggregation.data.cleaning import build
 from aggregation.data.dataset import About, Count, Dataset, clean_text
 from aggregation.errors import InputError
 from aggregation.params.schema import TableSource
-from aggregation.sources.readers import need, plain_ids, read_table, times
+from aggregation.sources.readers import names_of, need, plain_ids, read_table, times
 
 KEYS = ("user_id", "guideline_id")
 
@@ -126,8 +126,8 @@ def _answers(source: TableSource, path: Path) -> pd.DataFrame:
     """What users declared: user_id, question, answer."""
     table, columns = read_table(path), source.user_columns
     if not columns.answers:
-        found = ", ".join(f"{name!s:.80}" for name in table.columns[:20])
-        raise InputError(f"{path}: name columns in source.user_columns.answers. It has: {found}")
+        found = f"It has: {names_of(table)}"
+        raise InputError(f"{path}: name columns in source.user_columns.answers. {found}")
     wanted = {"user_id": columns.user_id, **{name: name for name in columns.answers}}
     said = need(table, wanted, path)
     return said.melt("user_id", var_name="question", value_name="answer")
