@@ -34,8 +34,9 @@ lint: $(READY) ## Check style, formatting, notebooks, imports
 types: $(READY) ## Check types
 	@$(BIN)/basedpyright
 
-docs: $(READY) ## Write docs/parameters.md anew
+docs: $(READY) ## Write docs/parameters.md anew, and the documentation as a site: site/index.html
 	@$(BIN)/python -c "from aggregation.params.reference import reference; print(reference(), end='')" > docs/parameters.md
+	@$(BIN)/sphinx-build -W --keep-going -q -b html docs site && echo "Documentation: site/index.html"
 
 picture: $(READY) ## Take the README's picture of a report anew (needs Chromium)
 	@$(BIN)/aggregation run params/demo.yaml && $(BIN)/python docs/picture.py

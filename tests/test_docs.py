@@ -1,7 +1,9 @@
 """What the documentation prints is what happens."""
 
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -98,3 +100,23 @@ def test_make_targets_that_are_printed_exist():
         for _, text in blocks(page, "sh"):
             wanted = set(re.findall(r"^make ([a-z]+)", text, re.MULTILINE))
             assert wanted <= known, page.name
+
+
+def test_the_site_builds_without_a_warning_and_loads_nothing_from_outside(tmp_path):
+    docs, site = shutil.copytree(ROOT / "docs", tmp_path / "docs"), tmp_path / "site"
+    words = ["-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", docs, site]
+    env = os.environ | {"AGGREGATION_ROOT": str(ROOT)}
+    done = subprocess.run([sys.executable, *words], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for page in ("index", "data", "method", "parameters", "python", "notebooks/train"):
+        html = (site / f"{page}.html").read_text(encoding="utf-8")
+        loaded = re.findall(r'<(?:script|img|iframe)[^>]* src="([^"]+)"', html)
+        loaded += re.findall(r'<link[^>]* rel="stylesheet"[^>]* href="([^"]+)"', html)
+        assert loaded
+        assert not [address for address in loaded if "//" in address]
+    method = (site / "method.html").read_text(encoding="utf-8")
+    assert method.count("<math") > 60
+    assert not re.findall(r"\\(?:sum|frac|lambda)\b", method)
+    assert "Find the guidelines that people who otherwise disagree" in (
+        (site / "python.html").read_text(encoding="utf-8")
+    )

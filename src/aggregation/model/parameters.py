@@ -91,7 +91,7 @@ class Penalty:
         return even, even / dimensions
 
     def size(self, embedding: Array) -> Array:
-        """|f| or f^2, elementwise."""
+        """abs(f) or f^2, elementwise."""
         return abs(embedding) if self.norm == "l1" else embedding**2
 
 
