@@ -28,6 +28,7 @@ from .errors import (
 from .evidence.collect import Evidence as Evidence, collect as collect
 from .evidence.minima import minima_table as minima_table
 from .evidence.sides import by_side as by_side, perspectives as perspectives
+from .model.estimator import BridgingModel as BridgingModel
 from .model.fit import Fit as Fit, fit as fit
 from .model.multistart import Settings as Settings
 from .model.parameters import (
