@@ -18,10 +18,11 @@ from aggregation.model.ratings import Ratings
 class BridgingModel(TransformerMixin, BaseEstimator):
     """Bridging matrix factorisation: y_ug = mu + i_u + i_g + f_u . f_g. See docs/method.md.
 
-    X [users, guidelines] holds ratings from 0 to 1, NaN where there is none. `fit` sets mu_,
-    user_intercepts_ [U], user_embeddings_ [U, D], guideline_intercepts_ [G] (how helpful a
-    guideline is to all sides), guideline_embeddings_ [G, D], loss_ and converged_. `transform`
-    gives the embeddings of users, of new ones too. Raises InputError for other numbers in X.
+    X [users, guidelines] holds ratings from 0 to 1, NaN where there is none. `fit` sets `mu_`,
+    `user_intercepts_` [U], `user_embeddings_` [U, D], `guideline_intercepts_` [G] (how helpful a
+    guideline is to all sides), `guideline_embeddings_` [G, D], `loss_` and `converged_`.
+    `transform` gives the embeddings of users, of new ones too. Raises InputError for other numbers
+    in X.
 
     >>> import numpy as np
     >>> X = np.array([[1, 1, 0], [1, 0, 1], [1, 1, np.nan], [1, 0, 1]])
