@@ -63,3 +63,22 @@ def test_no_participant_is_named_in_anything_published(hostile, pages):
     for path in [*pages, hostile / "constitution.csv"]:
         assert "participant-secret" not in path.read_text("utf-8"), path.name
     assert "participant-secret" in (hostile / "constitution.json").read_text("utf-8")
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_no_word_of_the_table_of_all_guidelines_is_broken(browser, hostile, width):
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto((hostile / "report" / "index.html").as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    cells = page.locator("table.all tbody tr td:nth-child(3)")
+    heights = cells.evaluate_all(
+        "cells => cells.map(c => c.querySelector('*') ? 0 : (() => {"
+        "const r = document.createRange(); r.selectNodeContents(c);"
+        "return r.getClientRects().length})())"
+    )
+    assert heights == [1] * 24  # a verdict is one word on one line
+    last = page.locator("table.all tbody tr td:last-child").evaluate_all(
+        "cells => cells.map(c => c.getBoundingClientRect().width)"
+    )
+    assert min(last) >= 200
+    page.close()
