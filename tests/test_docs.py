@@ -11,7 +11,9 @@ from pathlib import Path
 import inprocess
 import pytest
 from click.testing import CliRunner
+from ruamel.yaml import YAML
 
+from aggregation import sections
 from aggregation.cli import main
 from aggregation.runs.runner import run
 
@@ -69,6 +71,12 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
         )
     for code in codes:
         exec(compile(code, page.name, "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_yaml_blocks_are_valid_parameters(page):
+    for _, text in blocks(page, "yaml"):
+        sections(**YAML(typ="safe", pure=True).load(text))
 
 
 COMMAND = re.compile(r"aggregation ([a-z]+)((?: [^\n#`|&()]*)?)")

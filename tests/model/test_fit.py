@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from deliberations import at_most, dense, lowest_nearby, one_descent, simulated_table
 
@@ -472,3 +473,8 @@ def test_community_notes_penalty_is_the_formula_and_its_fit_as_low_as_a_general_
         for _ in range(2)
     )
     assert found.objective == pytest.approx(lowest, rel=1e-7)
+
+
+def test_a_frame_is_refused_with_what_takes_one():
+    with pytest.raises(InputError, match=r"fit takes Ratings, not a DataFrame: .*deliberate"):
+        fit(pd.DataFrame({"user_id": ["u"]}))

@@ -145,6 +145,11 @@ def fit(
     penalty, settings = penalty or Penalty(), settings or Settings()
     check_fields(penalty)
     check_fields(settings)
+    if not isinstance(ratings, Ratings):
+        raise InputError(
+            f"fit takes Ratings, not a {type(ratings).__name__}: code a table with encode, or give "
+            "it to deliberate"
+        )
     ratings.check()
     most = min(ratings.n_users, ratings.n_guidelines)
     if settings.dimensions > most:
