@@ -1,14 +1,13 @@
 """The documentation's site, by Sphinx: docs/, the notebooks, and the docstrings. `make docs`."""
 
 import json
-import os
 import re
 from pathlib import Path
 
 from aggregation import __version__
 from aggregation.report.notebook_pages import mathml
+from aggregation.runs.provenance import project_file
 
-ROOT = Path(os.environ.get("AGGREGATION_ROOT") or Path(__file__).resolve().parents[1])
 NOTEBOOKS = ("ingest", "train", "diagnostics", "demographics", "publish")
 
 project, release = "aggregation", __version__
@@ -28,7 +27,7 @@ CODE = re.compile(r"(^```.*?^```$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 BLOCK, INLINE = re.compile(r"\$\$(.+?)\$\$", re.DOTALL), re.compile(r"\$((?:[^$\n]|\n(?!\n))+?)\$")
 
 
-def formulas(app, docname, source):  # noqa: ARG001
+def formulas(_app, _name, source):
     """Formulas between dollars become MathML, which needs no script; code is left alone."""
     parts = CODE.split(source[0])
     for k in range(0, len(parts), 2):
@@ -47,7 +46,7 @@ def write_notebooks(app):
     folder.mkdir(exist_ok=True)
     for name in NOTEBOOKS:
         parts = []
-        for cell in json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text("utf-8"))["cells"]:
+        for cell in json.loads(project_file(f"notebooks/{name}.ipynb").read_bytes())["cells"]:
             text = "".join(cell["source"])
             parts.append(f"```python\n{text}\n```" if cell["cell_type"] == "code" else text)
         (folder / f"{name}.md").write_text("\n\n".join(parts) + "\n", "utf-8")

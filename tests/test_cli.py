@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import inprocess
@@ -228,7 +229,7 @@ VOTES = "who;what;vote\n" + "".join(
 
 def test_two_commands_lead_from_a_file_to_a_report(here, tmp_path, monkeypatch):
     (tmp_path / "votes.csv").write_text(VOTES)
-    monkeypatch.setattr(runner, "DEFAULT_EXECUTE", inprocess.execute)
+    monkeypatch.setattr(runner, "run", partial(run, execute=inprocess.execute))
     assert here("init", "votes.csv").returncode == 0
     done = here("run", "--set", "train={starts: 2, max_starts: 2, moves: false}")
     assert done.returncode == 0, done.stderr
@@ -288,7 +289,7 @@ def test_run_without_a_file_says_how_to_get_one(here, tmp_path):
 
 
 def test_notebooks_beside_the_run_are_used_and_named(here, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "DEFAULT_EXECUTE", inprocess.execute)
+    monkeypatch.setattr(runner, "run", partial(run, execute=inprocess.execute))
     assert here("notebooks").returncode == 0
     path = tmp_path / "notebooks" / "ingest.ipynb"
     path.write_text(path.read_text().replace("What was asked, of whom", "Mine: what was asked"))

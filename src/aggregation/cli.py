@@ -289,7 +289,8 @@ def check(params: str | None, changes: tuple[str, ...]) -> None:
 
 def _tell_data(params: str, changes: tuple[str, ...]) -> None:
     """Read the data of a parameter file and say what became of it."""
-    from aggregation.evidence.warnings import blocks, warnings
+    from aggregation.evidence.warnings import warnings
+    from aggregation.model.ratings import encode
     from aggregation.params.loading import load_params
     from aggregation.sources import read
 
@@ -303,7 +304,8 @@ def _tell_data(params: str, changes: tuple[str, ...]) -> None:
     for c in dataset.counts:
         if c.n and c.action in ("dropped", "merged", "note"):
             _say(f"{c.action.capitalize() + ':':8} {c.n:,} {c.table}: {c.reason}")
-    for warning in warnings(dataset, blocks(dataset)):
+    user_block, _ = encode(dataset.ratings)[0].blocks()
+    for warning in warnings(dataset, int(user_block.max()) + 1):
         _say(f"Doubt:   {warning}")
 
 

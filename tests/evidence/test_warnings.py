@@ -2,13 +2,11 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, strategies as st
 
 from aggregation.data.dataset import Count
-from aggregation.evidence.warnings import blocks, warnings
+from aggregation.evidence.warnings import warnings
 
 
 def like(dataset, ratings):
@@ -62,19 +60,3 @@ def test_ratings_that_were_left_out_are_told_by_reason_unless_they_were_passes(s
         "20: no user_id)."
     )
     assert warnings(replace(dataset, counts=(*counts[:2], counts[3]))) == []
-
-
-@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5))
-def test_blocks_are_counted_as_planted(n, users, guidelines):
-    parts = [
-        rated(users, guidelines).assign(
-            user_id=lambda t, k=k: t["user_id"] + f"-{k}",
-            guideline_id=lambda t, k=k: t["guideline_id"] + f"-{k}",
-        )
-        for k in range(n)
-    ]
-
-    class Data:
-        ratings = pd.concat(parts).sample(frac=1, random_state=np.random.default_rng(0))
-
-    assert blocks(Data) == n

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from aggregation.data.cards import many
 from aggregation.data.cleaning import PASSED
 from aggregation.data.dataset import Dataset
@@ -63,15 +61,3 @@ def lost(dataset: Dataset) -> list[str]:
         return []
     why = "; ".join(f"{c.n:,}: {c.reason}" for c in sorted(gone, key=lambda c: -c.n))
     return [f"{n:,} of {read:,} ratings were left out ({why})."]
-
-
-def blocks(dataset: Dataset) -> int:
-    """Into how many parts that share neither a user nor a guideline the ratings fall."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    codes = [dataset.ratings[key].factorize()[0] for key in ("user_id", "guideline_id")]
-    users = int(codes[0].max(initial=-1)) + 1
-    size = users + int(codes[1].max(initial=-1)) + 1
-    edges = coo_array((np.ones(len(codes[0])), (codes[0], users + codes[1])), shape=(size, size))
-    return int(connected_components(edges, directed=False)[0])

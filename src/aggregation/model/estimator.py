@@ -42,7 +42,7 @@ class BridgingModel(TransformerMixin, BaseEstimator):
         self.dimensions = dimensions
         self.random_state = random_state
 
-    def fit(self, X: Any, y: None = None) -> Self:  # noqa: ARG002, N803  # scikit-learn's names
+    def fit(self, X: Any, y: None = None) -> Self:
         """Fit the model to the ratings X; y is not used."""
         found = fit(_ratings(X), self._penalty(), self._settings())
         p = found.parameters
@@ -54,17 +54,17 @@ class BridgingModel(TransformerMixin, BaseEstimator):
         self.loss_, self.converged_ = found.objective, found.converged
         return self
 
-    def transform(self, X: Any) -> np.ndarray:  # noqa: N803
+    def transform(self, X: Any) -> np.ndarray:
         """Where the users of X stand [U, D], for the guidelines as they were fitted."""
         return self._users(X).user_embedding
 
-    def predict(self, X: Any) -> np.ndarray:  # noqa: N803
+    def predict(self, X: Any) -> np.ndarray:
         """The expected rating of every guideline by the users of X [U, G], from those they gave."""
         p = self._users(X)
         level = p.mu + p.user_intercept[:, None] + p.guideline_intercept
         return level + p.user_embedding @ p.guideline_embedding.T
 
-    def _users(self, X: Any) -> Parameters:  # noqa: N803
+    def _users(self, X: Any) -> Parameters:
         check_is_fitted(self)
         ratings = _ratings(X)
         if ratings.n_guidelines != self.n_features_in_:
@@ -86,7 +86,7 @@ class BridgingModel(TransformerMixin, BaseEstimator):
         return Settings(dimensions=self.dimensions, seed=self.random_state)
 
 
-def _ratings(X: Any) -> Ratings:  # noqa: N803
+def _ratings(X: Any) -> Ratings:
     table = np.asarray(X, np.float64)
     if table.ndim != 2:
         raise InputError(f"X has {table.ndim} axes: give [users, guidelines]")

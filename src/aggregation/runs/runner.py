@@ -71,10 +71,7 @@ OWN = {"params.yaml", MANIFEST, PARTIAL, TIMING}.union(*map(own, STAGES))
 Say = Callable[[str], None]
 
 Execute = Callable[..., list[float]]
-"""Executes one notebook, as `executor.Executor` does in a kernel of its own."""
-
-DEFAULT_EXECUTE: Execute | None = None
-"""What executes notebooks where `run` is not told; None: an `executor.Executor`."""
+"""Executes one notebook, as `executor.Executor` does in a kernel of its own (the default)."""
 
 
 def run(
@@ -261,7 +258,6 @@ class _Build:
         if stage == "ingest":
             self._check_data()
         self._begin()
-        self.execute = self.execute or DEFAULT_EXECUTE
         if self.execute is None:
             from aggregation.runs.executor import Executor  # nothing may have to run
 
