@@ -269,8 +269,8 @@ def test_check_says_what_is_left_out_and_runs_nothing(here, tmp_path):
     done = here("check")
     assert done.stdout.splitlines() == [
         "Read:    142 ratings by 12 users of 12 guidelines",
-        "Dropped: 1 ratings: no user_id",
-        "Dropped: 1 ratings: no value given",
+        "Dropped: 1 rating: no user_id",
+        "Dropped: 1 rating: no value given",
     ]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["aggregation.yaml", "votes.csv"]
     done = here("check", "--set", "source.columns.value=vot")

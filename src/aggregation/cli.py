@@ -289,6 +289,7 @@ def check(params: str | None, changes: tuple[str, ...]) -> None:
 
 def _tell_data(params: str, changes: tuple[str, ...]) -> None:
     """Read the data of a parameter file and say what became of it."""
+    from aggregation.data.cards import many
     from aggregation.evidence.warnings import warnings
     from aggregation.model.ratings import encode
     from aggregation.params.loading import load_params
@@ -298,12 +299,13 @@ def _tell_data(params: str, changes: tuple[str, ...]) -> None:
     if given.source.kind == "platform" and not given.source.offline:
         raise ParameterError("the platform is asked by `aggregation run`: check reads files only")
     dataset = read(given.source, given.ratings, given.seed, Path("outputs") / given.run / "source")
-    sizes = (dataset.ratings[key].nunique() for key in ("user_id", "guideline_id"))
-    counts = "{:,} users of {:,} guidelines".format(*sizes)
-    _say(f"Read:    {len(dataset.ratings):,} ratings by {counts}")
+    users, guidelines = (dataset.ratings[k].nunique() for k in ("user_id", "guideline_id"))
+    ratings = f"{many(len(dataset.ratings), 'rating')} by {many(users, 'user')}"
+    _say(f"Read:    {ratings} of {many(guidelines, 'guideline')}")
     for c in dataset.counts:
         if c.n and c.action in ("dropped", "merged", "note"):
-            _say(f"{c.action.capitalize() + ':':8} {c.n:,} {c.table}: {c.reason}")
+            rows = many(c.n, c.table.removesuffix("s"))
+            _say(f"{c.action.capitalize() + ':':8} {rows}: {c.reason}")
     user_block, _ = encode(dataset.ratings)[0].blocks()
     for warning in warnings(dataset, int(user_block.max()) + 1):
         _say(f"Doubt:   {warning}")
