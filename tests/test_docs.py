@@ -1,5 +1,6 @@
 """What the documentation prints is what happens."""
 
+import os
 import re
 import shlex
 import shutil
@@ -10,14 +11,16 @@ from pathlib import Path
 import inprocess
 import pytest
 from click.testing import CliRunner
+from loopback import Loopback
 from ruamel.yaml import YAML
 
-from aggregation import sections
+from aggregation import World, sections, simulate
 from aggregation.cli import main
 from aggregation.runs.runner import run
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DATA = ROOT / "docs" / "data.md"
 BLOCK = re.compile(r"^```(\w+) ?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -31,11 +34,11 @@ def blocks(page, kind):
 def _data(tmp_path, monkeypatch):
     """A folder with the files that docs/data.md prints."""
     monkeypatch.chdir(tmp_path)
-    for name, text in blocks(ROOT / "docs" / "data.md", "csv"):
+    for name, text in blocks(DATA, "csv"):
         Path(name).write_text(text, encoding="utf-8")
 
 
-CONSOLE = [text for _, text in blocks(ROOT / "docs" / "data.md", "console")]
+CONSOLE = [text for _, text in blocks(DATA, "console")]
 
 
 @pytest.mark.parametrize("text", CONSOLE, ids=lambda text: text.splitlines()[0])
@@ -90,6 +93,55 @@ def test_every_command_and_option_that_is_printed_exists(page):
             known = {option for p in command.params for option in (*p.opts, *p.secondary_opts)}
             given = {word.partition("=")[0] for word in words.split() if word.startswith("-")}
             assert given <= known | {"--help"}, f"{page.name}: aggregation {name}{words}"
+
+
+KEY = "a-key-of-nobody"
+TRAIN = "train: {starts: 2, max_starts: 2, moves: false}\n"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, data):
+    """A project as the pages speak of it, with small deliberations and the runs they compare."""
+    place = tmp_path_factory.mktemp("docs") / "project"
+    shutil.copytree(ROOT / "params", place / "params")
+    demo, platform = place / "params" / "demo.yaml", place / "params" / "platform.yaml"
+    demo.write_text("run: demo\nsource: {kind: simulated, n_users: 40}\n" + TRAIN, encoding="utf-8")
+    platform.write_text(platform.read_text("utf-8") + TRAIN, encoding="utf-8")
+    (place.parent / "openData").symlink_to(data / "polis")
+    for name, copied in (("ratings", "ratings"), ("items", "texts")):
+        (text,) = [text for words, text in blocks(DATA, "csv") if words == f"{name}.csv"]
+        (place / f"{copied}.csv").write_text(text, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch, Loopback(simulate(3, World(40)).export, KEY) as web:
+        patch.chdir(place)
+        patch.setattr("aggregation.runs.executor.Executor", lambda _: inprocess.execute)
+        patch.setenv("AGGREGATION_PLATFORM_KEY", KEY)
+        patch.setenv("AGGREGATION_PLATFORM_URL", web.url)
+        for name in ("demo", "mine", "more-starts"):
+            run(demo, changes=[f"run={name}"], say=str, execute=inprocess.execute)
+        yield place
+
+
+def commands(page):
+    """The lines of a page's sh blocks that begin with `aggregation`, without their remarks."""
+    lines = "".join(text for _, text in blocks(page, "sh")).splitlines()
+    return [
+        shlex.split(line, comments=True)[1:] for line in lines if line.startswith("aggregation ")
+    ]
+
+
+WITH_COMMANDS = [page for page in PAGES if commands(page)]
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.name)
+def test_commands_of_sh_blocks_run_in_their_order(page, project, monkeypatch):
+    """As printed. `AGGREGATION_SLOW=1` adds those that take long."""
+    slow = () if os.environ.get("AGGREGATION_SLOW") else ("batch", "plan", "trust")
+    (project / "aggregation.yaml").unlink(missing_ok=True)  # written by `init` on another page
+    for words in commands(page):
+        if words[0] not in slow:
+            monkeypatch.setattr(sys, "argv", ["aggregation", *words])
+            done = CliRunner().invoke(main, words, catch_exceptions=False)
+            assert done.exit_code == 0, f"aggregation {shlex.join(words)}: {done.output}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
