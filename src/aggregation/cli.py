@@ -35,6 +35,9 @@ PARAMS, DEMO = "aggregation.yaml", "params/demo.yaml"
 INTERRUPTED = threading.Event()
 """Whether this process was told to end."""
 
+STOP_AGAIN = 20
+"""Seconds after which a process that was told to end, and goes on, is stopped again."""
+
 
 class _Group(click.Group):
     """Shows the package's own errors as messages, not as tracebacks."""
@@ -48,8 +51,11 @@ class _Group(click.Group):
 
         def interrupt(*_: object) -> None:
             INTERRUPTED.set()
+            # Again until the process ends: Python loses what is raised while it frees an object.
+            signal.setitimer(signal.ITIMER_REAL, STOP_AGAIN)
             raise KeyboardInterrupt
 
+        signal.signal(signal.SIGALRM, interrupt)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # no kernel is left behind
             if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
                 signal.signal(number, interrupt)
