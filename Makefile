@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test bench platform lab lint types lock docs picture clean help
+.PHONY: run test bench platform lab lint types words lock docs picture clean help
 .DEFAULT_GOAL := help
 
 help: ## Say what can be made
@@ -40,6 +40,12 @@ docs: $(READY) ## Write docs/parameters.md anew, and the documentation as a site
 
 picture: $(READY) ## Take the README's picture of a report anew (needs Chromium)
 	@$(BIN)/aggregation run params/demo.yaml && $(BIN)/python docs/picture.py
+
+words: $(READY) ## Bring the report's translations up to date with the texts of the code
+	@$(BIN)/pybabel -q extract -F pyproject.toml --no-location -o $(VENV)/words.pot src/aggregation
+	@for file in src/aggregation/report/locale/*.po; do $(BIN)/pybabel -q update --no-fuzzy-matching \
+	  --omit-header --ignore-obsolete -w 100 -i $(VENV)/words.pot -o $$file \
+	  -l $$(basename $$file .po); done
 
 lock: $(READY) ## Resolve the dependencies of pyproject.toml anew
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --fork-strategy fewest --upgrade \

@@ -18,7 +18,12 @@ from .decisions.rules import (
     Rule as Rule,
 )
 from .decisions.scores import score as score, with_unrated as with_unrated
-from .decisions.table import overview as overview, table as table
+from .decisions.table import (
+    as_markdown as as_markdown,
+    numbered as numbered,
+    overview as overview,
+    table as table,
+)
 from .errors import (
     AggregationError as AggregationError,
     InputError as InputError,

@@ -406,6 +406,32 @@ def index(out: str) -> None:
 
 
 @main.command()
+@click.argument("run", type=click.Path())
+@click.option("--page", type=click.Path(dir_okay=False), help="The file. Default: <run>.html")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a parameter.")
+def report(run: str, page: str | None, changes: tuple[str, ...]) -> None:
+    """Make the report of the finished RUN again, as one file that can be sent to anybody.
+
+    The run's folder is not changed. With --set it is told in another way, for example in another
+    language.
+
+    \b
+    Examples:
+      aggregation report outputs/demo
+      aggregation report outputs/demo --page bericht.html --set report.language=de
+    """
+    from aggregation.params.loading import load_params
+    from aggregation.runs.folder import open_run
+    from aggregation.runs.pages import report_page
+
+    folder = open_run(run)
+    given = load_params(folder.path / "params.yaml", changes)
+    file = Path(page or f"{given.run}.html")
+    _write(file, report_page(folder, folder.load(), given))
+    click.echo(f"Report: {file}")
+
+
+@main.command()
 @click.argument("before", type=click.Path())
 @click.argument("after", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with all guidelines.")

@@ -77,6 +77,6 @@ def test_facts_are_the_numbers_and_words_of_the_summary(found):
 
 def test_quick_columns_do_not_depend_on_the_depth(found):
     quick, full = (found[depth].constitution.scores for depth in ("quick", "full"))
-    shared = [c for c in quick if c not in ("failed", "embedding", "accepted_in")]
+    shared = [c for c in quick if c not in ("failed", "embedding", "accepted_in", "confidence")]
     pd.testing.assert_frame_equal(quick[shared], full[shared])
     assert np.isfinite(quick["p_both_sides"]).all()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from aggregation import Parameters, Ratings, by_side, encode, perspectives, score
-from aggregation.evidence.sides import BUCKETS, SIDES
+from aggregation.evidence.sides import BUCKETS, SIDES, side_of_users, sides_found
 
 
 def world(seed, users=12, guidelines=5):
@@ -64,16 +64,22 @@ def test_the_last_bucket_is_closed():
 def test_sides_count_as_a_plain_loop_does(seed):
     ratings, ids, p = world(seed)
     table = by_side(score(ratings, ids, p), ratings, ids, p)
+    sign = np.sign(p.user_embedding[:, 0])
+    larger = 1 if (sign > 0).sum() >= (sign < 0).sum() else -1
     for k in range(len(table)):
-        for name, sign in (("negative", -1), ("positive", 1)):
+        for name, sign in (("smaller", -1), ("larger", 1)):
             mine = [
                 h
                 for u, g, h in zip(ratings.user, ratings.guideline, ratings.helpful)
-                if g == k and np.sign(p.user_embedding[u, 0]) == sign
+                if g == k and np.sign(p.user_embedding[u, 0]) == sign * larger
             ]
             assert table[f"n_ratings_{name}"][k] == len(mine)
             rate = table[f"helpful_rate_{name}"][k]
             assert rate == pytest.approx(np.mean(mine)) if mine else np.isnan(rate)
+            low, high = (table[f"helpful_rate_{name}_{end}"][k] for end in ("low", "high"))
+            assert low - 1e-12 <= rate <= high + 1e-12 if mine else np.isnan([low, high]).all()
+    gap = table["helpful_rate_larger"] - table["helpful_rate_smaller"]
+    np.testing.assert_array_equal(table["gap"], gap)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -96,3 +102,27 @@ def test_a_rating_of_weight_2_is_two_ratings_but_counts_once(seed):
     one, other = (perspectives(r, p.user_embedding) for r in (weighted, twice))
     np.testing.assert_allclose(one.helpful, other.helpful)
     np.testing.assert_allclose(one.not_helpful, other.not_helpful)
+
+
+def test_the_larger_side_is_that_of_more_users_whatever_its_sign():
+    embedding = np.array([[-1.0], [-2.0], [0.0], [3.0]])
+    assert side_of_users(embedding).tolist() == [1, 1, 0, -1]
+    assert side_of_users(-embedding).tolist() == [1, 1, 0, -1]
+    assert side_of_users(np.array([[1.0], [-1.0]])).tolist() == [1, -1]
+
+
+@pytest.mark.parametrize(
+    ("smaller", "larger", "neither", "division", "two"),
+    [
+        (5, 50, 0, "two sides", True),
+        (5, 94, 1, "more", True),
+        (4, 50, 0, "two sides", False),  # too few people
+        (5, 94, 2, "two sides", False),  # under 5 %
+        (0, 50, 10, "two sides", False),
+        (25, 25, 0, "none", False),
+    ],
+)
+def test_there_are_two_sides_where_both_have_enough_people(smaller, larger, neither, division, two):
+    embedding = np.repeat([-1.0, 1.0, 0.0], [smaller, larger, neither])[:, None]
+    counts = {"smaller": smaller, "larger": larger, "neither": neither}
+    assert sides_found(embedding, division) == counts | {"two": two}

@@ -1,25 +1,26 @@
 """One run whose every text is an attack, its values, its pages, and one browser for them all."""
 
 import csv
-import os
 import shutil
 from pathlib import Path
 
+import browsers
 import inprocess
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from playwright.sync_api import sync_playwright
+from hostile import TEXTS
 from prolific_worlds import crowd
 
 from aggregation.decisions.constitution import select
 from aggregation.evidence.collect import Evidence
+from aggregation.params.loading import load_params
 from aggregation.report.comparison import comparison_page
 from aggregation.report.index import index_page
 from aggregation.report.notebook_pages import notebook_page
 from aggregation.runs.folder import RunFolder
-from aggregation.runs.pages import write_run_list
+from aggregation.runs.pages import report_page, write_run_list
 from aggregation.runs.runner import run
 from aggregation.services.demographics import clean, counts
 from aggregation.verify.compare import compare
@@ -114,15 +115,52 @@ def pages(tmp_path_factory, hostile, values, notebook):
 
 
 @pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """A run whose guidelines are those of `hostile.TEXTS`, 30 users on two sides."""
+    folder = tmp_path_factory.mktemp("corpus")
+    random = np.random.default_rng(1)
+    texts = pd.DataFrame({"guideline_id": [f"g{k:02}" for k in range(len(TEXTS))], "text": TEXTS})
+    texts.to_parquet(folder / "texts.parquet")
+    likes = np.where(np.arange(len(TEXTS)) % 3 == 0, 0.97, 0.0)
+    rows = [
+        (f"u{u}", f"g{k:02}", "helpful" if random.random() < chance else "not_helpful")
+        for u in range(30)
+        for k, liked in enumerate(likes)
+        for chance in [liked or (0.95 if (k % 3 == 1) == (u < 12) else 0.05)]
+    ]
+    table = pd.DataFrame(rows, columns=["user_id", "guideline_id", "rating"])
+    table.to_csv(folder / "ratings.csv", index=False)
+    (folder / "params.yaml").write_text(
+        "run: corpus\n"
+        f"source: {{kind: table, path: '{folder}/ratings.csv', "
+        f"guidelines: '{folder}/texts.parquet'}}\n"
+        "train: {starts: 2, max_starts: 2, moves: false}\n"
+    )
+    path = folder / "params.yaml"
+    return run(path, out=folder, say=lambda _: None, execute=inprocess.execute)
+
+
+@pytest.fixture(scope="session")
+def corpus_pages(corpus):
+    """The report of `corpus` as the run made it, and in another way: Markdown, in German."""
+    folder = RunFolder(corpus)
+    given = load_params(corpus / "params.yaml", ["report.markdown=true", "report.language=de"])
+    other = corpus.parent / "markdown.html"
+    other.write_text(report_page(folder, folder.load(), given), encoding="utf-8")
+    return [corpus / "report" / "index.html", corpus / "report" / "publish.html", other]
+
+
+@pytest.fixture(scope="session")
 def browser():
-    path = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
-    if path is None:
-        assert not os.environ.get("AGGREGATION_BROWSER_REQUIRED"), "Chromium is missing"
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=path,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
+    with browsers.chromium() as chromium:
         yield chromium
-        chromium.close()
+
+
+@pytest.fixture(scope="session", params=["chromium", "firefox"])
+def any_browser(request, tmp_path_factory):
+    """Each of the two browsers."""
+    if request.param == "chromium":
+        yield browsers.Chromium(request.getfixturevalue("browser"))
+    else:
+        with browsers.firefox(tmp_path_factory.mktemp("firefox")) as firefox:
+            yield firefox

@@ -25,9 +25,9 @@ def test_cells_for_jupyterlab_are_left_out_and_the_notebook_is_not_changed(noteb
     assert "To work on a parameter file in JupyterLab" in before
     assert "To work on a parameter file" not in page
     assert nbformat.writes(notebook) == before
-    assert "<title>train: a</title>" in page
-    assert '<a href="ingest.html">ingest</a>' in page
-    assert '<span aria-current="page">train</span>' in page
+    assert "<title>Model: a</title>" in page
+    assert '<a href="ingest.html">Data</a>' in page
+    assert '<span aria-current="page">Model</span>' in page
     assert "Nobody said any of this" not in page
     assert "Nobody said any of this" in notebook_page(notebook, "train", [], simulated=True)
 
@@ -49,3 +49,12 @@ def test_hostile_cells_stay_text():
     assert "<script" not in page
     assert "javascript:alert" not in page
     assert page.count("&lt;script&gt;") >= 3
+
+
+def test_a_page_begins_with_its_contents(hostile):
+    notebook = nbformat.read(hostile / "notebooks" / "diagnostics.ipynb", as_version=4)
+    page = notebook_page(notebook, "diagnostics", ["diagnostics"])
+    contents = re.search(r'<nav class="contents".*?</nav>', page, re.DOTALL)[0]
+    links = dict(re.findall(r'href="#([^"]+)">([^<]+)<', contents))
+    assert links == dict(re.findall(r'<h2 id="([^"]+)">([^<]+)<', page))
+    assert len(links) > 5

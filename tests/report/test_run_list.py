@@ -27,7 +27,7 @@ def test_a_run_is_one_row_with_its_numbers_escaped():
     assert page.count("<tr>") == 3
     assert '<a href="a/report/index.html"><bdi>&lt;script&gt;a</bdi></a>' in page
     assert "<img" not in page
-    assert '<td class="num">12,345</td>' in page
+    assert '<td class="num" data-value="12345">12,345</td>' in page
     assert '<td class="num">0.25000000</td>' in page
     assert "finished, simulated, fit not settled" in page
     assert 'failed at <a href="b/notebooks/train.failed.ipynb">train</a>' in page

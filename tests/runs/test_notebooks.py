@@ -320,7 +320,7 @@ def test_what_the_tutorial_rejects_for_all_its_applause_divides_the_sides(tutori
     liked = (scores["helpful_rate"] >= 0.8) & ~accepted
     assert (kind[accepted] == "shared").mean() > 0.9
     assert (kind[liked] == "divisive").mean() > 0.9
-    text = told(cells, 'liked = liked.sort_values("intercept").join(sides)')
+    text = told(cells, 'liked = liked.sort_values("intercept")')
     assert text.count("needs more than 0.375") == 8
 
 

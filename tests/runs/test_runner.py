@@ -37,7 +37,7 @@ AFTER_TRAIN = {
 }
 AFTER_PUBLISH = AFTER_TRAIN | {
     *("evidence/guidelines.parquet", "evidence/minima.json", "evidence/summary.json"),
-    *("constitution.json", "constitution.csv", "report/index.html"),
+    *("constitution.json", "constitution.csv", "constitution.md", "report/index.html"),
     *("notebooks/diagnostics.ipynb", "notebooks/publish.ipynb"),
     *("report/diagnostics.html", "report/publish.html"),
 }

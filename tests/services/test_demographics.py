@@ -9,8 +9,9 @@ from prolific_worlds import HEADER, HOMEMAKER, TYPICAL, cleaned, crowd, export, 
 from worlds import assert_says
 
 from aggregation import InputError
+from aggregation.report import sentences
 from aggregation.report.demographics import demographics_section
-from aggregation.report.environment import TEMPLATES
+from aggregation.report.environment import templates
 from aggregation.services.demographics import (
     CATEGORIES,
     REQUIRED,
@@ -33,7 +34,7 @@ def number(found, category, value):
 
 def page(found):
     section = demographics_section(counts(found).to_dict("records"))
-    return TEMPLATES.get_template("demographics.html").render(demographics=section)
+    return templates().get_template("demographics.html").render(demographics=section, say=sentences)
 
 
 # reading
@@ -350,8 +351,8 @@ def test_the_section_shows_the_counts_and_says_what_it_keeps_back():
     assert "Nothing can be shown of nationality" in text
     assert '<th scope="row" dir="auto">Male</th><td class="num" colspan="2">–</td>' in text
     assert "N17" not in text
-    assert 'United Kingdom</th><td class="num">40</td><td class="num">100 %</td>' in text
-    assert "width:100.00%" in text
+    assert 'United Kingdom</th><td class="num">40</td><td class="num">100%</td>' in text
+    assert 'width="100.00%"' in text
 
 
 def test_the_section_says_when_all_is_shown_and_when_nothing_can_be():

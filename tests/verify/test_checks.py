@@ -177,7 +177,7 @@ EDITS = {
     "a verdict": ("scores and verdicts", cell(SCORES, "verdict", lambda _: "rejected")),
     "a score": ("scores and verdicts", cell(SCORES, "consensus_score", lambda v: v + 1e-6)),
     "a rate": ("scores and verdicts", cell(SCORES, "helpful_rate", lambda v: v - 1e-6)),
-    "a side": ("scores and verdicts", cell(SCORES, "n_ratings_positive", lambda v: v + 1)),
+    "a side": ("scores and verdicts", cell(SCORES, "n_ratings_larger", lambda v: v + 1)),
     "reasons": (
         "scores and verdicts",
         lambda folder: edit_table(
@@ -233,7 +233,7 @@ def test_files_that_were_changed_or_are_gone_are_named(copy):
     (copy.path / "constitution.csv").write_bytes(b"x")
     (files,) = [c for c in verify(copy) if c.what == "files"]
     assert files.holds is False
-    assert files.told == "2 of 25 changed or gone: model/history.parquet, constitution.csv"
+    assert files.told == "2 of 26 changed or gone: model/history.parquet, constitution.csv"
 
 
 def test_an_edited_manifest_is_found_by_its_checksum(copy):
@@ -412,7 +412,7 @@ def test_the_command_prints_a_line_for_each_claim_and_ends_with_its_code(copy, d
     (copy.path / "constitution.csv").write_bytes(b"")
     code, lines = command(copy.path)
     assert (code, lines[-1]) == (1, "NOT everything holds.")
-    assert "FAILS  files: 1 of 25 changed or gone: constitution.csv" in lines
+    assert "FAILS  files: 1 of 26 changed or gone: constitution.csv" in lines
     code, lines = command(copy.path / "none")
     assert code == 1
     assert "so it is no run's folder" in lines[0]

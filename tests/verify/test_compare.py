@@ -170,9 +170,8 @@ def test_an_axis_that_points_the_other_way_is_no_difference(first, tmp_path, dat
         table = table.assign(embedding=flip(table["embedding"]))
         other.write_table(f"model/{name}.parquet", table)
     finish(other, dataset, ag.ALIGNED_2023)
-    scores = [run.read_table("evidence/guidelines.parquet") for run in (first, other)]
-    aligned = scores[1].set_index("guideline_id").loc[scores[0]["guideline_id"]]
-    assert not np.allclose(scores[0]["n_ratings_positive"], aligned["n_ratings_positive"])
+    tables = [run.read_table("model/users.parquet")["embedding"] for run in (first, other)]
+    assert not np.allclose(*map(np.stack, tables))
     assert compare(first, other).same
 
 
@@ -455,7 +454,7 @@ def test_the_page_shows_what_strangers_wrote_and_runs_none_of_it(hostile):
     assert "of 10,000 characters" in page
     assert len(re.findall(r"<table", page)) == len(re.findall(r"<caption", page)) > 3
     assert not re.search(r"<th(?! scope=)[ >]", page)
-    assert not re.search(r"(?:src|href)=\"", page)
+    assert not re.search(r"(?:src|href)=\"(?!#main\")", page)
     page.encode("utf-8")
 
 

@@ -103,7 +103,7 @@ def without_source(fixed, tmp_path):
 def test_an_honest_run_whose_source_is_gone_is_repeated_from_its_data(without_source):
     assert rerun(without_source) == {
         "source": (None, "not at hand: the rerun begins with data/ as it is"),
-        "same bytes": (True, "all 25 files"),
+        "same bytes": (True, "all 26 files"),
         "same manifest": (True, "but for commit and dirty"),
     }
 
@@ -144,7 +144,7 @@ def test_a_rerun_asks_nobody_and_names_what_it_leaves_out(tmp_path, monkeypatch)
         "report/publish.html"
     )
     assert found["source"] == (True, "at hand")
-    assert found["same bytes"] == (True, "all 20 files")
+    assert found["same bytes"] == (True, "all 21 files")
     assert found["same manifest"][0] is True
 
 
@@ -182,7 +182,7 @@ def test_the_command_repeats_a_run_and_everything_holds(copy, honest, gives):
     done = CliRunner().invoke(main, ["verify", str(copy.path), "--strict"])
     lines = done.output.splitlines()
     assert (done.exit_code, lines[-1]) == (0, "Everything holds.")
-    assert "holds  same bytes: all 25 files" in lines
+    assert "holds  same bytes: all 26 files" in lines
     assert "note" in lines[-2]
 
 

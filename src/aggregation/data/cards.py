@@ -73,6 +73,18 @@ def short(text: str, longest: int = MAX_TEXT_LENGTH) -> str:
     return text if len(text) <= longest else text[:longest] + " ..."
 
 
+class English:
+    """Sentences as they stand in the code; `report.language` gives the same in other languages."""
+
+    def gettext(self, message: str, **values: object) -> str:
+        """The message with `values` in place of its %(names)s."""
+        return message % {k: f"{v:,}" if isinstance(v, int) else v for k, v in values.items()}
+
+    def ngettext(self, one: str, other: str, n: int, **values: object) -> str:
+        """The same for a number `n` of things, which is %(n)s."""
+        return self.gettext(one if n == 1 else other, **values, n=n)
+
+
 def many(n: int, noun: str, nouns: str = "") -> str:
     """`1 rating`, `1,234 ratings`."""
     return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"

@@ -16,11 +16,12 @@ from aggregation.decisions.scores import score, with_columns, with_unrated
 from aggregation.evidence.answers import by_answer
 from aggregation.evidence.attacks import NEW, cheapest, costs, smallest_unanimous
 from aggregation.evidence.bootstrap import REPLICATES, bootstrap, with_intervals
+from aggregation.evidence.confidence import confidence
 from aggregation.evidence.groups import by_group, opinion_groups
 from aggregation.evidence.prediction import division, prediction
 from aggregation.evidence.raters import activity_share, decided_without, influence, suspicious
 from aggregation.evidence.reach import accepted_in, reach
-from aggregation.evidence.sides import by_side
+from aggregation.evidence.sides import by_side, sides_found
 from aggregation.evidence.two_sides import by_axis, two_sides, with_two_sides
 from aggregation.evidence.warnings import warnings
 from aggregation.evidence.yardsticks import overlap, with_yardsticks
@@ -96,6 +97,7 @@ def collect(
     summary: dict[str, Any] = {
         "depth": depth,
         "division": found_division,
+        "sides": sides_found(fit.parameters.user_embedding, found_division),
         "warnings": warnings(dataset, fit.n_blocks, found_division),
         "axes_explain": sides.explained.tolist(),
         "groups": list(groups.sizes),
@@ -145,6 +147,9 @@ def collect(
         constitution = replace(constitution, scores=scores)
     scores = constitution.scores.assign(accepted_in=accepted_in(constitution))
     constitution = replace(constitution, scores=scores)
+    sure = confidence(constitution, two=summary["sides"]["two"])
+    constitution = replace(constitution, scores=scores.assign(confidence=sure))
+    scores = constitution.scores
     summary |= {
         "close_calls": int(scores["accepted_in"].between(0, 1, inclusive="neither").sum()),
         "reach": reach(constitution, ratings, ids, groups),

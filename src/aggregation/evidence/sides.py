@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from aggregation.decisions.scores import rate, tally
+from aggregation.decisions.scores import rate, tally, wilson
 from aggregation.model.parameters import Parameters
 from aggregation.model.ratings import Ids, Ratings
 
 BUCKETS = 15
 """Buckets of the "range of perspectives", as on the platform's page."""
 
-SIDES = {"negative": -1, "positive": 1}
-"""A user's side is the sign of the first coordinate of the embedding; users at 0 have none."""
+SIDES = {"smaller": -1, "larger": 1}
+"""The two sides of the first axis, by the number of their users."""
+
+FEWEST, LEAST_SHARE = 5, 0.05
+"""Users of the smaller side, and their share of all, from which a deliberation has two sides."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,28 @@ class Perspectives:
     """[G, BUCKETS] (weighted) sum of ratings."""
     not_helpful: np.ndarray
     """[G, BUCKETS] (weighted) sum of 1 - rating."""
+
+
+def side_of_users(user_embedding: np.ndarray) -> np.ndarray:
+    """[U]: 1 on the larger side, -1 on the smaller one, 0 on neither.
+
+    A user's side is the sign of the first coordinate of the embedding [U, D]; users at 0 have none.
+    Of two sides of one size the positive one is called the larger.
+    """
+    sign = np.sign(np.asarray(user_embedding)[:, 0]).astype(np.int64)
+    return sign if sign.sum() >= 0 else -sign
+
+
+def sides_found(user_embedding: np.ndarray, division: str) -> dict[str, Any]:
+    """How many users stand where (smaller, larger, neither), and whether these are two sides (two).
+
+    They are none where the smaller side has under 5 users or 5 % of them, or the ratings show no
+    `division` (that of `evidence.prediction.division`).
+    """
+    side = side_of_users(user_embedding)
+    found = {name: int((side == sign).sum()) for name, sign in (SIDES | {"neither": 0}).items()}
+    enough = found["smaller"] >= max(FEWEST, LEAST_SHARE * len(side))
+    return found | {"two": bool(enough and division != "none")}
 
 
 def perspectives(ratings: Ratings, user_embedding: np.ndarray) -> Perspectives:
@@ -50,11 +76,12 @@ def perspectives(ratings: Ratings, user_embedding: np.ndarray) -> Perspectives:
 def by_side(
     scores: pd.DataFrame, ratings: Ratings, ids: Ids, parameters: Parameters
 ) -> pd.DataFrame:
-    """Scores with n_ratings_<side> and helpful_rate_<side> of both sides.
+    """Scores with n_ratings_<side>, helpful_rate_<side> and its 95 % Wilson interval
+    helpful_rate_<side>_low and _high of both `SIDES`; gap: the larger side's rate minus the other.
 
     The numbers are plain counts; the rates are weighted by `Ratings.weight`, NaN without ratings.
     """
-    side = np.sign(np.asarray(parameters.user_embedding)[:, 0]).astype(np.int64)
+    side = side_of_users(parameters.user_embedding)
     rows = ids.guidelines.get_indexer(pd.Index(scores["guideline_id"]))
     counted, _ = tally(replace(ratings, weight=None), side + 1, 3)
     given, helpful = tally(ratings, side + 1, 3)
@@ -62,4 +89,7 @@ def by_side(
     for name, sign in SIDES.items():
         columns[f"n_ratings_{name}"] = counted[rows, sign + 1]
         columns[f"helpful_rate_{name}"] = rate(helpful, given)[rows, sign + 1]
-    return scores.assign(**columns)
+        low, high = wilson(helpful[rows, sign + 1], given[rows, sign + 1])
+        columns |= {f"helpful_rate_{name}_low": low, f"helpful_rate_{name}_high": high}
+    gap = columns["helpful_rate_larger"] - columns["helpful_rate_smaller"]
+    return scores.assign(**columns, gap=gap)

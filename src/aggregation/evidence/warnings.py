@@ -2,56 +2,80 @@
 
 from __future__ import annotations
 
-from aggregation.data.cards import many
+from aggregation.data.cards import English
 from aggregation.data.cleaning import PASSED
 from aggregation.data.dataset import Dataset
 
 FEW_USERS, FEW_RATINGS = 10, 5
 """Fewer people say nothing of sides; fewer ratings say nothing of a guideline."""
 
+ENGLISH = English()
+
 MUCH_LOST = 0.05
 """Share of the ratings read that are left out, from which it is worth a warning."""
 
 
-def warnings(dataset: Dataset, n_blocks: int = 1, division: str | None = None) -> list[str]:
+def warnings(
+    dataset: Dataset,
+    n_blocks: int = 1,
+    division: str | None = None,
+    language: English = ENGLISH,
+) -> list[str]:
     """What a reader has to know first, in sentences; mostly nothing.
 
-    `n_blocks`: of the fit. `division`: that of `evidence.prediction.division`.
+    `n_blocks`: of the fit. `division`: that of `evidence.prediction.division`. `language`: in which
+    the sentences are.
     """
-    ratings, found = dataset.ratings, []
+    t, ratings, found = language, dataset.ratings, []
     n_users = ratings["user_id"].nunique()
     if n_users < FEW_USERS:
         found.append(
-            f"Only {many(n_users, 'person has', 'people have')} rated: this says what they like, "
-            "not what bridges."
+            t.ngettext(
+                "Only %(n)s person has rated: this says what they like, not what bridges.",
+                "Only %(n)s people have rated: this says what they like, not what bridges.",
+                n_users,
+            )
         )
     if ratings["helpful"].nunique() == 1:
         found.append(
-            "Every rating is the same: nothing tells users or guidelines apart, so these verdicts "
-            "say nothing of what bridges."
+            t.gettext(
+                "Every rating is the same: nothing tells users or guidelines apart, so these "
+                "verdicts say nothing of what bridges."
+            )
         )
     elif division == "none" and n_users >= FEW_USERS:
         found.append(
-            "These ratings show hardly any division: what the axes say of a rating does not hold "
-            "when it is tested on other ratings. So the sides say little here, and what is "
-            "accepted is what is liked."
+            t.gettext(
+                "These ratings show hardly any division: what the axes say of a rating does not "
+                "hold when it is tested on other ratings. So the sides say little here, and what "
+                "is accepted is what is liked."
+            )
         )
     sizes = ratings.groupby("guideline_id").size().to_numpy()
     few = int((sizes < FEW_RATINGS).sum())
     if 2 * few > len(sizes):
         found.append(
-            f"{few:,} of {many(len(sizes), 'guideline')} have fewer than {FEW_RATINGS} ratings: "
-            "nothing can be said of them."
+            t.ngettext(
+                "The only guideline has fewer than %(least)s ratings: nothing can be said of it.",
+                "%(few)s of %(n)s guidelines have fewer than %(least)s ratings: nothing can be "
+                "said of them.",
+                len(sizes),
+                few=few,
+                least=FEW_RATINGS,
+            )
         )
     if n_blocks > 1:
         found.append(
-            f"The ratings fall into {n_blocks} blocks of users and guidelines that share no "
-            "rating: nothing relates the sides of one block to those of another."
+            t.gettext(
+                "The ratings fall into %(n)s blocks of users and guidelines that share no rating: "
+                "nothing relates the sides of one block to those of another.",
+                n=n_blocks,
+            )
         )
-    return found + lost(dataset)
+    return found + lost(dataset, language)
 
 
-def lost(dataset: Dataset) -> list[str]:
+def lost(dataset: Dataset, language: English = ENGLISH) -> list[str]:
     """A sentence on ratings that were left out, if these are many; passes are no ratings."""
     read = sum(c.n for c in dataset.counts if (c.table, c.action) == ("ratings", "read"))
     dropped = [c for c in dataset.counts if (c.table, c.action) == ("ratings", "dropped") and c.n]
@@ -60,4 +84,7 @@ def lost(dataset: Dataset) -> list[str]:
     if n < max(MUCH_LOST * read, 1):
         return []
     why = "; ".join(f"{c.n:,}: {c.reason}" for c in sorted(gone, key=lambda c: -c.n))
-    return [f"{n:,} of {read:,} ratings were left out ({why})."]
+    told = language.gettext(
+        "%(n)s of %(read)s ratings were left out (%(why)s).", n=n, read=read, why=why
+    )
+    return [told]

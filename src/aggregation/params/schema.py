@@ -328,6 +328,16 @@ def rule_key(rules: Mapping[str, Rule]) -> Any:
     return Annotated[options, spec, BeforeValidator(named)]
 
 
+class ReportSection(Section):
+    """How the report for everybody is written."""
+
+    language: Literal["en", "de"] = "en"
+    """Of its words, numbers and dates. Guidelines stay as they were written."""
+    markdown: bool = False
+    """Guidelines are Markdown: emphasis, lists and code are shown as such; links, pictures and HTML
+    are not."""
+
+
 class _Target(Section):
     target: Literal["file", "platform"] = "file"
     """`file`: into the run's folder, nothing is sent. `platform`: to the platform as well, see
@@ -394,6 +404,7 @@ class Params(Section):
     train: TrainSection = TrainSection()
     diagnostics: DiagnosticsSection = DiagnosticsSection()
     rule: rule_key(RULES)  # type: ignore[valid-type]
+    report: ReportSection = ReportSection()
     demographics: DemographicsSection | None = None
     """Who took part; null: nobody is asked."""
     publish: PublishSection = PublishSection()

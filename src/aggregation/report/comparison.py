@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aggregation.report.environment import TEMPLATES
+from aggregation.report.environment import templates
 
 
 def comparison_page(comparison: Any, version: str = "") -> str:
@@ -12,9 +12,13 @@ def comparison_page(comparison: Any, version: str = "") -> str:
 
     `comparison`: a `verify.compare.Comparison`. `version`: of this package.
     """
-    return TEMPLATES.get_template("comparison.html").render(
-        title=f"What changed from {comparison.before} to {comparison.after}",
-        comparison=comparison,
-        guidelines=comparison.guidelines.to_dict("records"),
-        version=version,
+    return (
+        templates()
+        .get_template("comparison.html")
+        .render(
+            title=f"What changed from {comparison.before} to {comparison.after}",
+            comparison=comparison,
+            guidelines=comparison.guidelines.to_dict("records"),
+            version=version,
+        )
     )

@@ -73,10 +73,10 @@ class Deliberation(Shown):
         page = index_page(
             *(self.dataset, self.ratings, self.ids, self.fit, constitution),
             minima_table(constitution.scores, constitution.rule, self.ids, self.fit),
+            self.evidence.summary,
             run="report",
             title=title or "Constitution",
             question=question,
-            summary=self.evidence.summary,
             version=__version__,
         )
         path = Path(path).expanduser()

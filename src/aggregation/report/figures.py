@@ -53,6 +53,9 @@ styled = style.context(["default", STYLE])
 PANEL = 1.35
 """Height of a small histogram and its label, in heights of its longest bar."""
 
+MOST_PANELS = 54
+"""Small histograms in one picture, which keeps it below 4,000 pixels."""
+
 LOSS_FLOOR = 1e-9
 """Losses nearer to the lowest are drawn at this distance: the axis is logarithmic."""
 
@@ -275,8 +278,11 @@ def calibration(table: pd.DataFrame) -> Picture | None:
 def range_of_perspectives(found: Perspectives, ids: Ids, guidelines: pd.DataFrame) -> Picture:
     """Small histograms of helpful and not helpful ratings along the axis, one per guideline.
 
-    `guidelines` has the columns guideline_id, number, n_ratings; the rows must be rated ones.
+    `guidelines` has the columns guideline_id, number, n_ratings; the rows must be rated ones. The
+    first 54 are drawn, and the picture says how many are left out.
     """
+    left_out = max(len(guidelines) - MOST_PANELS, 0)
+    guidelines = guidelines[:MOST_PANELS]
     rows = ids.guidelines.get_indexer(pd.Index(guidelines["guideline_id"]))
     across, down = 3, max(-(-len(rows) // 3), 1)
     height = 1.3 * down + 1.1
@@ -304,10 +310,12 @@ def range_of_perspectives(found: Perspectives, ids: Ids, guidelines: pd.DataFram
     figure.supylabel("ratings (blue helpful,\norange not helpful)", x=0, fontsize=11)
     if not len(rows):
         figure.suptitle("no guidelines to show")
+    rest = f"{left_out:,} more are left out" if left_out else ""
+    figure.text(0.99, 0.1 / height, rest, ha="right", va="bottom", fontsize=9)
     return _picture(
         figure,
         f"{len(rows)} histograms of helpful and not helpful ratings in {len(found.edges) - 1} "
-        "buckets of the users' embedding; the report gives each in numbers.",
+        f"buckets of the users' embedding{rest and '; '}{rest}. The report gives each in numbers.",
     )
 
 
@@ -339,7 +347,9 @@ def _spread(axes: Axes) -> None:
 
 
 def _number(figure: Figure, axes: Axes, points: np.ndarray) -> None:
-    """Write 1, 2, ... beside the points [P, 2], with a line from each number to its point."""
+    """Write 1, 2, ... beside the points [P, 2], with a line from each number to its point; only the
+    first ones where there is no room for all.
+    """
     if not len(points):
         return
     _spread(axes)
@@ -347,6 +357,7 @@ def _number(figure: Figure, axes: Axes, points: np.ndarray) -> None:
     point = DPI / 72
     frame = axes.get_window_extent()
     bounds = (frame.y0 + 6 * point, frame.y1 - 6 * point)
+    points = points[: 2 * int((bounds[1] - bounds[0]) / (11 * point))]  # as many as have room
     labels = place_labels(axes.transData.transform(points), 11 * point, 28 * point, bounds)
     for k, (at, label) in enumerate(zip(points, labels, strict=True), start=1):
         axes.annotate(

@@ -1,44 +1,48 @@
 """Index: the report that everybody reads.
 
-What it says of the rule follows from the rule's conditions: a sentence on a condition that the
-rule does not have is left out.
+What was decided, how sure it is, and who disagrees; nothing here computes evidence, it shows the
+columns of the scores and the summary.
 """
 
 from __future__ import annotations
 
 import base64
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
-from aggregation.data.cards import many
 from aggregation.data.dataset import Dataset
+from aggregation.data.topics import topic_paths
 from aggregation.decisions.constitution import Constitution
-from aggregation.decisions.rules import ACCEPTED, UNDECIDED, Rule
+from aggregation.decisions.rules import ACCEPTED, REJECTED, UNDECIDED, Rule
 from aggregation.decisions.table import table
-from aggregation.evidence.collect import WITHOUT_FLAGGED
-from aggregation.evidence.sides import SIDES, perspectives
+from aggregation.evidence.confidence import CLEAR, CLOSE, FEW_RATERS, THIN
+from aggregation.evidence.sides import SIDES, perspectives, side_of_users
+from aggregation.evidence.two_sides import EACH_SIDE
+from aggregation.evidence.warnings import warnings
 from aggregation.model.fit import Fit
 from aggregation.model.ratings import Ids, Ratings
-from aggregation.report import figures
+from aggregation.report import charts, sentences
 from aggregation.report.demographics import demographics_section
-from aggregation.report.environment import TEMPLATES, conditions_on
+from aggregation.report.environment import conditions_on, score_text, sorting, templates
+from aggregation.report.language import Language
+from aggregation.report.texts import brief, markdown, marked, split_condition
 
-PREFIX = re.compile(r"\[([^\[\]\n]{1,200})\]:\s*(?=\S)")
-"""`[condition]:` before a guideline, set off as on the platform's page."""
+LONGEST_TEXT, LONGEST_CELL = 20_000, 2_000
+"""Characters of a guideline that a card and a row of the table show."""
 
-CLOSE_INTERCEPT = 0.02
-"""An intercept this near the rule's bound is called close to it, in the list of doubts."""
+LONG_TEXT, LONG_CELL, LINES = 600, 180, 10
+"""Characters and lines from which a text is shown in part, until it is opened."""
 
+MOST_DIVIDING = 5
+"""Guidelines that each side finds helpful and the other does not, shown where sides are told."""
 
-LIKELY, FEW_ACCOUNTS, MUCH = 0.75, 10, 0.1
-"""Where the list of doubts begins: below this chance to be accepted again, up to so many accounts,
-from this share of the ratings."""
+Cards = list[dict[str, Any]]
 
 
 @dataclass
@@ -48,8 +52,24 @@ class Topic:
     title: str = ""
     description: str = ""
     n_guidelines: int = 0
-    accepted: list[dict[str, Any]] = field(default_factory=list)
+    accepted: Cards = field(default_factory=list)
     children: list[Topic] = field(default_factory=list)
+    anchor: str = ""
+
+    @property
+    def filled(self) -> bool:
+        """Whether it, or a topic within it, has an accepted guideline."""
+        return bool(self.accepted) or any(child.filled for child in self.children)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Guidelines that were not accepted for one kind of reason."""
+
+    anchor: str
+    title: str
+    about: str
+    cards: Cards
 
 
 def index_page(
@@ -59,6 +79,7 @@ def index_page(
     fit: Fit,
     constitution: Constitution,
     minima: pd.DataFrame | Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
     *,
     run: str,
     title: str = "",
@@ -66,197 +87,273 @@ def index_page(
     participants: str = "",
     attribution: str = "",
     near_misses: int = 12,
-    summary: Mapping[str, Any] | None = None,
     demographics: Sequence[Mapping[str, Any]] | None = None,
     stages: Sequence[str] = (),
     version: str = "",
+    language: str = "en",
+    markdown_texts: bool = False,
 ) -> str:
     """The report of a run: one HTML file that needs nothing else, and names no participant.
 
-    `ratings` and `ids` are those of `fit`; the scores of `constitution` have the columns of
-    `evidence.sides`; `minima` is the table of `evidence.minima`. Empty texts fall back to the
-    source's own. `near_misses`: how many of them are shown.
-    `summary`: of `evidence.collect`. `demographics`: the records of
-    `services.demographics.counts`. `stages` have pages, to which this one links. `version`: of this
-    package.
+    `ratings` and `ids` are those of `fit`; `constitution` and `summary` those of
+    `evidence.collect`; `minima` is the table of `evidence.minima`. Empty texts fall back to the
+    source's own. `near_misses`: how many of a group that was not accepted are shown in full.
+    `demographics`: the records of `services.demographics.counts`. `stages` have pages, to which
+    this one links. `version`: of this package. `markdown_texts`: guidelines are Markdown.
     """
-    cards, summary = _cards(constitution, dataset, ratings, ids, fit), summary or {}
+    t, sides, rule = Language(language), summary["sides"], constitution.rule
+    written = partial(_written, as_markdown=markdown_texts)
+    cards = _cards(t, constitution, dataset, written)
+    _add_perspectives(cards, ratings, ids, fit)
+    minima = pd.DataFrame(minima)
+    _add_otherwise(t, cards, summary, minima)
     by_id = {card["guideline_id"]: card for card in cards}
-    side = np.sign(fit.parameters.user_embedding[:, 0])
-    return TEMPLATES.get_template("index.html").render(
-        run=run,
-        title=title or dataset.about.title or run,
-        question=question or dataset.about.description,
-        participants=participants,
-        attribution=attribution,
-        dataset=dataset,
-        period=_period(dataset.ratings["rated_at"]),
-        ratings=ratings,
-        fit=fit,
-        constitution=constitution,
-        rule=constitution.rule,
-        least_ratings=_least_ratings(constitution.rule),
-        sides={name: int((side == sign).sum()) for name, sign in (SIDES | {"neither": 0}).items()},
-        topics=_topics(dataset, cards),
-        near=[by_id[g] for g in constitution.near_misses()["guideline_id"]],
-        near_misses=near_misses,
-        cards=cards,
-        warnings=summary.get("warnings", ()),
-        more=[pair for pair in _more_columns(constitution.rule) if pair[0] in constitution.scores],
-        divided=summary.get("division") != "none",
-        doubts=[
-            *summary.get("warnings", ()),
-            *doubts(fit, constitution, pd.DataFrame(minima)),
-            *doubts_of_evidence(constitution, summary),
-        ],
-        others=[
-            {**other, **{way: [by_id[g] for g in other[way]] for way in ("gained", "lost")}}
-            for other in (*summary.get("other_rules", ()), *summary.get("yardsticks", ()))
-        ],
-        embedding=figures.embedding(constitution.scores, fit.parameters),
-        bridging=figures.bridging(constitution.scores, constitution.rule),
-        csv=base64.b64encode(table(constitution, dataset).encode("utf-8-sig")).decode("ascii"),
-        demographics=demographics and demographics_section(demographics),
-        stages=stages,
-        version=version,
+    groups = _groups(t, cards, two=sides["two"])
+    topics, anchors = _topics(dataset, cards)
+    tick = _tick(rule)
+    warned = warnings(dataset, fit.n_blocks, summary["division"], t)
+    doubts = sentences.doubts(t, fit, constitution, minima, summary)
+    return (
+        templates(language)
+        .get_template("index.html")
+        .render(
+            run=run,
+            title=title or dataset.about.title or run,
+            question=markdown(question or dataset.about.description),
+            participants=participants,
+            attribution=attribution,
+            dataset=dataset,
+            simulated=dataset.about.simulated,
+            period=sentences.period(t, dataset.ratings["rated_at"]),
+            given=sentences.ratings_given(t, len(ratings), ratings.n_users),
+            ratings=ratings,
+            fit=fit,
+            rule=rule,
+            say=sentences,
+            sides=sides,
+            answer=sentences.answer(t, constitution, sides),
+            headline="" if sides["two"] else sentences.no_sides(t, sides, rule),
+            warnings=warned,
+            segments=(segments := _segments(t, cards)),
+            segment_bar=charts.segment_bar(segments),
+            bar=partial(_bar, tick=tick),
+            tick=tick,
+            topics=topics,
+            flat_topics=_flat(topics),
+            anchors=anchors,
+            dividing=_dividing(cards) if sides["two"] else (),
+            maps=_maps(t, cards, fit, sides) if sides["two"] else (),
+            both=_both_sides(t, cards, tick) if sides["two"] else None,
+            groups=groups,
+            shown=max(near_misses, 0),
+            cards=cards,
+            chances=f"p_accept_{rule.name}" in constitution.scores,
+            doubts=[
+                *((text, []) for text in warned),
+                *((doubt.text, [by_id[g] for g in doubt.guidelines]) for doubt in doubts),
+            ],
+            others=[
+                {**other, **{way: [by_id[g] for g in other[way]] for way in ("gained", "lost")}}
+                for other in (*summary.get("other_rules", ()), *summary.get("yardsticks", ()))
+            ],
+            csv=base64.b64encode(table(constitution, dataset).encode("utf-8-sig")).decode("ascii"),
+            demographics=demographics and demographics_section(demographics),
+            stages=stages,
+            version=version,
+            **sorting(),
+        )
     )
 
 
-def doubts(fit: Fit, constitution: Constitution, minima: pd.DataFrame) -> list[str]:
-    """What a reader should hold against these results, in sentences."""
-    scores, rule, found = constitution.scores, constitution.rule, []
-    names = scores["failed"].map(lambda failed: {f["name"] for f in failed})
-    for condition in conditions_on(rule, "intercept"):
-        close = (scores["intercept"] - condition.bound).abs() < CLOSE_INTERCEPT
-        alone = names.map({condition.name}.issuperset).astype(bool)
-        if n := int((close & alone).sum()):
-            found.append(
-                f"{many(n, 'decision')} would turn on a change of the intercept by less than "
-                f"{CLOSE_INTERCEPT}: treat them as close calls."
-            )
-    if not fit.settled:
-        found.append(
-            f"Fewer than three of {many(len(fit.starts), 'start')} of the fit reached the "
-            "lowest loss: a lower one, perhaps with another constitution, may exist."
-        )
-    other = [m for m in minima.to_dict("records") if m["gained"] or m["lost"]]
-    if other:
-        lowest, number = other[0], many(len(other), "other minimum", "other minima")
-        found.append(
-            f"The fit has {number} that would decide otherwise. The lowest of them, at a loss of "
-            f"{lowest['loss']:.6f} instead of {minima['loss'].iloc[0]:.6f}, would accept "
-            f"{many(lowest['accepted'], 'guideline')}: {len(lowest['gained'])} that are not "
-            f"accepted here, without {len(lowest['lost'])} of those that are. The lowest minimum "
-            "was taken."
-        )
-    least = _least_ratings(rule)
-    by_side = constitution.accepted[[f"n_ratings_{name}" for name in SIDES]]
-    if n := int((by_side < least).any(axis=1).sum()):
-        found.append(
-            f"{many(n, 'accepted guideline')} had fewer than {many(least, 'rating')} from one of "
-            "the two sides: what that side thinks of them is hardly known."
-        )
-    undecided = scores.loc[scores["verdict"] == UNDECIDED, "failed"]
-    if len(undecided):
-        names = {failed[0]["name"] for failed in undecided}
-        needs = " or ".join(str(c) for c in rule.conditions if c.name in names)
-        found.append(
-            f"{many(len(undecided), 'guideline')} {'is' if len(undecided) == 1 else 'are'} "
-            f"undecided, neither accepted nor rejected. Condition not met: {needs}."
-        )
-    return found
+# guidelines
 
 
-def doubts_of_evidence(constitution: Constitution, summary: Mapping[str, Any]) -> list[str]:
-    """What the evidence holds against the results, in sentences; nothing for what it lacks."""
-    found, rule, accepted = [], constitution.rule.name, constitution.accepted
-    if n := len(constitution.kept()):
-        found.append(
-            f"{many(n, 'accepted guideline')} would not be accepted anew: "
-            f"{'it was' if n == 1 else 'they were'} accepted before, and no number is more than "
-            f"{constitution.rule.slack:.0%} beyond its bound."
-        )
-    p = accepted.get(f"p_accept_{rule}", pd.Series(dtype=float))
-    if n := int((p < LIKELY).sum()):
-        found.append(
-            f"Of the accepted guidelines, {n:,} would have a chance below {LIKELY:.0%} to be "
-            "accepted again if as many other people had come."
-        )
-    new = summary.get("new_guideline", {}).get("accounts_needed")
-    if new is not None and new <= FEW_ACCOUNTS:
-        found.append(
-            f"{new:.0f} new accounts that work together would be enough to have a new guideline "
-            "accepted."
-        )
-    if flagged := {name: n for name, n in summary.get("flagged_users", {}).items() if n}:
-        words = {
-            "straight_liner": "gave the same rating to everything",
-            "clone": "rated everything just as somebody else did",
-            "burst": "rated faster than anybody reads",
-        }
-        told = ", ".join(f"{many(n, 'user')} {words[name]}" for name, n in flagged.items())
-        without = [o for o in summary.get("other_rules", ()) if o["rule"] == WITHOUT_FLAGGED]
-        changed = "".join(
-            f" Without them, {many(len(o['gained']), 'other guideline')} would be accepted, and "
-            f"{len(o['lost'])} of the accepted would not."
-            for o in without
-        )
-        found.append(
-            f"Some rated in ways that people rarely do: {told}. They count like all others."
-            f"{changed}"
-        )
-    if (share := summary.get("most_active_share", 0.0)) >= MUCH:
-        found.append(f"The most active 1 % of the users gave {share:.0%} of the ratings.")
-    if share := summary.get("reach", {}).get("left_out"):
-        found.append(
-            f"An opinion group of {share:.0%} of the users agrees on guidelines, and none of these "
-            "was accepted."
-        )
-    return found
+def _written(text: str, longest: int, *, as_markdown: bool) -> Markup:
+    return (markdown if as_markdown else marked)(text[:longest])
 
 
-def _more_columns(rule: Rule) -> list[tuple[str, str]]:
-    """Columns of the table of all guidelines beside the scores, and what they are called."""
-    return [("lowest_side_rate", "lowest side"), (f"p_accept_{rule.name}", "accepted again")]
-
-
-def _least_ratings(rule: Rule) -> int:
-    """The fewest ratings that the rule asks of a guideline; 0 if it has no such condition."""
-    bounds = {">=": math.ceil, ">": lambda bound: math.floor(bound) + 1}
-    conditions = [c for c in conditions_on(rule, "n_ratings") if c.comparison in bounds]
-    return max((bounds[c.comparison](c.bound) for c in conditions), default=0)
-
-
-def _cards(
-    constitution: Constitution, dataset: Dataset, ratings: Ratings, ids: Ids, fit: Fit
-) -> list[dict[str, Any]]:
+def _cards(t: Language, constitution: Constitution, dataset: Dataset, written: Any) -> Cards:
     """One per guideline, in the order of the constitution: its scores, and how they are shown."""
-    about = dataset.guidelines.set_index("guideline_id")
-    found = perspectives(ratings, fit.parameters.user_embedding)
-    # Stacked bars of helpful and all ratings; the tallest one has the height 1.
-    tops = np.stack([found.helpful, found.helpful + found.not_helpful], axis=-1)
-    tops /= tops.max(axis=(1, 2), keepdims=True)
-    bars = dict(zip(ids.guidelines, tops.tolist(), strict=True))
+    about = dataset.guidelines.set_index("guideline_id").loc[constitution.scores["guideline_id"]]
+    rule = constitution.rule
+    by_name = {c.name: c for c in rule.conditions}
+    chance = f"p_accept_{rule.name}"
     cards = []
-    for number, score in enumerate(constitution.scores.to_dict("records"), start=1):
-        guideline = about.loc[score["guideline_id"]]
-        prefix = PREFIX.match(guideline["text"])
+    rows = zip(constitution.scores.to_dict("records"), about.to_dict("records"), strict=True)
+    for number, (score, guideline) in enumerate(rows, start=1):
+        condition, text = split_condition(guideline["text"])
         shown = {
             "number": number,
             "topic_id": guideline["topic_id"],
-            "prefix": prefix[1] if prefix else "",
-            "text": guideline["text"][prefix.end() if prefix else 0 :],
-            "bars": bars.get(score["guideline_id"]),
+            "condition": marked(condition),
+            "brief": brief(text, 70),
+            "text": written(text, LONGEST_TEXT),
+            "long": len(text) > LONG_TEXT or text.count("\n") >= LINES,
+            "cell": written(text, LONGEST_CELL),
+            "long_cell": len(text) > LONG_CELL or text.count("\n") > 2,
+            "length": len(text),
+            "reasons": [
+                sentences.reason(t, by_name[f["name"]], f["value"]) for f in score["failed"]
+            ],
+            "chance": score.get(chance, np.nan),
+            "shown_intercept": score_text(rule, "intercept", score["intercept"]),
         }
         cards.append(score | shown)
+    paths = topic_paths(dataset.topics)
+    for card in cards:
+        card["topic"] = paths.get(card["topic_id"], "")
     return cards
 
 
-def _topics(dataset: Dataset, cards: list[dict[str, Any]]) -> list[Topic]:
-    """The topic tree, in the order of titles; guidelines without a topic come last."""
+def _add_perspectives(cards: Cards, ratings: Ratings, ids: Ids, fit: Fit) -> None:
+    """The paths of each guideline's histogram along the axis, the larger side to the right."""
+    embedding = np.asarray(fit.parameters.user_embedding)
+    larger = side_of_users(embedding)
+    turned = bool((larger * np.sign(embedding[:, 0]) < 0).any())
+    found = perspectives(ratings, -embedding if turned else embedding)
+    rows = ids.guidelines.get_indexer(pd.Index([card["guideline_id"] for card in cards]))
+    for card, row in zip(cards, rows, strict=True):
+        given = found.helpful[row] + found.not_helpful[row]
+        card["bars"] = charts.perspective_paths(found.helpful[row], given) if row >= 0 else None
+
+
+def _add_otherwise(
+    t: Language, cards: Cards, summary: Mapping[str, Any], minima: pd.DataFrame
+) -> None:
+    """Who would decide otherwise on each guideline: rules, measures, other minima of the fit."""
+    other_ways = [
+        *((sentences.rule_name(t, o["rule"]), o) for o in summary.get("other_rules", ())),
+        *((sentences.yardstick(t, o["yardstick"]), o) for o in summary.get("yardsticks", ())),
+    ]
+    turned: dict[str, list[str]] = {card["guideline_id"]: [] for card in cards}
+    fits = dict.fromkeys(turned, 0)
+    for name, other in other_ways:
+        for g in (*other["gained"], *other["lost"]):
+            turned[g].append(name)
+    for minimum in minima.to_dict("records"):
+        for g in (*minimum["gained"], *minimum["lost"]):
+            fits[g] += 1
+    for card in cards:
+        card |= {"otherwise": turned[card["guideline_id"]], "fits": fits[card["guideline_id"]]}
+        card["groups"] = [
+            (card[f"helpful_rate_group_{k}"], n)
+            for k in range(1, len(summary.get("groups", ())) + 1)
+            if (n := card.get(f"n_ratings_group_{k}"))
+        ]
+
+
+def _tick(rule: Rule) -> float | None:
+    """The helpful rate that the rule asks of a side, or else of all."""
+    if conditions_on(rule, "p_both_sides"):
+        return EACH_SIDE
+    rates = [c.bound for c in conditions_on(rule, "helpful_rate") if ">" in c.comparison]
+    return max(rates, default=None)
+
+
+def _bar(card: Mapping[str, Any], side: str, tick: float | None) -> Markup:
+    """What one side says of a guideline, as a bar."""
+    name = f"helpful_rate_{side}"
+    return charts.rate_bar(side, card[name], card[f"{name}_low"], card[f"{name}_high"], tick)
+
+
+def _segments(t: Language, cards: Cards) -> list[charts.Segment]:
+    """The parts of the bar of all guidelines: how sure acceptance is, then what is not accepted."""
+    kinds = [
+        (CLEAR, t.gettext("clear")),
+        (CLOSE, t.gettext("close")),
+        (THIN, t.gettext("thin")),
+        (UNDECIDED, t.gettext("undecided")),
+        (REJECTED, t.gettext("turned down")),
+    ]
+    found = []
+    for name, label in kinds:
+        of = [c for c in cards if name == (c["confidence"] or c["verdict"])]
+        if of:
+            found.append(charts.Segment(name, label, len(of), f"#guideline-{of[0]['number']}"))
+    return found
+
+
+def _rated_by_both(cards: Cards) -> Cards:
+    """Guidelines with enough ratings of either side to say what it thinks."""
+    return [c for c in cards if min(c[f"n_ratings_{side}"] for side in SIDES) >= FEW_RATERS]
+
+
+def _dividing(cards: Cards) -> list[tuple[str, Cards]]:
+    """Of each side, the guidelines that it finds helpful much more often than the other."""
+    by_gap = sorted(_rated_by_both(cards), key=lambda c: (c["gap"], c["number"]))
+    ways = {
+        "larger": [c for c in by_gap[::-1] if c["gap"] > 0],
+        "smaller": [c for c in by_gap if c["gap"] < 0],
+    }
+    return [(side, of[:MOST_DIVIDING]) for side, of in ways.items() if of]
+
+
+def _groups(t: Language, cards: Cards, *, two: bool) -> list[Group]:
+    """The guidelines that were not accepted, by the kind of reason; a group may be empty."""
+    out = [c for c in cards if c["verdict"] != ACCEPTED]
+    left = {id(c): c for c in out}
+
+    def take(held: Any) -> Cards:
+        return [left.pop(id(c)) for c in list(left.values()) if held(c)]
+
+    def most(card: dict[str, Any], side: str) -> bool:
+        return card[f"n_ratings_{side}"] >= FEW_RATERS and card[f"helpful_rate_{side}"] > 0.5
+
+    few = take(lambda c: c["verdict"] == UNDECIDED or not c["n_ratings"])
+    near = take(lambda c: len(c["failed"]) == 1 and c["accepted_in"] > 0)
+    near.sort(key=lambda c: (-c["accepted_in"], c["number"]))
+    one = take(
+        lambda c: two and c in _rated_by_both([c]) and most(c, "larger") != most(c, "smaller")
+    )
+    one.sort(key=lambda c: (-abs(c["gap"]), c["number"]))
+    liked = take(lambda c: c["helpful_rate"] > 0.5)
+    return [
+        Group(
+            "within-reach",
+            t.gettext("Within reach"),
+            t.gettext("One condition failed, and a close variant of the rule would accept them."),
+            near,
+        ),
+        Group(
+            "one-side",
+            t.gettext("Liked by one side only"),
+            t.gettext("More than half of one side finds it helpful, and not of the other."),
+            one,
+        ),
+        Group(
+            "liked",
+            t.gettext("Liked, but not by enough"),
+            t.gettext("More than half find it helpful; the rule asks for more."),
+            liked,
+        ),
+        Group(
+            "unclear",
+            t.gettext("Unclear"),
+            t.gettext("Too few ratings, or too little agreement between them, to decide."),
+            few,
+        ),
+        Group(
+            "disliked",
+            t.gettext("Helpful to few"),
+            t.gettext("At most half of those who rated it find it helpful."),
+            list(left.values()),
+        ),
+    ]
+
+
+# topics
+
+
+def _topics(dataset: Dataset, cards: Cards) -> tuple[list[Topic], dict[str, str]]:
+    """The topic tree, in the order of titles; guidelines without a topic come last. And topic_id
+    -> anchor.
+    """
     rows = dataset.topics.sort_values(["title", "topic_id"]).fillna("").to_dict("records")
-    topics = {row["topic_id"]: Topic(row["title"], row["description"]) for row in rows}
-    loose = Topic("Without a topic" if topics else "")
+    topics = {
+        row["topic_id"]: Topic(row["title"], row["description"], anchor=f"topic-{k}")
+        for k, row in enumerate(rows, start=1)
+    }
+    loose = Topic("", anchor="topic-0")
     for card in cards:
         topic = topics.get(card["topic_id"], loose)
         topic.n_guidelines += 1
@@ -265,11 +362,56 @@ def _topics(dataset: Dataset, cards: list[dict[str, Any]]) -> list[Topic]:
     for row in rows:
         siblings = topics[row["parent_id"]].children if row["parent_id"] else roots
         siblings.append(topics[row["topic_id"]])
-    return [*roots, loose] if loose.n_guidelines else roots
+    anchors = {topic_id: topic.anchor for topic_id, topic in topics.items()}
+    return [*roots, loose] if loose.n_guidelines else roots, anchors
 
 
-def _period(rated_at: pd.Series) -> str:
-    """First and last day of rating; empty where no time is known."""
-    known = rated_at.dropna()
-    days = [] if known.empty else [known.min(), known.max()]
-    return " to ".join(dict.fromkeys(f"{day.day} {day:%B %Y}" for day in days))
+def _flat(topics: Sequence[Topic]) -> list[Topic]:
+    """The topics of a tree in the order of the page."""
+    return [each for topic in topics for each in (topic, *_flat(topic.children))]
+
+
+# charts
+
+
+def _dots(cards: Cards) -> list[charts.Dot]:
+    return [charts.Dot(c["number"], c["brief"], c["verdict"]) for c in cards]
+
+
+def _maps(t: Language, cards: Cards, fit: Fit, sides: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """For each axis, the picture, its words and the numbers of people along it."""
+    embedding = np.asarray(fit.parameters.user_embedding)
+    rated = [c for c in cards if c["embedding"] is not None and not pd.isna(c["intercept"])]
+    found = []
+    for axis in range(min(embedding.shape[1], 2)):
+        users = embedding[:, axis]
+        turn = 1 if np.sign(users).sum() >= 0 else -1
+        guidelines = turn * np.array([c["embedding"][axis] for c in rated], float)
+        if axis == 0:
+            ends = (
+                t.gettext("smaller side (%(n)s)", n=sides["smaller"]),
+                t.gettext("larger side (%(n)s)", n=sides["larger"]),
+            )
+        else:
+            ends = (t.gettext("one side"), t.gettext("the other side"))
+        label = f"map-{axis + 1}-title map-{axis + 1}-about"
+        svg = charts.position_map(_dots(rated), guidelines, turn * users, ends, label)
+        found.append({"svg": svg, "people": charts.histogram(turn * users).tolist(), "ends": ends})
+    return found
+
+
+def _both_sides(t: Language, cards: Cards, tick: float | None) -> dict[str, Any]:
+    """The scatter of both sides' rates, and how many guidelines it shows."""
+    shown = _rated_by_both(cards)
+    larger = np.array([c["helpful_rate_larger"] for c in shown])
+    smaller = np.array([c["helpful_rate_smaller"] for c in shown])
+    words = {
+        "both": t.gettext("both"),
+        "larger": t.gettext("only the larger side"),
+        "smaller": t.gettext("only the smaller side"),
+        "neither": t.gettext("neither"),
+        "across": t.gettext("helpful to the larger side"),
+        "up": t.gettext("helpful to the smaller side"),
+    }
+    svg = charts.both_sides(_dots(shown), larger, smaller, tick, words, "both-title both-about")
+    return {"svg": svg, "n": len(shown)}

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from latex2mathml.converter import convert
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
-from aggregation.report.environment import TEMPLATES
+from aggregation.report.environment import templates
+from aggregation.report.language import Language
+from aggregation.report.sentences import page_name
 
 LAB_TAG = "lab"
 """Tag of cells for those who work in JupyterLab, which pages leave out."""
 
 
+HEADING = re.compile(r'<h2 id="([^"]+)">(.*?)</h2>')
+"""The headings of a page's contents: id, and words that are HTML already."""
+
+
 class _MathRenderer(IPythonRenderer):
-    """Markdown whose TeX becomes MathML here, so that the page needs no script."""
+    """Markdown whose TeX becomes MathML here, so that the page needs no script, and whose headings
+    can be linked to.
+    """
+
+    def heading(self, text: str, level: int, **attrs: Any) -> str:
+        place = re.sub(r"\W+", "-", re.sub(r"<[^>]*>", "", text)).strip("-").lower()
+        return f'<h{level} id="{place}">{text}</h{level}>\n'
 
     def inline_math(self, body: str) -> str:
         return mathml(body, "inline")
 
     def block_math(self, body: str) -> str:
-        return mathml(body, "block").replace("<math ", '<math tabindex="0" ', 1)  # it may scroll
+        formula = mathml(body, "block")
+        return f'<div class="wide" role="group" aria-label="Formula" tabindex="0">{formula}</div>'
 
 
 def mathml(tex: str, display: str) -> str:
@@ -63,6 +78,13 @@ def notebook_page(
     """The page of a stage's executed notebook; `stages` have pages too, to which it links."""
     cells = [c for c in notebook.cells if LAB_TAG not in c.metadata.get("tags", [])]
     body, _ = _exporter().from_notebook_node(NotebookNode(notebook | {"cells": cells}))
-    return TEMPLATES.get_template("notebook.html").render(
-        title=f"{stage}: {run}", body=body, stages=stages, stage=stage, simulated=simulated
+    name = page_name(Language(), stage)
+    page = templates().get_template("notebook.html")
+    return page.render(
+        title=f"{name}: {run}",
+        body=body,
+        contents=HEADING.findall(body),
+        stages=[(each, page_name(Language(), each)) for each in stages],
+        stage=stage,
+        simulated=simulated,
     )

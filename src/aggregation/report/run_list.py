@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from aggregation.report.environment import TEMPLATES
+from aggregation.report.environment import sorting, templates
 
 HEADING = "<h1>Runs</h1>"
 """Part of every such page, by which it is recognised."""
@@ -18,4 +18,5 @@ def run_list_page(rows: Iterable[Mapping[str, Any]]) -> str:
     failed (a list of stage and link for each notebook that failed); simulated, unsettled (bool);
     n_ratings, n_users, accepted, undecided, rejected, loss (numbers, None where not known).
     """
-    return TEMPLATES.get_template("run_list.html").render(title="Runs", runs=list(rows))
+    page = templates().get_template("run_list.html")
+    return page.render(title="Runs", runs=list(rows), **sorting())

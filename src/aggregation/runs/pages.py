@@ -1,15 +1,17 @@
-"""Pages: what the folders of runs give to the pages of the report."""
+"""Pages: the pages that are made from the folders of runs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from aggregation.errors import RunError, unwritable
 from aggregation.files import atomic_write, read_if_any, read_json
+from aggregation.report.index import index_page
 from aggregation.report.run_list import HEADING, run_list_page
-from aggregation.runs.folder import RunFolder
+from aggregation.runs.folder import Run, RunFolder
 from aggregation.runs.stages import STAGES, page
 from aggregation.runs.summary import summary
 
@@ -33,6 +35,34 @@ def stages_shown(folder: RunFolder) -> list[str]:
     return [s for s in STAGES if s == "publish" or (notebooks / f"{s}.ipynb").is_file()]
 
 
+def report_page(folder: RunFolder, made: Run, given: Any, stages: Sequence[str] = ()) -> str:
+    """The report of a run: what `made` holds, told as the parameters `given` say.
+
+    `stages` have pages beside it, to which it links. Raises RunError where diagnostics has not run.
+    """
+    from aggregation import __version__
+
+    if made.evidence is None or made.minima is None or "sides" not in made.evidence.summary:
+        raise RunError(
+            f"{folder.path}: has no evidence that this version knows: run the diagnostics notebook"
+        )
+    return index_page(
+        *(made.dataset, made.ratings, made.ids, made.fit, made.evidence.constitution, made.minima),
+        made.evidence.summary,
+        run=given.run,
+        title=given.title,
+        question=given.question,
+        participants=given.participants,
+        attribution=given.attribution,
+        near_misses=given.diagnostics.near_misses,
+        language=given.report.language,
+        markdown_texts=given.report.markdown,
+        demographics=demographics_counts(folder),
+        stages=stages,
+        version=__version__,
+    )
+
+
 def demographics_counts(folder: RunFolder) -> list[dict[str, Any]] | None:
     """The records of demographics/counts.json; None where there is none."""
     name = "demographics/counts.json"
@@ -40,18 +70,19 @@ def demographics_counts(folder: RunFolder) -> list[dict[str, Any]] | None:
 
 
 def write_run_list(out: Path) -> Path:
-    """Write `out`/index.html: every run in `out`, by name, and those that failed; return its path.
+    """Write `out`/index.html, every run in `out` and those that failed, and return its path.
 
-    Files of a run that cannot be read leave gaps. Raises RunError if the page cannot be written,
-    or would take the place of something else.
+    The newest come first. Files of a run that cannot be read leave gaps. Raises RunError if the
+    page cannot be written, or would take the place of something else.
     """
     check_place(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         found = [*out.glob("[!.]*/params.yaml"), *out.glob(".*.partial/*/params.yaml")]
-        folders = sorted((p.parent for p in found), key=lambda p: (p.name, p))
+        rows = [_row(p.parent, out) for p in sorted(found, key=lambda p: (p.parent.name, p))]
+        rows.sort(key=lambda row: row["started"], reverse=True)
         with atomic_write(out / "index.html") as partial:
-            html = run_list_page(_row(folder, out) for folder in folders)
+            html = run_list_page(rows)
             partial.write_text(html, encoding="utf-8")
     except OSError as error:
         raise unwritable(out, error) from None

@@ -24,7 +24,7 @@ MAKES = {
     ),
     "diagnostics": ("evidence/guidelines.parquet", "evidence/summary.json", "evidence/minima.json"),
     "demographics": ("demographics/counts.json",),
-    "publish": ("constitution.json", "constitution.csv", "report/index.html"),
+    "publish": ("constitution.json", "constitution.csv", "constitution.md", "report/index.html"),
 }
 """Files that each notebook writes."""
 

@@ -315,8 +315,10 @@ def decide(data: Data, x: Point) -> Constitution:
         },
         index=pd.Index(data.ids[1], dtype="str", name="guideline_id"),
     )
-    for word, sign in (("negative", -1), ("positive", 1)):
-        here = (np.sign(f[:, 0]) == sign)[p.user].astype(float)
+    sign = np.sign(f[:, 0])
+    larger = 1 if np.count_nonzero(sign > 0) >= np.count_nonzero(sign < 0) else -1
+    for word, of in (("smaller", -larger), ("larger", larger)):
+        here = (sign == of)[p.user].astype(float)
         scores[f"n_ratings_{word}"] = n_side = np.bincount(p.guideline, here, p.size[1])
         helpful = np.bincount(p.guideline, here * p.rating, p.size[1])
         scores[f"helpful_rate_{word}"] = helpful / np.where(n_side > 0, n_side, np.nan)
