@@ -55,6 +55,10 @@ def pytest_collection_modifyitems(items):
         return next((k for k, part in enumerate(LONGEST) if name.startswith(part)), len(LONGEST))
 
     items.sort(key=place)
+    if not os.environ.get("AGGREGATION_SLOW"):
+        skip = pytest.mark.skip(reason="takes long: set AGGREGATION_SLOW=1")
+        for item in filter(lambda item: item.get_closest_marker("slow"), items):
+            item.add_marker(skip)
 
 
 CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()

@@ -1,6 +1,5 @@
 """What the documentation prints is what happens."""
 
-import os
 import re
 import shlex
 import shutil
@@ -132,16 +131,14 @@ def commands(page):
 WITH_COMMANDS = [page for page in PAGES if commands(page)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.name)
 def test_commands_of_sh_blocks_run_in_their_order(page, project, monkeypatch):
-    """As printed. `AGGREGATION_SLOW=1` adds those that take long."""
-    slow = () if os.environ.get("AGGREGATION_SLOW") else ("batch", "plan", "trust")
     (project / "aggregation.yaml").unlink(missing_ok=True)  # written by `init` on another page
     for words in commands(page):
-        if words[0] not in slow:
-            monkeypatch.setattr(sys, "argv", ["aggregation", *words])
-            done = CliRunner().invoke(main, words, catch_exceptions=False)
-            assert done.exit_code == 0, f"aggregation {shlex.join(words)}: {done.output}"
+        monkeypatch.setattr(sys, "argv", ["aggregation", *words])
+        done = CliRunner().invoke(main, words, catch_exceptions=False)
+        assert done.exit_code == 0, f"aggregation {shlex.join(words)}: {done.output}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

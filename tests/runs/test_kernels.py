@@ -78,7 +78,7 @@ def on_a_disk(tmp_path, options, *words):
     return done
 
 
-@pytest.mark.parametrize("size", ["size=4k", "size=120k"])
+@pytest.mark.parametrize("size", ["size=4k", pytest.param("size=120k", marks=pytest.mark.slow)])
 def test_a_full_disk_is_a_clear_error_wherever_it_fills_up(params, tmp_path, size):
     done = on_a_disk(tmp_path, size, COMMAND, "run", params, "--out", tmp_path / "disk")
     assert done.returncode == 1

@@ -168,6 +168,7 @@ def test_a_rerun_that_fails_is_a_claim_that_fails(copy, monkeypatch):
     assert rerun(copy) == {}
 
 
+@pytest.mark.slow
 def test_a_rerun_in_kernels_gives_the_same_data_model_and_decisions(copy):
     """The run itself was made in this process, so notebooks and their pages differ."""
     found = {c.what: c for c in rerunning.rerun(copy)}
