@@ -144,7 +144,14 @@ def test_what_divides_the_sides_are_the_largest_gaps_either_way(values, page):
         shown = gaps.iloc[[int(n) - 1 for n in numbers]]
         assert shown.is_monotonic_decreasing
         assert shown.min() >= gaps.drop(shown.index).max()
-        assert shown.min() > 0
+        assert shown.min() >= 0.25
+
+
+def test_what_both_sides_rate_alike_is_not_said_to_divide_them(values):
+    alike = judged(values, ALIGNED_2023, gap=[0.24] * 12 + [-0.24] * 12)
+    page = index_page(**values | {"constitution": alike})
+    assert 'id="divides"' not in page
+    assert 'href="#divides"' not in page
 
 
 def test_guidelines_that_hardly_anybody_rated_on_a_side_divide_nobody(values):

@@ -39,6 +39,12 @@ LONGEST_TEXT, LONGEST_CELL = 20_000, 2_000
 LONG_TEXT, LONG_CELL, LINES = 600, 180, 10
 """Characters and lines from which a text is shown in part, until it is opened."""
 
+LARGE = 500
+"""Guidelines from which a browser draws cards only when they come into sight."""
+
+LEAST_GAP = 0.25
+"""A guideline divides the sides from this difference of their helpful rates on."""
+
 MOST_DIVIDING = 5
 """Guidelines that each side finds helpful and the other does not, shown where sides are told."""
 
@@ -147,6 +153,7 @@ def index_page(
             groups=groups,
             shown=max(near_misses, 0),
             cards=cards,
+            large=len(cards) > LARGE,
             chances=f"p_accept_{rule.name}" in constitution.scores,
             doubts=[
                 *((text, []) for text in warned),
@@ -282,8 +289,8 @@ def _dividing(cards: Cards) -> list[tuple[str, Cards]]:
     """Of each side, the guidelines that it finds helpful much more often than the other."""
     by_gap = sorted(_rated_by_both(cards), key=lambda c: (c["gap"], c["number"]))
     ways = {
-        "larger": [c for c in by_gap[::-1] if c["gap"] > 0],
-        "smaller": [c for c in by_gap if c["gap"] < 0],
+        "larger": [c for c in by_gap[::-1] if c["gap"] >= LEAST_GAP],
+        "smaller": [c for c in by_gap if c["gap"] <= -LEAST_GAP],
     }
     return [(side, of[:MOST_DIVIDING]) for side, of in ways.items() if of]
 
