@@ -31,7 +31,7 @@ class _MathRenderer(IPythonRenderer):
     can be linked to.
     """
 
-    def heading(self, text: str, level: int, **attrs: Any) -> str:
+    def heading(self, text: str, level: int, **_: Any) -> str:
         place = re.sub(r"\W+", "-", re.sub(r"<[^>]*>", "", text)).strip("-").lower()
         return f'<h{level} id="{place}">{text}</h{level}>\n'
 
