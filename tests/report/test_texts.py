@@ -64,4 +64,5 @@ def test_the_condition_before_a_guideline_is_parted_from_it():
 def test_a_text_in_brief_is_cut_at_a_word():
     assert brief("one two  three\nfour", 9) == "one two…"
     assert brief("one two", 9) == "one two"
+    assert brief("o\u202ene\x00", 9) == "one\ufffd"
     assert brief("x" * 1_000_000, 9) == "x" * 9 + "…"

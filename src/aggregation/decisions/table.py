@@ -67,11 +67,14 @@ def table(constitution: Constitution, dataset: Dataset) -> str:
     return rows.to_csv(index=False, float_format="%.6g", lineterminator="\r\n")
 
 
-def as_markdown(constitution: Constitution, dataset: Dataset, title: str) -> str:
-    """The accepted guidelines as Markdown, by topic; nothing that a guideline holds is markup."""
+def as_markdown(constitution: Constitution, dataset: Dataset, title: str = "") -> str:
+    """The accepted guidelines as Markdown, by topic; nothing that a guideline holds is markup.
+
+    `title` falls back to the source's own.
+    """
     rows = overview(constitution, dataset)
     rows = rows[rows["verdict"] == ACCEPTED]
-    lines = [f"# {_plain(title)}", ""]
+    lines = [f"# {_plain(title or dataset.about.title or 'Constitution')}", ""]
     for topic, of in rows.groupby("topic"):
         lines += [f"## {_plain(str(topic))}", ""] if topic else []
         for text, helpful, n in zip(of["text"], of["helpful_rate"], of["n_ratings"], strict=True):

@@ -16,7 +16,7 @@ from aggregation.decisions.scores import score, with_columns, with_unrated
 from aggregation.evidence.answers import by_answer
 from aggregation.evidence.attacks import NEW, cheapest, costs, smallest_unanimous
 from aggregation.evidence.bootstrap import REPLICATES, bootstrap, with_intervals
-from aggregation.evidence.confidence import confidence
+from aggregation.evidence.confidence import CLEAR, CLOSE, THIN, confidence
 from aggregation.evidence.groups import by_group, opinion_groups
 from aggregation.evidence.prediction import division, prediction
 from aggregation.evidence.raters import activity_share, decided_without, influence, suspicious
@@ -151,7 +151,7 @@ def collect(
     constitution = replace(constitution, scores=scores.assign(confidence=sure))
     scores = constitution.scores
     summary |= {
-        "close_calls": int(scores["accepted_in"].between(0, 1, inclusive="neither").sum()),
+        "confidence": {word: int((sure == word).sum()) for word in (CLEAR, CLOSE, THIN)},
         "reach": reach(constitution, ratings, ids, groups),
         "other_rules": [
             {"rule": name, **other.verdicts(), **_against(constitution, other)}

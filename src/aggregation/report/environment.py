@@ -16,6 +16,7 @@ from aggregation.data.cards import many
 from aggregation.data.dataset import clean_text
 from aggregation.decisions.rules import Condition, Rule
 from aggregation.report.language import Language
+from aggregation.report.texts import marked
 
 
 def _cleaned(value: object) -> object:
@@ -45,6 +46,7 @@ def templates(code: str = "en") -> Environment:
     made.filters |= {
         "percent": language.percent,
         "points": language.points,
+        "marked": marked,
         "thousands": language.number,
         "decimal": language.decimal,
         "capitalize_first": lambda text: text[:1].upper() + text[1:],

@@ -33,6 +33,8 @@ MARKS = {
 JOINED = r"(?<=[^\x00-\u02ff\s])[\u200c\u200d](?=[^\x00-\u02ff\s])"
 """Joiners within emoji and within scripts that need them: they stay."""
 
+UNSEEN = dict.fromkeys(map(ord, MARKS))
+
 MOST_STACKED = 3
 STACKED = re.compile(
     f"([\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]{{{MOST_STACKED}}})"
@@ -82,8 +84,8 @@ def split_condition(text: str) -> tuple[str, str]:
 
 
 def brief(text: str, longest: int) -> str:
-    """The text on one line, cut at a word where it is longer."""
-    text = " ".join(text[: 4 * longest].split())
+    """The text on one line without what nobody sees, cut at a word where it is longer."""
+    text = " ".join(clean_text(text[: 4 * longest]).translate(UNSEEN).split())
     if len(text) <= longest:
         return text
     return text[: longest + 1].rsplit(" ", 1)[0][:longest] + "…"

@@ -101,9 +101,9 @@ def closing(path: Path) -> list[str]:
     lost = sum(c["n"] for c in gone)
     told = f", {lost:,} left out ({why})" if lost else ""
     verdicts = ", ".join(f"{evidence['verdicts'].get(v, 0):,} {v}" for v in VERDICTS)
-    close = evidence.get("close_calls", 0)
+    sure = ", ".join(f"{n:,} {word}" for word, n in evidence.get("confidence", {}).items() if n)
     lines = [
         f"Read:    {read:,} ratings{told}",
-        f"Decided: {verdicts}" + (f"; {many(close, 'close call')}" if close else ""),
+        f"Decided: {verdicts}" + (f"; of those accepted: {sure}" if sure else ""),
     ]
     return lines + [f"Doubt:   {warning}" for warning in evidence.get("warnings", ())[:3]]
