@@ -91,7 +91,7 @@ def test_axe_finds_nothing_that_keeps_anybody_from_reading_a_page(browser, pages
         },
     }
     if not slow:
-        kinds = {"index", "diagnostics", "comparison"} if width == 1280 else {"index"}
+        kinds = {"index", "diagnostics", "comparison"} if width == 1280 else {"index", "train"}
         pages = [path for path in pages if path.stem in kinds]
     for path in pages:
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
