@@ -14,10 +14,11 @@ settings.register_profile("here", deadline=None, derandomize=True, print_blob=Tr
 settings.load_profile("here")
 
 
-# JAX takes two seconds to compile a fit, in every kernel anew. Here it keeps what it compiled, for
-# one session and one worker: this process and module-wide fixtures write; what a single test
-# starts reads only, for it may be killed while it writes, or run beside others.
+# JAX takes two seconds to compile a fit, in every kernel anew. Here all workers of a session share
+# what they compiled: these processes and module-wide fixtures write; what a single test starts
+# reads only, for it may be killed while it writes. With a size JAX locks the folder.
 
+FOLDER, SIZE = "JAX_COMPILATION_CACHE_DIR", "JAX_COMPILATION_CACHE_MAX_SIZE"
 WRITES = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 ALWAYS, NEVER = "0", "1e9"
 
@@ -26,13 +27,15 @@ def pytest_configure(config):
     for number in (signal.SIGINT, signal.SIGHUP):  # ignored under nohup, and by all children then
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, lambda *_: None)  # which children do not inherit
-    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
-        return  # the workers run the tests
+    if not hasattr(config, "workerinput"):
+        config.stash[CACHE] = tempfile.TemporaryDirectory(prefix="aggregation-tests-")
+        os.environ |= {FOLDER: config.stash[CACHE].name, SIZE: str(2**33), WRITES: NEVER}
+        if getattr(config.option, "numprocesses", None):
+            return  # the workers run the tests
     import jax
 
-    config.stash[CACHE] = tempfile.TemporaryDirectory(prefix="aggregation-tests-")
-    os.environ |= {"JAX_COMPILATION_CACHE_DIR": config.stash[CACHE].name, WRITES: NEVER}
-    jax.config.update("jax_compilation_cache_dir", config.stash[CACHE].name)
+    jax.config.update("jax_compilation_cache_dir", os.environ[FOLDER])
+    jax.config.update("jax_compilation_cache_max_size", int(os.environ[SIZE]))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", float(ALWAYS))
 
 

@@ -90,7 +90,8 @@ def test_a_page_without_sides_says_why(sides, rule, told):
 
 def test_one_guideline_and_one_person_are_spoken_of_as_one():
     votes = pd.DataFrame({"who": ["a"] * 2, "what": ["x", "x"], "vote": ["yes", "no"]})[:1]
-    found = ag.deliberate(votes, user="who", guideline="what", rating="vote")
+    quick = ag.Settings(starts=2, max_starts=2, moves=False)
+    found = ag.deliberate(votes, user="who", guideline="what", rating="vote", settings=quick)
     sides = found.evidence.summary["sides"]
     assert not sides["two"]
     (told,) = sentences.answer(T, found.constitution, sides)

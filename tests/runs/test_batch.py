@@ -323,6 +323,7 @@ def test_a_run_that_failed_is_listed_with_its_notebook_and_without_the_numbers_b
 # a cluster's scheduler
 
 
+@pytest.mark.slow
 def test_snakemake_keeps_going_after_a_failure(tmp_path):
     (tmp_path / "params").mkdir()
     shutil.copy(ROOT / "Snakefile", tmp_path)
