@@ -202,6 +202,7 @@ def test_a_plan_is_a_table_an_answer_and_a_figure(here, tmp_path):
     assert is_an_error(here("plan", "--rule", "no-such"))
 
 
+@pytest.mark.slow
 def test_trust_measures_a_rule_on_given_data(here, tmp_path):
     text = "run: small\nsource: {kind: simulated, n_users: 40}\nrule: {name: robust}\n"
     (tmp_path / "p.yaml").write_text(text)

@@ -158,6 +158,7 @@ def test_make_targets_that_are_printed_exist():
             assert wanted <= known, page.name
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_loads_nothing_from_outside(tmp_path):
     docs, site = shutil.copytree(ROOT / "docs", tmp_path / "docs"), tmp_path / "site"
     words = ["-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", docs, site]

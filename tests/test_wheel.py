@@ -60,8 +60,5 @@ def test_an_installed_wheel_runs_a_csv_in_an_empty_folder(wheel, tmp_path):
     run = empty / "outputs" / "ratings"
     assert json.loads((run / "model" / "fit.json").read_text())["n_ratings"] == len(RATINGS)
     assert (run / "report" / "index.html").is_file()
-    check = [environment / "bin" / "aggregation", "verify", "outputs/ratings"]
-    verified = subprocess.run(check, cwd=empty, capture_output=True, text=True)
-    assert verified.returncode == 0, verified.stdout + verified.stderr
     where = [python, "-c", "import aggregation; print(aggregation.__file__)"]
     assert str(environment) in subprocess.check_output(where, cwd=empty, text=True)

@@ -55,10 +55,10 @@ class _Group(click.Group):
             signal.setitimer(signal.ITIMER_REAL, STOP_AGAIN)
             raise KeyboardInterrupt
 
-        signal.signal(signal.SIGALRM, interrupt)
+        before = {signal.SIGALRM: signal.signal(signal.SIGALRM, interrupt)}
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # no kernel is left behind
             if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-                signal.signal(number, interrupt)
+                before[number] = signal.signal(number, interrupt)
         try:
             return super().invoke(ctx)
         except (Exception, KeyboardInterrupt) as error:
@@ -71,6 +71,10 @@ class _Group(click.Group):
             if isinstance(error, AggregationError):
                 raise click.ClickException(str(error)) from None
             raise
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _say(text: str) -> None:

@@ -255,6 +255,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.slow
 def test_over_a_thousand_random_faults_receipt_and_server_never_disagree(server, published):
     """Three models with three lists each; now and then, somebody else publishes another model."""
     chance, states = random.Random(11), []

@@ -75,6 +75,7 @@ def test_a_fit_by_gradient_descent_claims_no_minimum(descended):
     assert "fit" not in holds(descended, strict=True)
 
 
+@pytest.mark.slow
 def test_fixed_rows_are_compared_with_the_earlier_model_bit_for_bit(fixed, tmp_path):
     assert [what for what, held in holds(fixed).items() if held is not True] == []
     assert "fixed" in holds(fixed)
