@@ -10,6 +10,7 @@ from aggregation.evidence.confidence import confidence
 
 def words(two=True, **columns):
     rows = {"verdict": ["accepted"], "n_ratings_smaller": [5], "accepted_in": [1.0]}
+    rows["n_ratings_larger"] = [5]
     table = pd.DataFrame(rows | {name: [value] for name, value in columns.items()})
     return confidence(Constitution(ALIGNED_2023, table), two=two).tolist()
 
@@ -23,6 +24,7 @@ def words(two=True, **columns):
         ({"p_accept_aligned-2023": 0.74}, "close"),
         ({"p_accept_robust": 0.1}, "clear"),  # of another rule
         ({"n_ratings_smaller": 4}, "thin"),
+        ({"n_ratings_larger": 4}, "thin"),
         ({"n_ratings_smaller": 4, "accepted_in": 0.5}, "thin"),
         ({"verdict": "undecided", "accepted_in": 0.5}, ""),
         ({"verdict": "rejected"}, ""),

@@ -45,7 +45,7 @@ def test_the_answer_says_what_was_decided_and_how_far_each_side_agrees(values):
         "8 of 24 guidelines are accepted. Each was found helpful by at least 67% of each side. "
         "245 people stand on one side, 48 on the other, 33 on neither. "
         "Of those accepted: 3 decisions are clear, 4 are close calls, "
-        "1 rests on fewer than 5 people of the smaller side."
+        "1 rests on fewer than 5 people of one side."
     )
 
 
@@ -73,19 +73,27 @@ def test_everybody_on_a_side_leaves_nobody_on_neither():
     assert told == "245 people stand on one side, 48 on the other."
 
 
+FEW = {"smaller": 1, "larger": 3, "neither": 119}
+LIKED = "This list shows what is liked, not what bridges."
+
+
 @pytest.mark.parametrize(
-    ("sides", "rule", "told"),
+    ("sides", "rule", "division", "why", "what"),
     [
-        ({"smaller": 1, "larger": 3, "neither": 119}, ALIGNED_2023, "3 people stand on one side"),
-        ({"smaller": 0, "larger": 0, "neither": 9}, ALIGNED_2023, "nobody stands against the"),
-        ({"smaller": 1, "larger": 3, "neither": 119}, ROBUST, "The rule asks both sides"),
+        (FEW, ALIGNED_2023, "none", "3 people stand on one side, 1 on the other", LIKED),
+        (FEW, ALIGNED_2023, "more", "3 people stand on one side, 1 on the other", LIKED),
+        (FEW | {"smaller": 0}, ALIGNED_2023, "none", "nobody stands against the others", LIKED),
+        (TWO, ALIGNED_2023, "none", "the sides that the model finds do not hold", LIKED),
+        (TWO, ROBUST, "none", "the sides that the model finds do not hold", LIKED),
+        (FEW, ROBUST, "more", "3 people stand on one side", "The rule judges by both sides of"),
     ],
 )
-def test_a_page_without_sides_says_why(sides, rule, told):
-    said = sentences.no_sides(T, sides, rule)
-    assert told in said
+def test_a_page_without_sides_says_why(sides, rule, division, why, what):
+    said = sentences.no_sides(T, sides, rule, division)
+    assert why in said
+    assert what in said
     assert said.endswith("No sides are shown.")
-    assert ("what is liked, not what bridges" in said) == (rule == ALIGNED_2023)
+    assert ("no two sides" in said) == (sides != TWO)
 
 
 def test_one_guideline_and_one_person_are_spoken_of_as_one():
@@ -121,7 +129,7 @@ def test_good_evidence_is_no_doubt(values):
 def test_thin_and_close_decisions_are_named(values):
     ids = list(values["constitution"].scores["guideline_id"])
     told = doubts(values, constitution=confident(values, "thin", "thin", "close", *["clear"] * 5))
-    (thin,) = [d for d in told if "smaller side" in d]
+    (thin,) = [d for d in told if "of one side" in d]
     (close,) = [d for d in told if "tenth stricter" in d]
     assert thin.startswith("2 accepted guidelines were rated by fewer than 5 people")
     assert told[thin] == ids[:2]

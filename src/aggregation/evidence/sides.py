@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,8 +54,13 @@ def sides_found(user_embedding: np.ndarray, division: str) -> dict[str, Any]:
     """
     side = side_of_users(user_embedding)
     found = {name: int((side == sign).sum()) for name, sign in (SIDES | {"neither": 0}).items()}
-    enough = found["smaller"] >= max(FEWEST, LEAST_SHARE * len(side))
-    return found | {"two": bool(enough and division != "none")}
+    return found | {"two": enough(found) and division != "none"}
+
+
+def enough(sides: Mapping[str, int]) -> bool:
+    """Whether the smaller side has enough users to be one; `sides`: of `sides_found`."""
+    total = sum(sides[name] for name in ("smaller", "larger", "neither"))
+    return sides["smaller"] >= max(FEWEST, LEAST_SHARE * total)
 
 
 def perspectives(ratings: Ratings, user_embedding: np.ndarray) -> Perspectives:

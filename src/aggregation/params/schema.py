@@ -271,7 +271,7 @@ class DiagnosticsSection(Section):
     replicates: int = Field(default=200, ge=20, le=10_000)
     """How often the users are resampled, with `depth: full`."""
     near_misses: int = Field(default=12, ge=0)
-    """How many near misses (exactly one condition failed) to show in full."""
+    """How many guidelines of each group that was not accepted to show in full."""
 
 
 def _accepted_in(given: Any) -> Any:

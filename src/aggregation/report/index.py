@@ -119,56 +119,54 @@ def index_page(
     tick = _tick(rule)
     warned = warnings(dataset, fit.n_blocks, summary["division"], t)
     doubts = sentences.doubts(t, fit, constitution, minima, summary)
-    return (
-        templates(language)
-        .get_template("index.html")
-        .render(
-            run=run,
-            title=title or dataset.about.title or run,
-            question=markdown(question or dataset.about.description),
-            participants=participants,
-            attribution=attribution,
-            dataset=dataset,
-            simulated=dataset.about.simulated,
-            period=sentences.period(t, dataset.ratings["rated_at"]),
-            given=sentences.ratings_given(t, len(ratings), ratings.n_users),
-            ratings=ratings,
-            fit=fit,
-            rule=rule,
-            say=sentences,
-            sides=sides,
-            answer=sentences.answer(t, constitution, sides),
-            headline="" if sides["two"] else sentences.no_sides(t, sides, rule),
-            warnings=warned,
-            segments=(segments := _segments(t, cards)),
-            segment_bar=charts.segment_bar(segments),
-            bar=partial(_bar, tick=tick),
-            tick=tick,
-            topics=topics,
-            flat_topics=_flat(topics),
-            anchors=anchors,
-            dividing=_dividing(cards) if sides["two"] else (),
-            maps=_maps(t, cards, fit, sides) if sides["two"] else (),
-            both=_both_sides(t, cards, tick) if sides["two"] else None,
-            groups=groups,
-            shown=max(near_misses, 0),
-            cards=cards,
-            large=len(cards) > LARGE,
-            chances=f"p_accept_{rule.name}" in constitution.scores,
-            doubts=[
-                *((text, []) for text in warned),
-                *((doubt.text, [by_id[g] for g in doubt.guidelines]) for doubt in doubts),
-            ],
-            others=[
-                {**other, **{way: [by_id[g] for g in other[way]] for way in ("gained", "lost")}}
-                for other in (*summary.get("other_rules", ()), *summary.get("yardsticks", ()))
-            ],
-            csv=base64.b64encode(table(constitution, dataset).encode("utf-8-sig")).decode("ascii"),
-            demographics=demographics and demographics_section(demographics),
-            stages=stages,
-            version=version,
-            **sorting(),
-        )
+    headline = sentences.no_sides(t, sides, rule, summary["division"])
+    segments = _segments(t, cards)
+    page = templates(language).get_template("index.html")
+    return page.render(
+        run=run,
+        title=title or dataset.about.title or run,
+        question=markdown(question or dataset.about.description),
+        participants=participants,
+        attribution=attribution,
+        dataset=dataset,
+        simulated=dataset.about.simulated,
+        period=sentences.period(t, dataset.ratings["rated_at"]),
+        given=sentences.ratings_given(t, len(ratings), ratings.n_users),
+        fit=fit,
+        rule=rule,
+        say=sentences,
+        sides=sides,
+        answer=sentences.answer(t, constitution, sides),
+        headline="" if sides["two"] else headline,
+        warnings=warned,
+        segments=segments,
+        segment_bar=charts.segment_bar(segments),
+        bar=partial(_bar, tick=tick),
+        tick=tick,
+        topics=topics,
+        flat_topics=_flat(topics),
+        anchors=anchors,
+        dividing=_dividing(cards) if sides["two"] else (),
+        maps=_maps(t, cards, fit, sides) if sides["two"] else (),
+        both=_both_sides(t, cards, tick) if sides["two"] else None,
+        groups=groups,
+        shown=max(near_misses, 0),
+        cards=cards,
+        large=len(cards) > LARGE,
+        chances=f"p_accept_{rule.name}" in constitution.scores,
+        doubts=[
+            *((text, []) for text in warned),
+            *((doubt.text, [by_id[g] for g in doubt.guidelines]) for doubt in doubts),
+        ],
+        others=[
+            {**other, **{way: [by_id[g] for g in other[way]] for way in ("gained", "lost")}}
+            for other in (*summary.get("other_rules", ()), *summary.get("yardsticks", ()))
+        ],
+        csv=base64.b64encode(table(constitution, dataset).encode("utf-8-sig")).decode("ascii"),
+        demographics=demographics and demographics_section(demographics),
+        stages=stages,
+        version=version,
+        **sorting(),
     )
 
 

@@ -16,6 +16,7 @@ from aggregation.decisions.constitution import Constitution
 from aggregation.decisions.rules import ACCEPTED, UNDECIDED, Condition, Rule
 from aggregation.evidence.collect import WITHOUT_FLAGGED
 from aggregation.evidence.confidence import CLEAR, CLOSE, FEW_RATERS, LIKELY, THIN
+from aggregation.evidence.sides import enough
 from aggregation.model.fit import Fit
 from aggregation.report.language import Language
 
@@ -106,8 +107,8 @@ def _confidence(t: Language, counts: pd.Series) -> list[str]:
         CLEAR: t.ngettext("%(n)s decision is clear", "%(n)s decisions are clear", n[CLEAR]),
         CLOSE: t.ngettext("%(n)s is a close call", "%(n)s are close calls", n[CLOSE]),
         THIN: t.ngettext(
-            "%(n)s rests on fewer than %(few)s people of the smaller side",
-            "%(n)s rest on fewer than %(few)s people of the smaller side",
+            "%(n)s rests on fewer than %(few)s people of one side",
+            "%(n)s rest on fewer than %(few)s people of one side",
             n[THIN],
             few=FEW_RATERS,
         ),
@@ -117,16 +118,22 @@ def _confidence(t: Language, counts: pd.Series) -> list[str]:
     ]
 
 
-def no_sides(t: Language, sides: Mapping[str, Any], rule: Rule) -> str:
+def no_sides(t: Language, sides: Mapping[str, Any], rule: Rule, division: str) -> str:
     """Why no sides are shown, and what the list then is."""
-    if sides["smaller"]:
-        why = t.gettext("There are not two sides here: %(where)s", where=standing(t, sides))
+    if enough(sides):
+        why = t.gettext(
+            "The ratings hardly divide these people: the sides that the model finds do not hold "
+            "when they are tested on other ratings."
+        )
+    elif sides["smaller"]:
+        where = standing(t, sides)
+        why = t.gettext("The model finds no two sides here: %(where)s", where=where)
     else:
-        why = t.gettext("There are not two sides here: nobody stands against the others.")
-    if any(c.column == "p_both_sides" for c in rule.conditions):
+        why = t.gettext("The model finds no two sides here: nobody stands against the others.")
+    if division != "none" and any(c.column == "p_both_sides" for c in rule.conditions):
         what = t.gettext(
-            "The rule asks both sides of the dividing lines that it finds in the ratings itself, "
-            "but these are weak. No sides are shown."
+            "The rule judges by both sides of dividing lines that it finds in the ratings itself. "
+            "No sides are shown."
         )
     else:
         what = t.gettext("This list shows what is liked, not what bridges. No sides are shown.")
@@ -268,10 +275,10 @@ def _of_confidence(t: Language, constitution: Constitution) -> list[Doubt]:
     }
     if n := len(of[THIN]):
         text = t.ngettext(
-            "%(n)s accepted guideline was rated by fewer than %(few)s people of the smaller side: "
-            "what that side thinks of it is hardly known.",
-            "%(n)s accepted guidelines were rated by fewer than %(few)s people of the smaller "
-            "side: what that side thinks of them is hardly known.",
+            "%(n)s accepted guideline was rated by fewer than %(few)s people of one side: what "
+            "that side thinks of it is hardly known.",
+            "%(n)s accepted guidelines were rated by fewer than %(few)s people of one side: what "
+            "that side thinks of them is hardly known.",
             n,
             few=FEW_RATERS,
         )
