@@ -69,7 +69,7 @@ def test_labels_of_a_map_collide_with_nothing_on_any_screen(n, seed):
     random = np.random.default_rng(seed)
     places = random.standard_t(3, n)
     dots = [Dot(k, f"guideline with words {k}", "rejected") for k in range(1, n + 1)]
-    svg = str(position_map(dots, places, places, ("left", "right"), "a b"))
+    svg = str(position_map(dots, places, places, ("left", "right"), "a b", sides=True))
     found = 0
     for width in range(charts.LABELLED, charts.WIDE + 1, 13):
         labels, marks = boxes(svg, width)
@@ -85,7 +85,7 @@ def test_labels_of_a_map_collide_with_nothing_on_any_screen(n, seed):
 
 def test_words_of_strangers_are_escaped_in_a_chart():
     dots = [Dot(1, '"><script>alert(1)</script>', "accepted")]
-    svg = str(position_map(dots, np.zeros(1), np.zeros(3), ("<b>", "<i>"), "a b"))
+    svg = str(position_map(dots, np.zeros(1), np.zeros(3), ("<b>", "<i>"), "a b", sides=False))
     assert not re.search(r"<(?:script|b|i)>", svg)
 
 

@@ -181,6 +181,10 @@ def test_a_fit_of_two_axes_has_two_maps(values):
     page = index_page(**values | {"fit": fit, "constitution": constitution})
     assert section(page, "map").count("<figure") == 2
     assert "The same on the second axis" in page
+    first, second = re.findall('<svg class="chart".*?</svg>', section(page, "map"), re.DOTALL)
+    for side in ("smaller", "larger"):  # of the first axis only
+        assert f'<rect class="{side}"' in first
+        assert f'<rect class="{side}"' not in second
     assert "2 axes, from" in page
 
 

@@ -165,11 +165,14 @@ def position_map(
     users: np.ndarray,
     ends: tuple[str, str],
     label: str,
+    *,
+    sides: bool,
 ) -> Markup:
     """Where guidelines [G] (above the line) and users [U] (a histogram below) stand on an axis.
 
     Each has a scale of its own, 0 in the middle; those beyond the middle 98 % stand at the ends.
-    `ends`: what is written at the left and the right end.
+    `ends`: what is written at the left and the right end. `sides`: whether these are the two sides,
+    and users are coloured by them.
     """
     r = radius_of(len(dots))
     columns, levels = stacked(_centred(guidelines, _widest(guidelines)), r)
@@ -181,7 +184,8 @@ def position_map(
     deep, width = 64, (100 - 2 * MARGIN) / len(counts)
     for k, n in enumerate(counts):
         if n:
-            half = ("smaller", "people", "larger")[1 + int(np.sign(k - len(counts) // 2))]
+            side = int(np.sign(k - len(counts) // 2))
+            half = {-1: "smaller", 0: "people", 1: "larger"}[side] if sides else "people"
             parts.append(
                 f'<rect class="{half}" x="{MARGIN + k * width + 0.15:.2f}%" y="{base + 2:g}" '
                 f'width="{width - 0.3:.2f}%" height="{max(deep * n / counts.max(), 1):.1f}">'

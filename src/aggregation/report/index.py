@@ -400,7 +400,9 @@ def _maps(t: Language, cards: Cards, fit: Fit, sides: Mapping[str, Any]) -> list
         else:
             ends = (t.gettext("one side"), t.gettext("the other side"))
         label = f"map-{axis + 1}-title map-{axis + 1}-about"
-        svg = charts.position_map(_dots(rated), guidelines, turn * users, ends, label)
+        svg = charts.position_map(
+            _dots(rated), guidelines, turn * users, ends, label, sides=axis == 0
+        )
         found.append({"svg": svg, "people": charts.histogram(turn * users).tolist(), "ends": ends})
     return found
 
