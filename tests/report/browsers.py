@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -139,15 +140,19 @@ def firefox(profile):
     path = found(("firefox-esr", "firefox"), "firefox-esr")
     (profile / "user.js").write_text(QUIET, encoding="utf-8")
     words = ["--headless", "--no-remote", "--profile", profile, "--remote-debugging-port", "0"]
-    process = subprocess.Popen([path, *map(str, words)], stderr=subprocess.PIPE, text=True)
+    log = profile / "log.txt"
+    with log.open("w") as file:
+        process = subprocess.Popen([path, *map(str, words)], stdout=file, stderr=file)
     try:
-        for line in process.stderr:
-            if address := re.search(r"BiDi listening on (ws://\S+)", line):
+        for _ in range(600):
+            if address := re.search(r"BiDi listening on (ws://\S+)", log.read_text("utf-8")):
                 break
+            assert process.poll() is None, log.read_text("utf-8")
+            time.sleep(0.1)
+        assert address, f"Firefox is not ready after a minute: {log.read_text('utf-8')}"
         socket = create_connection(f"{address[1]}/session", timeout=60, suppress_origin=True)
         yield Firefox(socket)
         socket.close()
     finally:
         process.terminate()
         process.wait(30)
-        process.stderr.close()
