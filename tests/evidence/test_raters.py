@@ -104,7 +104,9 @@ def test_dropping_flagged_users_drops_their_ratings_and_counts_them(small):
 def test_where_everybody_is_flagged_it_says_so(small):
     alike = small.dataset.ratings.groupby("user_id").head(20).assign(helpful=1.0)
     alike = alike[alike.groupby("user_id")["helpful"].transform("size") == 20]
-    mixed = pd.concat([alike.assign(user_id=alike["user_id"] + "b", helpful=0.0), alike])
+    mixed = pd.concat(
+        [alike.assign(user_id=alike["user_id"].astype(str) + "b", helpful=0.0), alike]
+    )
     mixed = mixed.sort_values(["user_id", "guideline_id"], ignore_index=True)
     with pytest.raises(InputError, match=r"every user is flagged.*ratings\.flagged: keep"):
         without_flagged(replace(small.dataset, ratings=mixed))

@@ -60,6 +60,7 @@ def fits(draw):
         n_minima=draw(st.integers(1, 300)),
         moves=draw(st.integers(0, 10**5)),
         n_blocks=draw(st.integers(1, 9)),
+        sample=draw(st.integers(0, 9)),
         history=array(sweeps, n_starts),
     )
 

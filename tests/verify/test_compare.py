@@ -266,7 +266,7 @@ def test_a_guideline_whose_ratings_turn_falls_and_why_names_its_numbers(first, t
 
 def test_guidelines_that_come_and_go_and_users_with_them(first, tmp_path, dataset):
     gone = first.constitution().accepted["guideline_id"].iloc[0]
-    r, g = dataset.ratings, dataset.guidelines
+    r, g = dataset.ratings.astype({"user_id": str, "guideline_id": str}), dataset.guidelines
     kept = r[r["guideline_id"] != gone]
     new = kept[kept["guideline_id"] == kept["guideline_id"].iloc[0]].assign(guideline_id="new")
     renamed = {dataset.users["user_id"].iloc[0]: "participant-secret"}
@@ -419,7 +419,7 @@ def hostile(tmp_path_factory, dataset, first):
             text=[texts.get(g, f"~ text of {g}") for g in ids],
             guideline_id=pd.Series([named.get(g, g) for g in ids], dtype="str"),
         ),
-        ratings=dataset.ratings.replace({"guideline_id": named}),
+        ratings=dataset.ratings.astype({"guideline_id": str}).replace({"guideline_id": named}),
     )
     path = tmp_path_factory.mktemp("hostile")
     one = make(path / "one", world)

@@ -26,6 +26,10 @@ TABLES = {
 """Columns of each table and what they hold; all but ids, text, helpful and answers may be missing.
 `answers` are what users declared of themselves, such as their age group."""
 
+CODED = ("user_id", "guideline_id")
+"""Columns of `ratings` that are categories, those that it has, sorted as text (see `categories`):
+a number for each rating, not a text."""
+
 HELPFUL = {"helpful": 1.0, "not_helpful": 0.0}
 """The two words of the platform and their numbers."""
 

@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 import pandas as pd
 
+from aggregation.data.categories import categories, used
 from aggregation.data.dataset import TABLES, Dataset
 
 
@@ -24,16 +25,26 @@ def fingerprint(table: pd.DataFrame, kinds: dict[str, str]) -> str:
     """
     digest = hashlib.sha256(f"{len(table)}".encode())
     columns = []
-    for name in sorted(kinds):
+    # Of ratings, users and then guidelines first, the order in which a Dataset has them.
+    for name in sorted(kinds, key=lambda name: (kinds[name] == "str", name), reverse=True):
         values, different = _coded(table[name], kinds[name])
         digest.update(f"\0{name}:{kinds[name]}:{len(different)}".encode())
         for one in different:
             digest.update(len(one).to_bytes(8, "little") + one)
         columns.append(values)
-    order = np.lexsort(columns)
+    order = slice(None) if _in_order(columns) else np.lexsort(columns[::-1])
     for values in columns:
-        digest.update(values[order].tobytes())
+        digest.update(values[order])
     return digest.hexdigest()
+
+
+def _in_order(columns: list[np.ndarray]) -> bool:
+    """Whether the rows are sorted by the first column, then the second, and so on."""
+    before, equal = False, True
+    for values in columns:
+        before |= equal & (values[:-1] < values[1:])
+        equal &= values[:-1] == values[1:]
+    return bool(np.all(before | equal))
 
 
 def _coded(column: pd.Series, kind: str) -> tuple[np.ndarray, list[bytes]]:
@@ -42,16 +53,16 @@ def _coded(column: pd.Series, kind: str) -> tuple[np.ndarray, list[bytes]]:
         column = column.astype("datetime64[ms, UTC]").astype("int64")  # null: the least of all
         return column.to_numpy("<i8"), []
     if kind == "float64":
-        return _canonical(column), []
+        return _canonical(column).view("<i8"), []
     if kind == "list":
         cells = [None if v is None else _canonical(v).tobytes() for v in column]
-        column = pd.Series(cells, index=column.index, dtype=object)
-    codes, found = pd.factorize(column)
-    different = [v if isinstance(v, bytes) else str(v).encode() for v in found]
-    order = sorted(range(len(different)), key=different.__getitem__)
-    place = np.full(len(different) + 1, -1, dtype="<i8")  # the last is what code -1 finds
-    place[order] = np.arange(len(different))
-    return place[codes], [different[k] for k in order]
+        codes, found = pd.factorize(pd.Series(cells, index=column.index, dtype=object))
+        order = sorted(range(len(found)), key=found.__getitem__)
+        place = np.full(len(found) + 1, -1, dtype="<i8")  # the last is what code -1 finds
+        place[order] = np.arange(len(found))
+        return place[codes], [found[k] for k in order]
+    column = used(categories(column))
+    return column.cat.codes.to_numpy("<i8"), [text.encode() for text in column.cat.categories]
 
 
 def _canonical(values: object) -> np.ndarray:

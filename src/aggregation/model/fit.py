@@ -110,6 +110,8 @@ class Fit(Shown, Found):
                 f"{many(self.n_minima, 'minimum', 'minima')}; {self.minima[0].starts:,} of them "
                 f"in this one; single rows moved: {self.moves:,}"
             )
+            if self.sample:
+                facts["searched"] = f"{self.sample:,} ratings, then all of them from the minima"
         return Card(
             f"Fit by {how}: loss {self.objective:.8f}, {standing}",
             tuple(facts.items()),

@@ -63,6 +63,7 @@ def replay(
         moves=0,
         sweeps=len(end.losses),
         history=end.losses[:, None].astype(np.float64),
+        sample=0,
     )
 
 

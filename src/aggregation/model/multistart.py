@@ -41,9 +41,22 @@ LOWEST_MOVED, MAX_MOVED = 4, 16
 MAX_MOVES, SWEEPS_PER_MOVE = 1024, 3
 """Moves from one minimum at most, and the sweeps that show whether a move holds."""
 
+RATINGS_MOVED = 3e8
+"""Moves from one minimum times ratings, at most: where there are many ratings, a single guideline
+rarely holds up a minimum, and to try all takes most of the time."""
+
+SAMPLE = 500_000
+"""Ratings that are searched where there are twice as many or more; see `_sampled`."""
+
+MAX_CONTINUED = 3
+"""Minima of a sample that are followed on all ratings."""
+
 POLISH = 1e-3
 """The lowest minima are solved to this share of the tolerance, so that reported digits do not
 depend on the start."""
+
+USERS = ("user_intercept", "user_embedding")
+"""Fields of `Parameters` with a row for each user."""
 
 Callback = Callable[[str, int, float, float], None]
 """Called now and then with the step, sweeps so far, the lowest loss of the batch, its residual."""
@@ -119,6 +132,10 @@ class Found:
     """Of all starts and moves together; for gradient descent, its steps."""
     history: np.ndarray
     """[sweeps, starts]: the lowest loss so far of every start, at the full penalty."""
+    sample: int
+    """How many ratings were searched where there are too many to search all; 0: all. The minima
+    are always those of all ratings; `starts` and `history` are as far above the lowest as they
+    were on the sample."""
 
 
 def search(
@@ -133,6 +150,8 @@ def search(
 
     `fixed`: mu and the rows that keep their values, NaN in all others.
     """
+    if len(ratings) >= 2 * SAMPLE and settings.max_starts > 1 and fixed is None:
+        return _sampled(ratings, penalty, settings, warm_start, callback)
     work = _Work(ratings, penalty, settings, fixed, callback)
     points = starting_points(ratings, settings.dimensions, settings.seed, warm_start)
     starts: list[Start] = []
@@ -169,6 +188,64 @@ def search(
         moves=work.moves,
         sweeps=work.sweeps,
         history=_side_by_side(curves),
+        sample=0,
+    )
+
+
+def _sampled(
+    ratings: Ratings,
+    penalty: Penalty,
+    settings: Settings,
+    warm_start: Parameters | None,
+    callback: Callback | None,
+) -> Found:
+    """The search on the ratings of some users, and its lowest minima followed on all ratings.
+
+    A descent needs no users to start from, so the guidelines of a sample's minimum are a start,
+    and one that is near. Users are drawn until they have `SAMPLE` ratings.
+    """
+    random = np.random.default_rng(settings.seed)
+    drawn = random.permutation(ratings.n_users)
+    upto = int(np.searchsorted(np.cumsum(ratings.per_user()[drawn]), SAMPLE)) + 1
+    chosen = np.zeros(ratings.n_users, bool)
+    chosen[drawn[:upto]] = True
+    kept = chosen[ratings.user]
+    some = Ratings(
+        (np.cumsum(chosen, dtype=np.int32) - 1)[ratings.user[kept]],
+        ratings.guideline[kept],
+        ratings.helpful[kept],
+        int(chosen.sum()),
+        ratings.n_guidelines,
+        None if ratings.weight is None else ratings.weight[kept],
+    )
+    earlier = None
+    if warm_start is not None:
+        users = {name: getattr(warm_start, name)[chosen] for name in USERS}
+        earlier = replace(warm_start, **users)
+    found = search(some, penalty, settings, earlier, callback=callback)
+
+    work = _Work(ratings, penalty, replace(settings, starts=1), None, callback)
+    zeros = {
+        name: np.zeros((ratings.n_users, *getattr(found.minima[0].parameters, name).shape[1:]))
+        for name in USERS
+    }
+    followed = []
+    for k, minimum in enumerate(found.minima[:MAX_CONTINUED]):
+        work.doing = f"all ratings, minimum {k + 1}"
+        start = replace(minimum.parameters, **zeros)
+        ends, _ = work.sweep([start], settings.tolerance * POLISH)
+        followed.append(replace(ends[0], starts=minimum.starts))
+    minima = _distinct(followed)
+    above = minima[0].objective - found.minima[0].objective
+    return Found(
+        minima=tuple(minima),
+        n_minima=found.n_minima,
+        starts=tuple(replace(s, objective=s.objective + above) for s in found.starts),
+        settled=found.settled,
+        moves=found.moves,
+        sweeps=found.sweeps + work.sweeps,
+        history=found.history + above,
+        sample=len(some),
     )
 
 
@@ -301,7 +378,7 @@ def _moved(work: _Work, ratings: Ratings, p: Parameters) -> list[Parameters]:
                 old = float(f[row, axis])
                 new = (0.0, -old) if old else (size, -size)
                 moves += [(int(row), int(axis), value) for value in new]
-        moves = moves[:MAX_MOVES]
+        moves = moves[: min(MAX_MOVES, int(RATINGS_MOVED / len(ratings)))]
         work.moves += len(moves)
         points = []
         for row, axis, value in moves:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aggregation.data.categories import categories, used
 from aggregation.errors import InputError
 
 if TYPE_CHECKING:
@@ -120,9 +121,9 @@ class Ids:
 def encode(ratings: pd.DataFrame) -> tuple[Ratings, Ids]:
     """Code the columns user_id, guideline_id, helpful of a ratings table as integers.
 
-    Rows are put in one canonical order (ids sorted as text), so that the order in which ratings
-    were read changes no bit of what follows. Users and guidelines without ratings get no row:
-    the loss says nothing about them.
+    Ids are text, as such or as categories. Rows are put in one canonical order (ids sorted as
+    text), so that the order in which ratings were read changes no bit of what follows. Users and
+    guidelines without ratings get no row: the loss says nothing about them.
 
     Raises InputError where an id is missing or no text, a (user, guideline) pair occurs twice, or a
     rating lies outside [0, 1].
@@ -134,7 +135,7 @@ def encode(ratings: pd.DataFrame) -> tuple[Ratings, Ids]:
     if bad.any():
         raise InputError(f"a rating is {helpful[bad][0]}: ratings must lie in [0, 1]")
     pair = user.astype(np.int64) * len(guidelines) + guideline
-    if not (np.diff(pair) > 0).all():
+    if not (pair[1:] > pair[:-1]).all():
         order = np.argsort(pair)
         user, guideline, helpful, pair = user[order], guideline[order], helpful[order], pair[order]
         again = np.diff(pair) == 0
@@ -150,24 +151,15 @@ def encode(ratings: pd.DataFrame) -> tuple[Ratings, Ids]:
 def _codes(ids: pd.Series) -> tuple[np.ndarray, pd.Index]:
     """The place of each id among the different ones, int32 [n], and these, sorted as text."""
     import pandas as pd
-    import pyarrow
 
-    try:
-        text = pyarrow.array(ids, pyarrow.large_string(), from_pandas=True)
-    except pyarrow.ArrowTypeError:
-        other = next(one for one in ids if not isinstance(one, str))
-        raise InputError(
-            f"{ids.name} holds {other!r:.80}, which is no text: convert the ids with astype(str)"
-        ) from None
-    if isinstance(text, pyarrow.ChunkedArray):
-        text = text.combine_chunks()
-    if text.null_count:
+    if ids.isna().any():
         row = int(np.argmax(ids.isna()))
         raise InputError(f"row {row} (counted from 0) has no {ids.name}: leave it out")
-    coded = text.dictionary_encode()
-    found = coded.dictionary.to_pylist()
-    order = sorted(range(len(found)), key=found.__getitem__)
-    place = np.empty(len(found), dtype=np.int32)
-    place[order] = np.arange(len(found), dtype=np.int32)
-    different = pd.Index([found[k] for k in order], dtype="str", name=ids.name)
-    return place[coded.indices.to_numpy()], different
+    different = ids.cat.categories if isinstance(ids.dtype, pd.CategoricalDtype) else ids
+    other = next((one for one in different if not isinstance(one, str)), None)
+    if other is not None:
+        raise InputError(
+            f"{ids.name} holds {other!r:.80}, which is no text: convert the ids with astype(str)"
+        )
+    ids = used(categories(ids))
+    return ids.cat.codes.to_numpy(np.int32), ids.cat.categories.rename(ids.name)

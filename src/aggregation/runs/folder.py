@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
-from aggregation.data.dataset import TABLES, About, Count, Dataset
+from aggregation.data.categories import used
+from aggregation.data.dataset import CODED, TABLES, About, Count, Dataset
 from aggregation.data.fingerprint import fingerprints
 from aggregation.decisions.constitution import Constitution, select
 from aggregation.decisions.rules import Rule
@@ -34,6 +36,9 @@ PARQUET_TYPES = {
     "list": pyarrow.list_(pyarrow.float64()),
 }
 """Of the kinds of `dataset.TABLES`."""
+
+MAX_DICTIONARY = 1 << 30
+"""Bytes of the different texts of a column up to which Parquet keeps them apart from the rows."""
 
 LOSS_TOLERANCE = 1e-9
 """Relative difference of a fit's loss from that of its parameters on data/, rounding alone."""
@@ -103,10 +108,16 @@ class RunFolder:
         self, name: str, table: pd.DataFrame, kinds: dict[str, str] | None = None
     ) -> None:
         """Write Parquet; `kinds` fixes the types of the columns."""
-        schema = kinds and pyarrow.schema([(c, PARQUET_TYPES[kinds[c]]) for c in table.columns])
+        coded = [c for c in table.columns if isinstance(table[c].dtype, pd.CategoricalDtype)]
+        types = {c: PARQUET_TYPES[kinds[c]] for c in table.columns} if kinds else {}
+        types |= {c: pyarrow.dictionary(pyarrow.int32(), pyarrow.string()) for c in coded}
+        schema = pyarrow.schema(types.items()) if kinds else None
         data = pyarrow.Table.from_pandas(table, schema=schema, preserve_index=False)
+        data = data.replace_schema_metadata(None)
         with self._writing(name) as path:
-            pyarrow.parquet.write_table(data.replace_schema_metadata(None), path)
+            pyarrow.parquet.write_table(
+                data, path, dictionary_pagesize_limit=MAX_DICTIONARY, store_schema=False
+            )
 
     def read_json(self, name: str) -> Any:
         """Read JSON that an earlier stage wrote."""
@@ -116,11 +127,13 @@ class RunFolder:
         """A JSON object; empty where it is not there or is damaged."""
         return read_if_any(self.path / name)
 
-    def read_table(self, name: str) -> pd.DataFrame:
-        """Read Parquet that an earlier stage wrote; texts are `str`."""
-        table = pyarrow.parquet.read_table(self._there(name)).to_pandas()
-        texts = {c: "str" for c in table.columns if pd.api.types.is_string_dtype(table[c])}
-        return table.astype(texts)
+    def read_table(self, name: str, coded: Sequence[str] = ()) -> pd.DataFrame:
+        """Read Parquet that an earlier stage wrote; texts are `str`, or categories if `coded`."""
+        table = pyarrow.parquet.read_table(self._there(name), read_dictionary=list(coded))
+        table = table.to_pandas()
+        plain = [c for c in table.columns if c not in coded]
+        texts = {c: "str" for c in plain if pd.api.types.is_string_dtype(table[c])}
+        return table.astype(texts).assign(**{c: used(table[c]) for c in coded})
 
     def _there(self, name: str) -> Path:
         path = self.path / name
@@ -150,7 +163,10 @@ class RunFolder:
         """Read data/."""
         told = self.read_json("data/ingest.json")
         return Dataset(
-            **{name: self.read_table(f"data/{name}.parquet") for name in TABLES},
+            **{
+                name: self.read_table(f"data/{name}.parquet", CODED if name == "ratings" else ())
+                for name in TABLES
+            },
             mu=told["mu"],
             about=About(**told["about"]),
             counts=tuple(Count(**c) for c in told["counts"]),

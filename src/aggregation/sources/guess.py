@@ -128,7 +128,7 @@ def guess(
 
 def _need(table: pd.DataFrame, column: str, path: Path) -> None:
     if column not in table.columns:
-        found = names_of(table)
+        found = names_of(table.columns)
         raise InputError(f"{path}: has no column {column!r:.80}. It has: {found}")
 
 
@@ -254,7 +254,7 @@ def _long(
             taken[key] = left.pop()
     missing = [key for key in ("user", "guideline", "rating") if not taken.get(key)]
     if missing or taken["user"] == taken["guideline"]:
-        found = names_of(table)
+        found = names_of(table.columns)
         wanted = " ".join(f"--{key} COLUMN" for key in missing or ["guideline"])
         raise InputError(f"{path}: name the columns with {wanted}. It has: {found}")
     columns = {"user_id": taken["user"], "guideline_id": taken["guideline"]}
@@ -273,8 +273,9 @@ def text_columns(table: pd.DataFrame, rated: pd.Series, path: Path) -> tuple[dic
     """Which column of a table of texts holds the ids of `rated` guidelines, which the text, and if
     there is one, which the topic; and how many of them it has, in words. Raises InputError.
     """
-    wanted = set(plain_ids(rated).dropna())
-    share = {str(n): len(wanted & set(plain_ids(table[n]).dropna())) for n in table.columns}
+    wanted = set(plain_ids(pd.Index(rated.dropna())))
+    known = {str(n): set(plain_ids(pd.Index(table[n].dropna()))) for n in table.columns}
+    share = {name: len(wanted & ids) for name, ids in known.items()}
     key = max(share, key=lambda n: share[n], default="")
     if not key or not share[key]:
         here = ", ".join(f"{one!r:.40}" for one in sorted(wanted)[:3])

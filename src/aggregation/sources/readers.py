@@ -13,7 +13,7 @@ import gzip
 import io
 import zlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import date, datetime
 from itertools import islice
@@ -34,7 +34,8 @@ TEXT_FILES, EXCEL_FILES = (".csv", ".tsv", ".tab", ".txt"), (".xlsx", ".xlsm", "
 ENCODINGS = ("cp1252", "cp1250", "cp1251", "shift_jis", "gb18030", "big5", "euc_kr")
 """Looked for where a file is neither UTF-8 nor UTF-16; that of the most natural text is taken."""
 SAMPLE = 1 << 20
-"""Characters or bytes by which encoding and delimiter are found."""
+"""Characters or bytes by which encoding and delimiter are found, and rows that are handled at a
+time."""
 EVEN = 0.9
 """Share of the first rows that have as many cells as the header, if the delimiter is right."""
 MAX_UNPACKED = 4 << 30
@@ -125,7 +126,7 @@ def _unpacked(data: bytes, path: Path) -> bytes:
             out = file.read(MAX_UNPACKED + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
-            f"{path}: is no whole .gz file ({_first_line(error)}): pack it anew"
+            f"{path}: is no whole .gz file ({first_line(error)}): pack it anew"
         ) from None
     if len(out) > MAX_UNPACKED:
         raise InputError(f"{path}: holds more than {MAX_UNPACKED >> 30} GB: leave some out")
@@ -206,7 +207,7 @@ def _parsed(text: str, delimiter: str, path: Path) -> pd.DataFrame:
             pyarrow.csv.ConvertOptions(column_types={f"f{k}": TEXT for k in range(width)}),
         )
     except pyarrow.ArrowInvalid as error:
-        problem = _first_line(error).removeprefix("CSV parse error: ")
+        problem = first_line(error).removeprefix("CSV parse error: ")
         raise InputError(f"{path}: {problem} (the header is row 1): mend the row") from None
     names = [str(column[0]).strip() for column in table.columns]
     return _frame(table.slice(1).columns, names, path)
@@ -218,7 +219,7 @@ def _workbook(path: Path) -> pd.DataFrame:
     try:
         rows = load_workbook(io.BytesIO(read_bytes(path))).get_sheet_by_index(0).to_python()
     except (CalamineError, OSError, ValueError, IndexError) as error:
-        problem = _first_line(error)
+        problem = first_line(error)
         raise InputError(f"{path}: is no workbook ({problem}): save it as .xlsx or .csv") from None
     rows = [row for row in rows if any(cell != "" for cell in row)]
     if not rows:
@@ -240,6 +241,12 @@ def _cell(value: Any) -> str | None:
     return str(value) if value != "" else None
 
 
+def parquet_parts(path: Path) -> list[Path]:
+    """The Parquet files of a folder, by name; of a Parquet file itself; else none."""
+    parts = sorted(_beside(path / "*")) if path.is_dir() else [path]
+    return [part for part in parts if part.suffix.lower() == ".parquet"]
+
+
 def _parquet(path: Path) -> pd.DataFrame:
     try:
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(read_bytes(path)))
@@ -250,7 +257,7 @@ def _parquet(path: Path) -> pd.DataFrame:
             )
         table = file.read()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        problem = _first_line(error)
+        problem = first_line(error)
         raise InputError(f"{path}: is no whole Parquet file ({problem}): write it again") from None
     names = table.column_names
     cells = [_as_text(c, name, path) for c, name in zip(table.columns, names, strict=True)]
@@ -276,7 +283,7 @@ def _as_text(column: Any, name: str, path: Path) -> Any:
     except (pyarrow.ArrowException, ValueError) as error:
         raise InputError(
             f"{path}, column {name!r:.80}: holds what is no text, number or time "
-            f"({_first_line(error)}): write the column as text"
+            f"({first_line(error)}): write the column as text"
         ) from None
     return column
 
@@ -288,24 +295,32 @@ def _frame(cells: list[Any], names: list[str], path: Path) -> pd.DataFrame:
     return pd.DataFrame({n: pd.Series(c, dtype="str") for n, c in zip(names, cells, strict=True)})
 
 
-def names_of(table: pd.DataFrame) -> str:
+def names_of(names: Iterable[Any]) -> str:
     """The names of the first columns, for a message; what moves a terminal's cursor as code."""
-    names = ", ".join(f"{name!s:.80}" for name in table.columns[:20])
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in names)
+    listed = ", ".join(f"{name!s:.80}" for name in islice(names, 20))
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in listed)
 
 
 def need(table: pd.DataFrame, columns: Mapping[str, str | None], path: Path) -> pd.DataFrame:
     """The `columns` (new name -> name in the file, None: not there) under their new names."""
-    for ours, theirs in columns.items():
-        if theirs is not None and theirs not in table.columns:
-            found = names_of(table) or "none"
-            remedy = f"Name the right one in the parameters{_nearest(theirs, table)}"
-            raise InputError(
-                f"{path}: has no column {theirs!r} (for {ours}). It has: {found}. {remedy}"
-            )
+    check_names(columns, table.columns, path)
     empty = pd.Series(None, index=table.index, dtype="str")
     cells = {ours: empty if theirs is None else table[theirs] for ours, theirs in columns.items()}
     return pd.DataFrame(cells, index=table.index)
+
+
+def check_names(columns: Mapping[str, str | None], names: Iterable[Any], path: Path) -> None:
+    """Raise InputError unless the file, with columns of these `names`, has all `columns`."""
+    names = [str(name) for name in names]
+    for ours, theirs in columns.items():
+        if theirs is not None and theirs not in names:
+            close = difflib.get_close_matches(theirs, names, n=1)
+            perhaps = f": perhaps {close[0]!r:.80}" if close else ""
+            found = names_of(names) or "none"
+            raise InputError(
+                f"{path}: has no column {theirs!r} (for {ours}). It has: {found}. Name the right "
+                f"one in the parameters{perhaps}"
+            )
 
 
 def times(values: pd.Series, where: str) -> pd.Series:
@@ -314,46 +329,60 @@ def times(values: pd.Series, where: str) -> pd.Series:
     Numbers above 1e11 are milliseconds (as seconds they would lie beyond the year 5138). Raises
     InputError naming the row, which is the index of `values` counted from 1.
     """
-    text: Any = values.astype("str").str.strip().fillna("")
-    digits = text.str.match("[0-9]{4}")
-    iso = digits & text.str.contains("-")  # spares most of them the slow attempt to read a number
-    number: Any = pd.to_numeric(text.mask(iso), errors="coerce").astype(float)
-    # 2024 and 20240531 are dates to people: as seconds they would silently lie in 1970.
-    date = number.between(1900, 2100) | number.between(1.9e7, 2.1e7)
-    milliseconds = number.where(number.abs() > 1e11, number * 1000)
-    within = milliseconds.between(EARLIEST, LATEST) & ~date
-    stamps = np.trunc(milliseconds.where(within)).astype("Int64")
-    out: Any = pd.to_datetime(stamps, unit="ms", utc=True).astype("datetime64[ms, UTC]")
-    # Digits first: pandas would take `now` and `today` for the time of reading.
-    word = text.where(digits & number.isna())
-    parsed: Any = pd.to_datetime(word, errors="coerce", utc=True, format="ISO8601")
-    limits: Any = pd.to_datetime([EARLIEST, LATEST], unit="ms", utc=True)
-    parsed = parsed.astype("datetime64[ms, UTC]")
-    out = out.fillna(parsed.where(parsed.between(*limits)))
-    bad = out.isna() & text.ne("")
+    if pd.api.types.is_numeric_dtype(values):
+        out = _since_1970(values.astype("float64"))
+        bad = out.isna() & values.notna()
+    else:
+        text: Any = values.astype("str").str.strip().fillna("")
+        digits = text.str.match("[0-9]{4}")
+        iso = digits & text.str.contains("-")  # spares most the slow attempt to read a number
+        number: Any = pd.to_numeric(text.mask(iso), errors="coerce").astype("float64")
+        out = _since_1970(number)
+        # Digits first: pandas would take `now` and `today` for the time of reading.
+        word = text.where(digits & number.isna())
+        parsed: Any = pd.to_datetime(word, errors="coerce", utc=True, format="ISO8601")
+        limits: Any = pd.to_datetime([EARLIEST, LATEST], unit="ms", utc=True)
+        parsed = parsed.astype("datetime64[ms, UTC]")
+        out = out.fillna(parsed.where(parsed.between(*limits)))
+        bad = out.isna() & text.ne("")
     if bad.any():
         at = int(np.argmax(bad))
+        shown = str(values.iloc[at]).strip().removesuffix(".0")
         raise InputError(
-            f"{where}, row {text.index[at] + 1}: {text.iloc[at]!r:.60} is no time: write ISO 8601 "
+            f"{where}, row {values.index[at] + 1}: {shown!r:.60} is no time: write ISO 8601 "
             "(2024-05-31T12:00:00Z), or seconds or milliseconds since 1970"
         )
     return out
 
 
-def _first_line(error: Exception) -> str:
+def _since_1970(number: pd.Series) -> pd.Series:
+    """UTC times of seconds or milliseconds since 1970; null where a number means neither."""
+    out = np.full(len(number), np.datetime64("NaT"), "datetime64[ms]")
+    for at in range(0, len(number), SAMPLE):  # a piece at a time: there may be many
+        here = slice(at, at + SAMPLE)
+        x = number.iloc[here].to_numpy()
+        if (x > 1e11).all() and (x <= LATEST).all():  # the common case, in a third of the time
+            out[here] = x.astype("int64").view("datetime64[ms]")
+            continue
+        # 2024 and 20240531 are dates to people: as seconds they would silently lie in 1970.
+        date = ((x >= 1900) & (x <= 2100)) | ((x >= 1.9e7) & (x <= 2.1e7))
+        with np.errstate(over="ignore"):
+            x = np.where(np.abs(x) > 1e11, x, x * 1000)
+        known = (x >= EARLIEST) & (x <= LATEST) & ~date
+        out[here][known] = x[known].astype("int64").astype("datetime64[ms]")
+    return pd.Series(out, number.index, copy=False).dt.tz_localize("UTC")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its kind."""
     return (str(error).splitlines() or [type(error).__name__])[0][:120]
 
 
-def _nearest(name: str, table: pd.DataFrame) -> str:
-    close = difflib.get_close_matches(name, [str(c) for c in table.columns], n=1)
-    return f": perhaps {close[0]!r:.80}" if close else ""
-
-
-def plain_ids(ids: pd.Series) -> pd.Series:
+def plain_ids(ids: pd.Index) -> pd.Index:
     """Ids as text, without spaces around them; where all are whole numbers, 1.0 is `1`, as pandas
     writes a column of numbers in which one is missing.
     """
     text: Any = ids.str.strip(" ")
-    if text.str.endswith(".0").any() and text.dropna().str.fullmatch(r"-?[0-9]+(\.0)?|").all():
+    if text.str.endswith(".0").any() and text.str.fullmatch(r"-?[0-9]+(\.0)?|").all():
         return text.str.removesuffix(".0")
     return text
