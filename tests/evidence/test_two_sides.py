@@ -11,6 +11,7 @@ from scipy.stats import beta as beta_law
 from aggregation import ROBUST, Ratings, encode, score, select, simulate
 from aggregation.data.choices import Choices
 from aggregation.data.dataset import HELPFUL
+from aggregation.evidence import two_sides as module
 from aggregation.evidence.two_sides import TwoSides, by_axis, two_sides, with_two_sides
 from aggregation.model.parameters import Parameters
 from aggregation.sources.platform_export import read_export
@@ -211,3 +212,14 @@ def test_each_side_of_each_axis_has_its_rate_and_interval(small):
     rates = [c for c in found if c.startswith("rate_axis") and c.endswith(("left", "right"))]
     assert len(rates) == 4
     np.testing.assert_array_equal(found["lowest_side_rate"], found[rates].min(axis=1))
+
+
+def test_of_many_ratings_the_axes_are_sought_near_those_of_a_sample(world, monkeypatch):
+    ratings = encode(world[0])[0]
+    every = two_sides(ratings)
+    monkeypatch.setattr(module, "SAMPLE", len(ratings) // 4)
+    found = two_sides(ratings)
+    assert not np.array_equal(found.guideline_axis, every.guideline_axis)
+    together = np.corrcoef(found.guideline_axis[0], every.guideline_axis[0])[0, 1]
+    assert abs(together) > 0.999
+    np.testing.assert_allclose(found.probability(), every.probability(), atol=0.02)

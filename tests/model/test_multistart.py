@@ -184,3 +184,61 @@ def test_a_bar_shows_after_a_second_and_leaves_nothing(capfd, monkeypatch):
     assert "starts 1 to 8" in shown
     assert "loss 0.2500000, residual 1.0e-01" in shown
     assert shown.rsplit("\r", maxsplit=1)[-1] == ""
+
+
+def test_of_many_ratings_a_sample_is_searched_and_all_are_fitted(world, optimum, monkeypatch):
+    ratings = world[0]
+    monkeypatch.setattr(module, "SAMPLE", len(ratings) // 3)
+    found = ag.fit(ratings)
+    assert len(ratings) / 3 <= found.sample < len(ratings) / 2
+    assert found.converged
+    assert found.objective == pytest.approx(optimum.objective, rel=1e-9)
+    difference = found.parameters.guideline_intercept - optimum.parameters.guideline_intercept
+    assert np.abs(difference).max() < 1e-6
+    assert min(s.objective for s in found.starts) == pytest.approx(found.objective, rel=1e-9)
+    assert found.history[-1].min() == pytest.approx(found.objective, rel=1e-6)
+    assert f"{found.sample:,} ratings" in repr(found._card())
+
+
+def test_an_earlier_model_is_the_first_start_on_a_sample_too(world, optimum, monkeypatch):
+    ratings = world[0]
+    monkeypatch.setattr(module, "SAMPLE", len(ratings) // 3)
+    turned = replace(
+        optimum.parameters,
+        user_embedding=-optimum.parameters.user_embedding,
+        guideline_embedding=-optimum.parameters.guideline_embedding,
+    )
+    found = ag.fit(ratings, warm_start=turned)
+    assert found.warm_start
+    assert found.sample
+    near = np.abs(found.parameters.guideline_embedding - turned.guideline_embedding)
+    assert near.max() < 1e-5
+
+
+@pytest.mark.parametrize("case", ["one descent", "held rows"])
+def test_one_descent_and_held_rows_look_at_all_ratings(world, optimum, monkeypatch, case):
+    monkeypatch.setattr(module, "SAMPLE", len(world[0]) // 3)
+    if case == "one descent":
+        one = ag.Settings(starts=1, max_starts=1, moves=False)
+        found = ag.fit(world[0], settings=one)
+    else:
+        found = ag.fit(world[0], warm_start=optimum.parameters, hold="users")
+    assert found.sample == 0
+
+
+def test_the_sample_is_whole_users_and_all_guidelines(world):
+    ratings = world[0]
+    some, chosen = ratings.of_some_users(500, 7)
+    assert 500 <= len(some) < 600
+    assert some.n_guidelines == ratings.n_guidelines
+    np.testing.assert_array_equal(some.per_user(), ratings.per_user()[chosen])
+    kept = chosen[ratings.user]
+    np.testing.assert_array_equal(some.guideline, ratings.guideline[kept])
+    np.testing.assert_array_equal(some.helpful, ratings.helpful[kept])
+    assert not np.array_equal(chosen, ratings.of_some_users(500, 8)[1])
+
+
+def test_fewer_moves_are_tried_where_there_are_more_ratings(trap, monkeypatch):
+    every = ag.fit(trap)
+    monkeypatch.setattr(module, "RATINGS_MOVED", 20 * len(trap))
+    assert 20 <= ag.fit(trap).moves < every.moves / 3

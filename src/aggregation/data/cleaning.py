@@ -219,7 +219,8 @@ def _by_pair(ratings: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     if again.any():  # only these need their times
         of_pair = np.flatnonzero(again | np.append(again[1:], False))
         pair, rows = np.cumsum(~again)[of_pair], order[of_pair]
-        at = ratings["rated_at"].to_numpy("datetime64[ms]")[rows].view(np.int64)  # null: the least
+        at = pd.to_datetime(ratings["rated_at"].iloc[rows], utc=True)
+        at = at.dt.tz_localize(None).to_numpy("datetime64[ms]").view(np.int64)  # null: the least
         order[of_pair] = rows[np.lexsort((at, pair))]
     return order, again
 

@@ -91,10 +91,13 @@ def suspicious(
     flags["clone"] = _clones(ratings, sides)
     flags["burst"] = False
     if rated_at is not None:
-        times = pd.DataFrame({"user": ratings.user, "at": rated_at.to_numpy()})
-        times = times.dropna().sort_values(["user", "at"], kind="stable")
-        took = times.groupby("user")["at"].diff(BURST - 1).dt.total_seconds()
-        flags.loc[times.loc[took <= BURST_SECONDS, "user"].unique(), "burst"] = True
+        at = pd.to_datetime(rated_at, utc=True).dt.tz_localize(None).to_numpy("datetime64[ms]")
+        user, at = ratings.user[~np.isnat(at)], at[~np.isnat(at)].view(np.int64)
+        order = np.lexsort((at, user))
+        user, at = user[order], at[order]
+        soon = at[BURST - 1 :] - at[: 1 - BURST] <= 1000 * BURST_SECONDS
+        soon &= user[BURST - 1 :] == user[: 1 - BURST]
+        flags.loc[np.unique(user[BURST - 1 :][soon]), "burst"] = True
     return flags
 
 

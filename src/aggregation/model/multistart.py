@@ -18,7 +18,7 @@ from annotated_types import Ge, Interval
 
 from aggregation.model.initialization import Point, starting_points
 from aggregation.model.parameters import Parameters, Penalty, filled, known_rows
-from aggregation.model.ratings import Ratings, counts
+from aggregation.model.ratings import SAMPLE, Ratings, counts
 
 STARTS_PER_BATCH = 8
 """Starts that are solved side by side; also how many minima are kept at most."""
@@ -41,12 +41,9 @@ LOWEST_MOVED, MAX_MOVED = 4, 16
 MAX_MOVES, SWEEPS_PER_MOVE = 1024, 3
 """Moves from one minimum at most, and the sweeps that show whether a move holds."""
 
-RATINGS_MOVED = 3e8
+RATINGS_MOVED = 1e8
 """Moves from one minimum times ratings, at most: where there are many ratings, a single guideline
 rarely holds up a minimum, and to try all takes most of the time."""
-
-SAMPLE = 500_000
-"""Ratings that are searched where there are twice as many or more; see `_sampled`."""
 
 MAX_CONTINUED = 3
 """Minima of a sample that are followed on all ratings."""
@@ -202,22 +199,9 @@ def _sampled(
     """The search on the ratings of some users, and its lowest minima followed on all ratings.
 
     A descent needs no users to start from, so the guidelines of a sample's minimum are a start,
-    and one that is near. Users are drawn until they have `SAMPLE` ratings.
+    and one that is near.
     """
-    random = np.random.default_rng(settings.seed)
-    drawn = random.permutation(ratings.n_users)
-    upto = int(np.searchsorted(np.cumsum(ratings.per_user()[drawn]), SAMPLE)) + 1
-    chosen = np.zeros(ratings.n_users, bool)
-    chosen[drawn[:upto]] = True
-    kept = chosen[ratings.user]
-    some = Ratings(
-        (np.cumsum(chosen, dtype=np.int32) - 1)[ratings.user[kept]],
-        ratings.guideline[kept],
-        ratings.helpful[kept],
-        int(chosen.sum()),
-        ratings.n_guidelines,
-        None if ratings.weight is None else ratings.weight[kept],
-    )
+    some, chosen = ratings.of_some_users(SAMPLE, settings.seed)
     earlier = None
     if warm_start is not None:
         users = {name: getattr(warm_start, name)[chosen] for name in USERS}

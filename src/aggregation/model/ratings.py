@@ -13,6 +13,9 @@ from aggregation.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+SAMPLE = 500_000
+"""Ratings that are searched first where there are many more."""
+
 
 @dataclass(frozen=True)
 class Ratings:
@@ -64,6 +67,26 @@ class Ratings:
                     f"{len(self)} ratings"
                 )
             check_weights(self.weight)
+
+    def of_some_users(self, n: int, seed: int) -> tuple[Ratings, np.ndarray]:
+        """The ratings of users drawn until they have n of them; bool [n_users]: the users drawn.
+
+        All guidelines keep their rows.
+        """
+        drawn = np.random.default_rng(seed).permutation(self.n_users)
+        upto = int(np.searchsorted(np.cumsum(self.per_user()[drawn]), n)) + 1
+        chosen = np.zeros(self.n_users, bool)
+        chosen[drawn[:upto]] = True
+        kept = chosen[self.user]
+        some = Ratings(
+            (np.cumsum(chosen, dtype=np.int32) - 1)[self.user[kept]],
+            self.guideline[kept],
+            self.helpful[kept],
+            int(chosen.sum()),
+            self.n_guidelines,
+            None if self.weight is None else self.weight[kept],
+        )
+        return some, chosen
 
     def blocks(self) -> tuple[np.ndarray, np.ndarray]:
         """Which block each user and each guideline belongs to: int [n_users], [n_guidelines].

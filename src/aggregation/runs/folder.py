@@ -114,9 +114,14 @@ class RunFolder:
         schema = pyarrow.schema(types.items()) if kinds else None
         data = pyarrow.Table.from_pandas(table, schema=schema, preserve_index=False)
         data = data.replace_schema_metadata(None)
+        few = [c for c in table.columns if not pd.api.types.is_datetime64_any_dtype(table[c])]
         with self._writing(name) as path:
             pyarrow.parquet.write_table(
-                data, path, dictionary_pagesize_limit=MAX_DICTIONARY, store_schema=False
+                data,
+                path,
+                use_dictionary=few,  # times hardly repeat
+                dictionary_pagesize_limit=MAX_DICTIONARY,
+                store_schema=False,
             )
 
     def read_json(self, name: str) -> Any:
