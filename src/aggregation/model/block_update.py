@@ -89,12 +89,12 @@ def measured(terms: Terms, p: Parameters, by_user: Sums | None) -> tuple[Array, 
         rest,
         row_errors(guidelines, sums, i, f),
         row_errors(guidelines, sums, new_i, new_f),
+        jnp.broadcast_to(guidelines.count, i.shape),
         *_axes(b_g, terms.penalty.size(f)),
         *_axes(b_g, terms.penalty.size(new_f)),
     ]
     intercept_u, squares, *carried_u = fixed_sum(jnp.stack(of_users, axis=1))
-    intercept_g, rest, error, new_error, *carried_g = fixed_sum(jnp.stack(of_guidelines, axis=1))
-    n = fixed_sum(guidelines.count)
+    intercept_g, rest, error, new_error, n, *carried_g = fixed_sum(jnp.stack(of_guidelines, axis=1))
     objective = (
         lay.squares
         + squares
@@ -187,20 +187,14 @@ def _soft(x: Array, threshold: Array | float) -> Array:
 
 def fixed_sum(x: Array, lanes: int = 256) -> Array:
     """Sum over the first axis in one fixed order, whatever the number of threads: in lanes, and
-    then by halving.
+    then one lane after the other.
     """
-    lanes = min(lanes, 1 << max(x.shape[0] - 1, 0).bit_length())
-    lines, rest = divmod(x.shape[0], lanes)
 
-    def add(line: Array, total: Array) -> Array:
-        return total + jax.lax.dynamic_slice_in_dim(x, line * lanes, lanes)
+    def add(total: Array, line: Array) -> tuple[Array, None]:
+        return total + line, None
 
-    total = jnp.zeros((lanes, *x.shape[1:]), x.dtype)
-    if lines:
-        total = jax.lax.fori_loop(0, lines, add, total)
-    if rest:
-        total = total.at[:rest].add(x[lines * lanes :])
-    while len(total) > 1:
-        half = len(total) // 2
-        total = total[:half] + total[half:]
-    return total[0]
+    lines = -(-x.shape[0] // lanes)
+    x = jnp.pad(x, [(0, lines * lanes - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
+    x = x.reshape(lines, lanes, *x.shape[1:])
+    total, _ = jax.lax.scan(add, jnp.zeros(x.shape[1:], x.dtype), x)
+    return jax.lax.scan(add, jnp.zeros(x.shape[2:], x.dtype), total)[0]

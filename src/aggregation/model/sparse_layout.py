@@ -213,31 +213,34 @@ def row_sums(lay: Layout, side: Side, mu: Array, intercept: Array, embedding: Ar
 
     def add(line: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
         buffer, *sums = state
-        entry = side.entries[line]
-        v = table[entry >> lay.bits]
+        entry = jax.lax.dynamic_index_in_dim(side.entries, line, axis=0, keepdims=False)
+        v = _rows(table, entry >> lay.bits)
         if len(buffer):
             buffer = jax.lax.dynamic_update_index_in_dim(buffer, v, line & 1, axis=0)
             v = jax.lax.dynamic_index_in_dim(buffer, line & 1, axis=0, keepdims=False)
         h = v[:, 1:]
-        r = lay.values[entry & ((1 << lay.bits) - 1)][:, None] - v[:, 0]
+        r = _rows(lay.values, entry & ((1 << lay.bits) - 1))[:, None] - v[:, 0]
         w = 1.0 if side.weight is None else side.weight[line]
         wh = h if side.weight is None else h * side.weight[line][:, None]
         terms = (w * v[:, 0], wh, wh * r[:, None], wh[:, :, None] * h[:, None])
         return buffer, *(total + term for total, term in zip(sums, terms, strict=True))
 
-    def walk(block: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
-        none = tuple(jnp.zeros((lanes, *total.shape[1:])) for total in sums)
+    shapes = ((s,), (d, s), (d, s), (d, d, s))
+
+    def walk(block: Array, sums: Array) -> Array:
+        none = (jnp.zeros((lanes, *shape)) for shape in shapes)
         begin, end = side.start[block], side.start[block + 1]
         _, *here = jax.lax.fori_loop(begin, end, add, (buffer, *none))
-        return tuple(
-            jax.lax.dynamic_update_slice_in_dim(total, part, block * lanes, axis=0)
-            for total, part in zip(sums, here, strict=True)
-        )
+        here = jnp.concatenate([part.reshape(lanes, -1, s) for part in here], axis=1)
+        return jax.lax.dynamic_update_slice_in_dim(sums, here, block * lanes, axis=0)
 
-    shapes = ((s,), (d, s), (d, s), (d, d, s))
-    none = tuple(jnp.zeros((blocks * lanes, *shape)) for shape in shapes)
-    sums = jax.lax.fori_loop(jnp.int32(0), jnp.int32(blocks), walk, none)
-    gone, h, hr, hh = (
-        total[side.place].at[side.more_row].add(total[side.more_place]) for total in sums
-    )
-    return Sums(side.given - gone, h, hr, hh)
+    sums = jnp.zeros((blocks * lanes, 1 + 2 * d + d * d, s))
+    sums = jax.lax.fori_loop(jnp.int32(0), jnp.int32(blocks), walk, sums)
+    sums = _rows(sums, side.place).at[side.more_row].add(_rows(sums, side.more_place))
+    h, hr, hh = sums[:, 1 : 1 + d], sums[:, 1 + d : 1 + 2 * d], sums[:, 1 + 2 * d :]
+    return Sums(side.given - sums[:, 0], h, hr, hh.reshape(len(hh), d, d, s))
+
+
+def _rows(x: Array, at: Array) -> Array:
+    """`x[at]` of places that are there: what is asked of others takes time to compile."""
+    return x.at[at].get(mode="promise_in_bounds", wrap_negative_indices=False)
