@@ -49,7 +49,7 @@ class Executor:
 
     def __init__(self, stages: Sequence[str]) -> None:
         """`stages`: those that may be executed, in order."""
-        self.stages, self.next = stages, Kernel()
+        self.stages, self.next = stages, Kernel(stages[0] if stages else "")
 
     def close(self) -> None:
         """End the kernel that no notebook took."""

@@ -11,12 +11,14 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
 
+COMMON = "import aggregation.params.loading, aggregation.runs.folder, aggregation.report.display"
 IMPORTS = {
-    "train": "import jax, scipy.sparse",
-    "diagnostics": "import aggregation.report.figures, scipy.optimize, sklearn.cluster",
-    "publish": "import aggregation.report.index, scipy.optimize",
+    "ingest": f"{COMMON}, aggregation.sources",
+    "train": f"{COMMON}, aggregation.model.alternating, scipy.sparse",
+    "diagnostics": f"{COMMON}, aggregation.report.figures, scipy.optimize, sklearn.cluster",
+    "publish": f"{COMMON}, aggregation.report.index, aggregation.services.delivery, scipy.optimize",
 }
-"""What notebooks load besides `aggregation`: a kernel that is started ahead has it ready."""
+"""What a stage's notebook loads: a kernel that is started ahead has it ready."""
 
 MAIN = "from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
 
@@ -38,7 +40,7 @@ class Kernel:
 
     def __init__(self, ahead: str = "") -> None:
         """`ahead`: the stage for which it is started before it is needed."""
-        imports = f"from aggregation import *\n{IMPORTS.get(ahead, '')}" if ahead else ""
+        imports = IMPORTS.get(ahead, "")
         near = tempfile.gettempdir()
         short = near if len(near) <= MAX_SOCKET_FOLDER else "/tmp"  # noqa: S108
         self.folder = tempfile.TemporaryDirectory(
