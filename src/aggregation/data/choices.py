@@ -20,6 +20,9 @@ class Choices:
     self_ratings: Literal["keep", "drop"] = "keep"
     """Ratings of guidelines by their own authors."""
     min_per_user: Annotated[int, Ge(1)] = 1
-    """Leave out users with fewer ratings. Both minima are applied until neither takes away more."""
+    """Leave out users with fewer ratings."""
     min_per_guideline: Annotated[int, Ge(1)] = 1
     """Leave out ratings of guidelines that have fewer."""
+    minima: Literal["repeat", "once"] = "repeat"
+    """`repeat`: apply both minima until neither takes away more. `once`: guidelines, then users,
+    then guidelines again, as Community Notes does; some users are left with fewer ratings."""

@@ -276,16 +276,18 @@ def _valued(ratings: pd.DataFrame, values: Mapping[str, float | None], book: _Bo
 
 
 def _active(ratings: pd.DataFrame, choices: Choices, book: _Book) -> pd.DataFrame:
-    """Apply both minimum counts until neither takes anything away."""
+    """Apply both minimum counts, until neither takes anything away or as `minima` says."""
     limits = {"user": choices.min_per_user, "guideline": choices.min_per_guideline}
-    before, gone = None, dict.fromkeys(limits, 0)
-    while before != len(ratings):
+    order, gone = ["guideline", "user", "guideline"], dict.fromkeys(limits, 0)
+    before = None
+    while before != len(ratings) and order:
         before = len(ratings)
-        for whose, least in limits.items():
-            codes = ratings[f"{whose}_id"].cat.codes.to_numpy()
+        for whose in order:
+            codes, least = ratings[f"{whose}_id"].cat.codes.to_numpy(), limits[whose]
             few = np.bincount(codes)[codes] < least if least > 1 else np.zeros(len(codes), bool)
             gone[whose] += int(few.sum())
             ratings = ratings[~few] if few.any() else ratings
+        order = ["user", "guideline"] if choices.minima == "repeat" else []
     for whose, n in gone.items():
         book.add("dropped", "ratings", f"the {whose} has fewer than {limits[whose]} ratings", n)
     return ratings

@@ -193,13 +193,39 @@ class TableSource(Section):
     """Which column of the users file holds what."""
 
 
-Source = SimulatedSource | PlatformFileSource | PlatformSource | PolisSource | TableSource
+class CommunityNotesSource(Section):
+    """A folder of Community Notes' public files: notes, ratings (all parts), noteStatusHistory and
+    userEnrollment, as .tsv or .zip.
+    """
+
+    kind: Literal["community-notes"]
+    path: str
+    """The folder."""
+    groups: list[int] = []
+    """Only ratings by users of these modeling groups (`modelingGroup` of userEnrollment). Empty:
+    all."""
+
+
+Source = (
+    SimulatedSource
+    | PlatformFileSource
+    | PlatformSource
+    | PolisSource
+    | TableSource
+    | CommunityNotesSource
+)
 
 Value = Literal["helpful", "not_helpful"] | Annotated[float, Field(ge=0, le=1)] | None
 Values = dict[Annotated[str, BeforeValidator(str)], Value]
 
 POLIS_VALUES = {"agree": 1.0, "disagree": 0.0, "pass": None}
 """What the words of a Polis export mean, unless `ratings.values` says otherwise."""
+
+NOTES_VALUES = {"HELPFUL": 1.0, "SOMEWHAT_HELPFUL": 0.5, "NOT_HELPFUL": 0.0}
+"""What the words of Community Notes mean, unless `ratings.values` says otherwise."""
+
+WORDS = {"polis": POLIS_VALUES, "community-notes": NOTES_VALUES}
+"""By kind of source, where they are not the platform's."""
 
 _CHOICES = _section_of(Choices, "values")
 _SETTINGS = _section_of(Settings, "seed")
@@ -210,17 +236,16 @@ class RatingsSection(_CHOICES):
 
     values: Values | None = None
     """What each of the source's words means: helpful, not_helpful, null (leave out) or a number
-    from 0 to 1. Default for polis: agree helpful, disagree not_helpful, pass null; elsewhere
-    helpful and not_helpful stand for themselves. Any other word found is an error."""
+    from 0 to 1. Default for polis: agree helpful, disagree not_helpful, pass null; for
+    community-notes: HELPFUL 1, SOMEWHAT_HELPFUL 0.5, NOT_HELPFUL 0; elsewhere helpful and
+    not_helpful stand for themselves. Any other word found is an error."""
     flagged: Literal["keep", "drop"] = "keep"
     """`drop`: leave out users who rate in ways that people rarely do: all alike, exactly as
     somebody else, or faster than anybody reads. Every run counts them."""
 
     def choices(self, kind: str) -> Choices:
         """These settings for a source of this kind."""
-        words = (
-            (POLIS_VALUES if kind == "polis" else HELPFUL) if self.values is None else self.values
-        )
+        words = WORDS.get(kind, HELPFUL) if self.values is None else self.values
         numbers = {k: HELPFUL[v] if isinstance(v, str) else v for k, v in words.items()}
         return Choices(numbers, **self.model_dump(exclude={"values", "flagged"}))
 

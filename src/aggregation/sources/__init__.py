@@ -9,6 +9,7 @@ from aggregation.data.dataset import Dataset
 from aggregation.data.simulation import simulate
 from aggregation.evidence.raters import without_flagged
 from aggregation.params.schema import (
+    CommunityNotesSource,
     PlatformFileSource,
     PlatformSource,
     PolisSource,
@@ -45,6 +46,10 @@ def _read(source: Source, choices: Choices, seed: int, raw: Path | None) -> Data
             return platform.read(source, choices, raw or Path("source"))
         case TableSource():
             return tabular.read(source, choices)
+        case CommunityNotesSource():
+            from aggregation.sources import community_notes  # loads polars, for this source alone
+
+            return community_notes.read(source, choices)
         case SimulatedSource():
             export = simulate(seed, source.world()).export
             return read_export(export, choices, "simulated export", SIMULATED)
