@@ -536,6 +536,7 @@ def trust(
 
     from aggregation.decisions.rules import RULES
     from aggregation.evidence import trust as harness
+    from aggregation.evidence.bootstrap import resampled
     from aggregation.model.fit import fit
     from aggregation.model.ratings import encode
     from aggregation.params.loading import load_params
@@ -546,7 +547,7 @@ def trust(
     rules = {**RULES, rule.name: rule}
     if unknown := sorted(set(only) - set(rules)):
         raise ParameterError(f"--rule {unknown[0]}: there is no such rule, only {', '.join(rules)}")
-    chosen = [rules[name] for name in only or rules]
+    chosen = [rules[name] for name in only or rules if only or resampled(rules[name])]
     with _steps() as callback:
         callback("reading")
         raw = Path(out) / given.run / "source"
@@ -592,10 +593,13 @@ def plan(
     """
     from aggregation.data.simulation import World
     from aggregation.decisions.rules import RULES
+    from aggregation.evidence.bootstrap import resampled
     from aggregation.evidence.planning import plan as rehearse
 
     if rule not in RULES:
         raise ParameterError(f"--rule {rule}: there is no such rule, only {', '.join(RULES)}")
+    if not resampled(RULES[rule]):
+        raise ParameterError(f"--rule {rule}: it reads numbers that simulated users do not have")
     sizes = (users or (100, 200, 400, 800), ratings or (10, 20, 40))
     with _steps() as callback:
         table = rehearse(*sizes, World(n_guidelines=guidelines), RULES[rule], callback=callback)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from aggregation import ALIGNED_2023, ROBUST, collect, select
+from aggregation.evidence import collect as module
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +81,12 @@ def test_quick_columns_do_not_depend_on_the_depth(found):
     shared = [c for c in quick if c not in ("failed", "embedding", "accepted_in", "confidence")]
     pd.testing.assert_frame_equal(quick[shared], full[shared])
     assert np.isfinite(quick["p_both_sides"]).all()
+
+
+def test_what_cannot_be_had_with_so_many_users_is_said(small, monkeypatch):
+    given = (small.dataset, small.ratings, small.ids, small.fit, ALIGNED_2023)
+    assert collect(*given).summary["left_out"] == []
+    monkeypatch.setattr(module, "MOST_USERS", small.ratings.n_users - 1)
+    summary = collect(*given).summary
+    assert summary["left_out"] == ["clones"]
+    assert any("exactly as somebody else" in warning for warning in summary["warnings"])

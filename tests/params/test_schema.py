@@ -26,7 +26,7 @@ def test_the_parameter_files_that_come_with_the_project_are_valid(path, tmp_path
 
 def test_there_are_parameter_files_for_every_kind_of_source():
     kinds = {load_params(path).source.kind for path in FILES}
-    assert kinds == {"simulated", "platform-file", "platform", "polis", "table"}
+    assert kinds == {"simulated", "platform-file", "platform", "polis", "table", "community-notes"}
 
 
 def test_settings_of_the_core_are_its_own_names_limits_and_defaults():

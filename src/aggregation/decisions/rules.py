@@ -186,7 +186,48 @@ ROBUST = Rule(
 )
 """Both sides of the main dividing lines surely find it helpful: docs/method.md, "Two sides"."""
 
-RULES = {rule.name: rule for rule in (ALIGNED_2023, ROBUST)}
+COMMUNITY_NOTES_STATUS = Rule(
+    "community-notes",
+    (
+        Condition("min_ratings", "n_ratings", ">=", 5, "undecided", decimals=0, least=1),
+        Condition(
+            *("min_above_rejection", "above_rejection", ">", 0.0),
+            decimals=3,
+            called="intercept above the line of rejection",
+        ),
+        Condition(
+            *("min_both_sides_rate", "both_sides_rate", ">", 0.3),
+            least=0,
+            most=1,
+            called="helpful rate of both sides that dislike it",
+        ),
+        Condition("min_intercept", "intercept", ">=", 0.40, "undecided", decimals=3),
+        Condition("max_embedding", "embedding_size", "<=", 0.5, "undecided", least=0),
+        Condition(
+            *("min_net_helpful", "net_helpful", ">=", 4, "undecided"),
+            decimals=0,
+            least=0,
+            called="net helpful ratings of either side",
+        ),
+        Condition(
+            *("min_net_helpful_share", "net_helpful_share", ">=", 0.05, "undecided"),
+            least=0,
+            most=1,
+            called="their share of all ratings",
+        ),
+        Condition(
+            *("min_intercept_without_most_active", "intercept_without_most_active", ">="),
+            *(0.37, "undecided"),
+            decimals=3,
+        ),
+    ),
+)
+"""The status that the core model of Community Notes' published scorer gives, as far as it needs no
+private data; bounds of mf_core_scorer.py and mf_base_scorer.py, 2026-07. `evidence.note_status` has
+the numbers.
+"""
+
+RULES = {rule.name: rule for rule in (ALIGNED_2023, ROBUST, COMMUNITY_NOTES_STATUS)}
 """The rules that a parameter file can name."""
 
 

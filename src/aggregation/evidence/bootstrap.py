@@ -12,7 +12,7 @@ from scipy.special import ndtri
 from aggregation.decisions.rules import ACCEPTED, Rule
 from aggregation.decisions.scores import rate, with_columns
 from aggregation.errors import InputError
-from aggregation.evidence.two_sides import TwoSides, two_sides
+from aggregation.evidence.two_sides import COLUMNS as TWO_SIDES, TwoSides, two_sides
 from aggregation.model.fit import Fit
 from aggregation.model.initialization import starting_points
 from aggregation.model.multistart import Settings
@@ -27,6 +27,9 @@ until one helps fewer than this share of the replicates, and at most so many."""
 
 ROUGH = Settings(tolerance=1e-4)
 """Of refits: resamples differ by far more than this."""
+
+RESAMPLED = {"n_ratings", "helpful_rate", "intercept"} | set(TWO_SIDES)
+"""Columns of the scores that are known for resampled users."""
 
 Callback = Callable[[str], None]
 """Called with the name of each step."""
@@ -133,6 +136,11 @@ def _whole(p: Parameters) -> Parameters:
     return Parameters(*(np.nan_to_num(np.asarray(x, np.float64)) for x in p.arrays()))
 
 
+def resampled(rule: Rule) -> bool:
+    """Whether it is known what a rule decides with other users."""
+    return all(c.column in RESAMPLED for c in rule.conditions)
+
+
 def rule_columns(
     ratings: Ratings,
     intercept: np.ndarray,
@@ -150,10 +158,10 @@ def rule_columns(
     columns = {"n_ratings": n, "helpful_rate": rate(liked, n), "intercept": np.asarray(intercept)}
     wanted = {c.column for rule in rules for c in rule.conditions}
     columns = {name: values[of] for name, values in columns.items()}
+    if unknown := sorted(wanted - RESAMPLED):
+        raise InputError(f"{unknown[0]} cannot be resampled: a rule that reads it has no P(accept)")
     if wanted - columns.keys():
         columns |= two_sides(ratings, near=near).columns(of)
-    if unknown := sorted(wanted - columns.keys()):
-        raise InputError(f"{unknown[0]} cannot be resampled: a rule that reads it has no P(accept)")
     return columns
 
 

@@ -11,15 +11,22 @@ import pandas as pd
 
 from aggregation.data.dataset import Dataset
 from aggregation.decisions.constitution import Constitution, select
-from aggregation.decisions.rules import RULES, Rule
+from aggregation.decisions.rules import COMMUNITY_NOTES_STATUS, RULES, Rule
 from aggregation.decisions.scores import score, with_columns, with_unrated
 from aggregation.evidence.answers import by_answer
 from aggregation.evidence.attacks import NEW, cheapest, costs, smallest_unanimous
-from aggregation.evidence.bootstrap import REPLICATES, bootstrap, with_intervals
+from aggregation.evidence.bootstrap import REPLICATES, bootstrap, resampled, with_intervals
 from aggregation.evidence.confidence import CLEAR, CLOSE, THIN, confidence
 from aggregation.evidence.groups import by_group, opinion_groups
+from aggregation.evidence.note_status import status_columns
 from aggregation.evidence.prediction import division, prediction
-from aggregation.evidence.raters import activity_share, decided_without, influence, suspicious
+from aggregation.evidence.raters import (
+    MOST_USERS,
+    activity_share,
+    decided_without,
+    influence,
+    suspicious,
+)
 from aggregation.evidence.reach import accepted_in, reach
 from aggregation.evidence.sides import by_side, sides_found
 from aggregation.evidence.two_sides import by_axis, two_sides, with_two_sides
@@ -94,24 +101,36 @@ def collect(
     scores = with_yardsticks(scores, ratings, ids, groups.member)
     found_division = division(sides)
     flags = suspicious(ratings, sides, dataset.ratings["rated_at"])
+    left_out = ["clones"] if ratings.n_users > MOST_USERS else []
+    left_out += ["resamples"] if depth == "full" and not resampled(rule) else []
     summary: dict[str, Any] = {
         "depth": depth,
         "division": found_division,
         "sides": sides_found(fit.parameters.user_embedding, found_division),
-        "warnings": warnings(dataset, fit.n_blocks, found_division),
+        "warnings": warnings(dataset, fit.n_blocks, found_division, left_out=left_out),
+        "left_out": left_out,
         "axes_explain": sides.explained.tolist(),
         "groups": list(groups.sizes),
         "silhouette": groups.silhouette,
         "flagged_users": {name: int(flags[name].sum()) for name in flags},
         "most_active_share": activity_share(ratings),
     }
+    if rule.name == COMMUNITY_NOTES_STATUS.name:
+        at = dataset.ratings["rated_at"]
+        status = status_columns(ratings, fit.parameters, fit.penalty, at, rule)
+        scores = with_columns(scores, ids, status)
     scores = with_unrated(scores, dataset.guidelines["guideline_id"])
+    rules = {name: r for name, r in rules.items() if r is rule or resampled(r)}
     others = {name: select(scores, other) for name, other in rules.items() if name != rule.name}
     for name, other in others.items():
         verdicts = other.scores.set_index("guideline_id")["verdict"]
         scores[f"verdict_{name}"] = scores["guideline_id"].map(verdicts)
     constitution = select(scores, rule)
-    if depth == "full":
+    if depth == "full" and not resampled(rule):
+        say("prediction")
+        predictors, calibration, _ = prediction(ratings, fit, seed=seed, callback=say)
+        summary |= {"predictors": _records(predictors), "calibration": _records(calibration)}
+    elif depth == "full":
         # Side by side: while one compiles, the others compute.
         with ThreadPoolExecutor() as pool:
             drawn = pool.submit(

@@ -43,6 +43,9 @@ EACH_SIDE, BOTH_SIDES = 0.65, 0.70
 ALTERNATIONS, FEW_ALTERNATIONS = 60, 12
 """Between users and guidelines, for each axis; few of them near a known axis."""
 
+COLUMNS = ("p_both_sides", "relative_raters", "n_smaller_side")
+"""Of the scores, see `TwoSides.columns`."""
+
 GRID = 120
 """Intervals of [0, 1] on which the posterior of one side is integrated."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aggregation.data.cards import English
 from aggregation.data.cleaning import PASSED
 from aggregation.data.dataset import Dataset
@@ -20,11 +22,12 @@ def warnings(
     n_blocks: int = 1,
     division: str | None = None,
     language: English = ENGLISH,
+    left_out: Sequence[str] = (),
 ) -> list[str]:
     """What a reader has to know first, in sentences; mostly nothing.
 
     `n_blocks`: of the fit. `division`: that of `evidence.prediction.division`. `language`: in which
-    the sentences are.
+    the sentences are. `left_out`: evidence that could not be had, `resamples` or `clones`.
     """
     t, ratings, found = language, dataset.ratings, []
     n_users = ratings["user_id"].nunique()
@@ -70,6 +73,20 @@ def warnings(
                 "The ratings fall into %(n)s blocks of users and guidelines that share no rating: "
                 "nothing relates the sides of one block to those of another.",
                 n=n_blocks,
+            )
+        )
+    if "resamples" in left_out:
+        found.append(
+            t.gettext(
+                "What other users would decide, what manipulation costs and how much single users "
+                "change is not known: the rule reads numbers that are not resampled."
+            )
+        )
+    if "clones" in left_out:
+        found.append(
+            t.gettext(
+                "Nobody looked for users who rate exactly as somebody else: there are too many "
+                "users to compare each pair."
             )
         )
     return found + lost(dataset, language)

@@ -117,7 +117,7 @@ def index_page(
     groups = _groups(t, cards, two=sides["two"])
     topics, anchors = _topics(dataset, cards)
     tick = _tick(rule)
-    warned = warnings(dataset, fit.n_blocks, summary["division"], t)
+    warned = warnings(dataset, fit.n_blocks, summary["division"], t, summary.get("left_out", ()))
     doubts = sentences.doubts(t, fit, constitution, minima, summary)
     headline = sentences.no_sides(t, sides, rule, summary["division"])
     segments = _segments(t, cards)

@@ -163,6 +163,12 @@ def label(t: Language, c: Condition) -> str:
         "relative_raters": t.gettext("fully counted raters"),
         "n_smaller_side": t.gettext("fully counted raters on the smaller side"),
         "p_both_sides": t.gettext("probability that both sides find it helpful"),
+        "above_rejection": t.gettext("intercept above the line of rejection"),
+        "both_sides_rate": t.gettext("helpful rate of both sides that dislike it"),
+        "embedding_size": t.gettext("size of the embedding"),
+        "net_helpful": t.gettext("net helpful ratings of either side"),
+        "net_helpful_share": t.gettext("their share of all ratings"),
+        "intercept_without_most_active": t.gettext("intercept without the most active raters"),
     }.get(c.column, c.label)
 
 

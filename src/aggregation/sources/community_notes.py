@@ -67,8 +67,10 @@ def read(source: CommunityNotesSource, choices: Choices) -> Dataset:
     counts += (
         [Count("guidelines", "dropped", "no rating of the note counts", unrated)] if unrated else []
     )
+    tables = {"ratings": ratings, "guidelines": notes[rated]}
+    del ratings  # build frees what it has used
     return build(
-        {"ratings": ratings, "guidelines": notes[rated]},
+        tables,
         choices,
         where=str(folder),
         about=About(title="Community Notes", origin=f"Community Notes, files in {folder.name}"),

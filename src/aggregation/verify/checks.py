@@ -19,11 +19,13 @@ from aggregation.data.dataset import Dataset
 from aggregation.data.fingerprint import fingerprints
 from aggregation.decisions.constitution import Constitution, select
 from aggregation.decisions.payload import Payload
-from aggregation.decisions.scores import with_unrated
+from aggregation.decisions.rules import COMMUNITY_NOTES_STATUS
+from aggregation.decisions.scores import with_columns, with_unrated
 from aggregation.errors import AggregationError, InputError
+from aggregation.evidence.note_status import status_columns
 from aggregation.evidence.two_sides import two_sides, with_two_sides
 from aggregation.files import checksum_holds, sha256
-from aggregation.model.parameters import Parameters, from_tables
+from aggregation.model.parameters import Parameters, Penalty, from_tables
 from aggregation.model.ratings import Ids, Ratings
 from aggregation.params.loading import load_params
 from aggregation.params.schema import Params
@@ -326,8 +328,14 @@ def decide(data: Data, x: Point) -> Constitution:
     ratings = Ratings(p.user.astype(np.int32), p.guideline.astype(np.int32), p.rating, *p.size)
     ids = Ids(*(pd.Index(side, dtype="str") for side in data.ids))
     scores = with_two_sides(scores, two_sides(ratings), ids)
+    rule = data.params.rule.rule()
+    if rule.name == COMMUNITY_NOTES_STATUS.name:
+        penalty = Penalty(p.intercept, p.embedding, p.norm, p.per)
+        model = Parameters(np.float64(x.mu), x.intercepts[0], f, j, h)
+        at = data.dataset.ratings["rated_at"]
+        scores = with_columns(scores, ids, status_columns(ratings, model, penalty, at, rule))
     scores = with_unrated(scores, data.dataset.guidelines["guideline_id"])
-    return select(scores, data.params.rule.rule())
+    return select(scores, rule)
 
 
 def _evidence(data: Data, x: Point, path: Path) -> Told:
