@@ -213,7 +213,7 @@ COMMUNITY_NOTES_STATUS = Rule(
             *("min_net_helpful_share", "net_helpful_share", ">=", 0.05, "undecided"),
             least=0,
             most=1,
-            called="their share of all ratings",
+            called="share of net helpful ratings",
         ),
         Condition(
             *("min_intercept_without_most_active", "intercept_without_most_active", ">="),

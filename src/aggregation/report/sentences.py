@@ -167,7 +167,7 @@ def label(t: Language, c: Condition) -> str:
         "both_sides_rate": t.gettext("helpful rate of both sides that dislike it"),
         "embedding_size": t.gettext("size of the embedding"),
         "net_helpful": t.gettext("net helpful ratings of either side"),
-        "net_helpful_share": t.gettext("their share of all ratings"),
+        "net_helpful_share": t.gettext("share of net helpful ratings"),
         "intercept_without_most_active": t.gettext("intercept without the most active raters"),
     }.get(c.column, c.label)
 
