@@ -24,9 +24,11 @@ ALWAYS, NEVER = "0", "1e9"
 
 
 def pytest_configure(config):
-    for number in (signal.SIGINT, signal.SIGHUP):  # ignored under nohup, and by all children then
+    # Ignored in the background and under nohup, and by all children then; these do not inherit it.
+    taken = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: lambda *_: None}
+    for number, handler in taken.items():
         if signal.getsignal(number) == signal.SIG_IGN:
-            signal.signal(number, lambda *_: None)  # which children do not inherit
+            signal.signal(number, handler)
     if not hasattr(config, "workerinput"):
         config.stash[CACHE] = tempfile.TemporaryDirectory(prefix="aggregation-tests-")
         os.environ |= {FOLDER: config.stash[CACHE].name, SIZE: str(2**33), WRITES: NEVER}
