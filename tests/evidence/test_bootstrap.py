@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from aggregation import ALIGNED_2023, ROBUST, Condition, InputError, Rule
+from aggregation.evidence import bootstrap as module
 from aggregation.evidence.bootstrap import (
     Bootstrap,
     best_refits,
@@ -66,6 +67,26 @@ def test_cold_starts_find_what_a_fit_in_a_bad_minimum_misses(small):
     assert starts > 1
     assert missed < 0.01
     np.testing.assert_allclose(intercept[:, 0], fit.parameters.guideline_intercept, atol=2e-3)
+
+
+def test_of_many_ratings_refits_begin_at_the_minima_of_the_fit_alone(small, monkeypatch):
+    weights = user_weights(small.ratings.n_users, 8, seed=0)
+    warm = replace(small.fit, minima=small.fit.minima[:1] * 2)
+    expected, starts, _ = best_refits(small.ratings, weights, warm)
+    assert starts > 2
+    monkeypatch.setattr(module, "SAMPLE", len(small.ratings) // 2)
+    found, starts, missed = best_refits(small.ratings, weights, warm)
+    assert (starts, missed) == (2, 0)
+    assert np.mean(np.abs(found - expected) < 1e-3) > 0.9
+
+
+def test_weights_of_users_are_those_of_their_ratings(small):
+    given = (small.fit, small.sides, [ALIGNED_2023])
+    plain = bootstrap(small.ratings, *given, replicates=8)
+    once = replace(small.ratings, weight=np.ones(len(small.ratings)))
+    expanded = bootstrap(once, *given, replicates=8)
+    for name, columns in plain.columns.items():
+        np.testing.assert_allclose(columns, expanded.columns[name], atol=1e-9)
 
 
 def test_shared_guidelines_would_win_again_and_disliked_ones_would_not(small):

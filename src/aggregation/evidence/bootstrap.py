@@ -17,7 +17,7 @@ from aggregation.model.fit import Fit
 from aggregation.model.initialization import starting_points
 from aggregation.model.multistart import Settings
 from aggregation.model.parameters import Parameters
-from aggregation.model.ratings import Ids, Ratings
+from aggregation.model.ratings import SAMPLE, Ids, Ratings
 from aggregation.model.refit import refit
 
 REPLICATES = 200
@@ -97,6 +97,11 @@ def user_weights(n_users: int, replicates: int, seed: int) -> np.ndarray:
     return random.multinomial(n_users, even, size=replicates).T.astype(np.float64)
 
 
+def many(ratings: Ratings) -> bool:
+    """Whether cold refits would take minutes: there are a million ratings and more."""
+    return len(ratings) >= 2 * SAMPLE
+
+
 def best_refits(
     ratings: Ratings,
     weights: np.ndarray,
@@ -106,14 +111,14 @@ def best_refits(
 ) -> tuple[np.ndarray, int, float]:
     """Guideline intercepts [G, R] of the lowest of several refits, how many starts, and `missed`.
 
-    Starts: the fit, its other minima, then cold starts as a search makes them. A refit from the fit
-    alone can stay in a minimum that is not the lowest for other people.
+    Starts: the fit, its other minima, then cold starts as a search makes them, but not of `many`
+    ratings. A refit from the fit alone can stay in a minimum that is not the lowest.
     """
     dimensions = fit.parameters.user_embedding.shape[1]
     cold = starting_points(ratings, dimensions, seed, None)
     warm = [m.parameters for m in fit.minima[:3]]
     best, intercept, missed = None, None, 1.0
-    for number in range(MOST_STARTS):
+    for number in range(len(warm) if many(ratings) else MOST_STARTS):
         if callback is not None:
             callback(f"refits from start {number + 1}")
         start = warm[number] if number < len(warm) else _whole(next(cold).parameters)
@@ -129,7 +134,7 @@ def best_refits(
         if number >= len(warm) and missed < ENOUGH:
             return intercept, number + 1, missed
     assert intercept is not None  # noqa: S101  # there is at least one start
-    return intercept, MOST_STARTS, missed
+    return intercept, number + 1, missed
 
 
 def _whole(p: Parameters) -> Parameters:
@@ -179,16 +184,17 @@ def bootstrap(
 
     Every rating of a user counts as often as the user was drawn. Deterministic in `seed`.
     """
-    weights = user_weights(ratings.n_users, replicates, seed)[ratings.user]
+    weights = user_weights(ratings.n_users, replicates, seed)
     if ratings.weight is not None:
-        weights *= ratings.weight[:, None]
+        weights = weights[ratings.user] * ratings.weight[:, None]
+    of_rating = ratings.user if ratings.weight is None else slice(None)
     intercepts, starts, missed = best_refits(ratings, weights, fit, seed, callback)
     full = rule_columns(ratings, fit.parameters.guideline_intercept, rules, sides)
     drawn = []
     for r in range(replicates):
         if callback is not None and r % 50 == 0:
             callback(f"resample {r + 1} of {replicates}")
-        here = replace(ratings, weight=weights[:, r])
+        here = replace(ratings, weight=weights[:, r][of_rating])
         drawn.append(rule_columns(here, intercepts[:, r], rules, sides))
     columns = {name: np.stack([d[name] for d in drawn], axis=1) for name in full}
     return Bootstrap(columns, full, starts, missed)

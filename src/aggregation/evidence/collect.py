@@ -15,7 +15,7 @@ from aggregation.decisions.rules import COMMUNITY_NOTES_STATUS, RULES, Rule
 from aggregation.decisions.scores import score, with_columns, with_unrated
 from aggregation.evidence.answers import by_answer
 from aggregation.evidence.attacks import NEW, cheapest, costs, smallest_unanimous
-from aggregation.evidence.bootstrap import REPLICATES, bootstrap, resampled, with_intervals
+from aggregation.evidence.bootstrap import REPLICATES, bootstrap, many, resampled, with_intervals
 from aggregation.evidence.confidence import CLEAR, CLOSE, THIN, confidence
 from aggregation.evidence.groups import by_group, opinion_groups
 from aggregation.evidence.note_status import status_columns
@@ -102,7 +102,10 @@ def collect(
     found_division = division(sides)
     flags = suspicious(ratings, sides, dataset.ratings["rated_at"])
     left_out = ["clones"] if ratings.n_users > MOST_USERS else []
-    left_out += ["resamples"] if depth == "full" and not resampled(rule) else []
+    if depth == "full" and not resampled(rule):
+        left_out.append("resamples")
+    elif depth == "full" and many(ratings):
+        left_out.append("cold refits")
     summary: dict[str, Any] = {
         "depth": depth,
         "division": found_division,

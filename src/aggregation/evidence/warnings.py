@@ -27,7 +27,8 @@ def warnings(
     """What a reader has to know first, in sentences; mostly nothing.
 
     `n_blocks`: of the fit. `division`: that of `evidence.prediction.division`. `language`: in which
-    the sentences are. `left_out`: evidence that could not be had, `resamples` or `clones`.
+    the sentences are. `left_out`: evidence that could not be had: `resamples`,
+    `cold refits`, `clones`.
     """
     t, ratings, found = language, dataset.ratings, []
     n_users = ratings["user_id"].nunique()
@@ -80,6 +81,13 @@ def warnings(
             t.gettext(
                 "What other users would decide, what manipulation costs and how much single users "
                 "change is not known: the rule reads numbers that are not resampled."
+            )
+        )
+    if "cold refits" in left_out:
+        found.append(
+            t.gettext(
+                "Refits of resampled users began at the fit's own minima alone: with so many "
+                "ratings, other starts take too long."
             )
         )
     if "clones" in left_out:
