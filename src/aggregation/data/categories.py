@@ -60,4 +60,6 @@ def with_texts(column: pd.Series, change: Callable[[pd.Index], pd.Index]) -> pd.
 
 
 def _like(column: pd.Series, codes: np.ndarray, texts: pd.Index) -> pd.Series:
-    return from_codes(codes, texts).set_axis(column.index).rename(column.name)
+    found = from_codes(codes, texts).set_axis(column.index)
+    found.name = column.name
+    return found

@@ -117,7 +117,7 @@ def best_refits(
     dimensions = fit.parameters.user_embedding.shape[1]
     cold = starting_points(ratings, dimensions, seed, None)
     warm = [m.parameters for m in fit.minima[:3]]
-    best, intercept, missed = None, None, 1.0
+    best, intercept, missed, number = None, None, 1.0, 0
     for number in range(len(warm) if many(ratings) else MOST_STARTS):
         if callback is not None:
             callback(f"refits from start {number + 1}")

@@ -119,7 +119,7 @@ class RunFolder:
             pyarrow.parquet.write_table(
                 data,
                 path,
-                use_dictionary=few,  # times hardly repeat
+                use_dictionary=few,  # type: ignore[arg-type]  # times hardly repeat
                 dictionary_pagesize_limit=MAX_DICTIONARY,
                 store_schema=False,
             )

@@ -370,7 +370,8 @@ def _since_1970(number: pd.Series) -> pd.Series:
             x = np.where(np.abs(x) > 1e11, x, x * 1000)
         known = (x >= EARLIEST) & (x <= LATEST) & ~date
         out[here][known] = x[known].astype("int64").astype("datetime64[ms]")
-    return pd.Series(out, number.index, copy=False).dt.tz_localize("UTC")
+    found: Any = pd.Series(out, number.index, copy=False)
+    return found.dt.tz_localize("UTC")
 
 
 def first_line(error: Exception) -> str:
