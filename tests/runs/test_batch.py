@@ -215,10 +215,18 @@ def test_only_a_run_that_is_done_shows_numbers(children):
 
 def test_runs_that_do_not_stop_are_killed(children, monkeypatch):
     monkeypatch.setattr(runs_batch, "SECONDS_TO_STOP", 0.2)
+    ended = threading.Event()
+
+    def press():  # Ctrl-C, again if it was lost: Python does so while it frees an object
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        while not ended.wait(5):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     def say(line):
         if "ingest" in line:
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # Ctrl-C
+            threading.Thread(target=press, daemon=True).start()
+        elif line == "stopping ...":
+            ended.set()
 
     found = children("late", say=say)
     assert (found["late"].state, found["late"].stage) == ("stopped", "ingest")
