@@ -23,6 +23,9 @@ from aggregation.runs.summary import summary
 SECONDS_TO_STOP = 10
 """After which a run that was told to stop is killed."""
 
+SECONDS_TO_LISTEN = 1
+"""Between looks for a Ctrl-C: a wait without end never sees one where polars has been loaded."""
+
 STAGE = re.compile(r"\[\d+/\d+\] (\w+)( skipped)?")
 """In a line of a run: its stage."""
 
@@ -127,7 +130,8 @@ def run_all(
     with ThreadPoolExecutor(jobs) as pool:
         outcomes = [pool.submit(one, task) for task in tasks]
         try:
-            wait(outcomes)
+            while wait(outcomes, SECONDS_TO_LISTEN).not_done:
+                pass
         except KeyboardInterrupt:
             say("stopping ...")
             with lock:
