@@ -34,3 +34,18 @@ def test_the_lowest_known_loss_is_reached_from_any_seed(data):
     (other,) = (m for m in found.minima if abs(m.objective - 0.147175) < 1e-6)
     assert other.starts > 0
     assert len(accepted(ratings, ids, other.parameters)) == 21
+
+
+def test_moving_single_guidelines_lowers_the_minimum_that_most_starts_reach(data):
+    _, _, found = fitted(data, "scoop-hivemind.taxes", 8)
+    assert found.settled
+    assert min(start.objective for start in found.starts) > 0.16528055
+    assert found.objective <= 0.165280504
+
+
+def test_the_lowest_known_loss_is_reached_where_few_users_carry_the_axis(data):
+    """No start of 256 reaches it."""
+    ratings, ids, found = fitted(data, "bg2050-volunteers", 1)
+    assert found.objective <= 0.12017907
+    assert not found.settled
+    assert len(accepted(ratings, ids, found.parameters)) == 40

@@ -13,7 +13,7 @@ from aggregation.model.ratings import Ids
 def minima_table(scores: pd.DataFrame, rule: Rule, ids: Ids, fit: Fit) -> pd.DataFrame:
     """What the rule would accept in every local minimum that the fit found, lowest first.
 
-    Columns: minimum (from 1), loss, starts (how many ended there; 0: found by moving single rows),
+    Columns: minimum (from 1), loss, starts (how many ended there; 0: found by moving rows),
     accepted (how many), gained and lost (guideline ids against the lowest, which is the fit).
     """
     accepted: list[set[str]] = []

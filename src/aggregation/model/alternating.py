@@ -65,9 +65,11 @@ class _State:
     steps: Array
     """int32 [S]: how many differences are remembered; -1 before the first sweep."""
     change: Array
-    """[P, MEMORY, S]: differences of T(x) - x between the last sweeps."""
+    """[MEMORY, P, S]: differences of T(x) - x between the last sweeps."""
     image_change: Array
-    """[P, MEMORY, S]: differences of T(x)."""
+    """[MEMORY, P, S]: differences of T(x)."""
+    gram: Array
+    """[MEMORY, MEMORY, S]: weighted products of `change` with itself."""
     sweeps: Array
     history: Array
     """[SWEEPS_PER_CALL, S]"""
@@ -176,7 +178,7 @@ def _first_state(p: Parameters) -> _State:
     """
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), p)
     g, d, s = p.guideline_embedding.shape
-    memory = np.zeros((1 + g + g * d, MEMORY, s))
+    memory = np.zeros((MEMORY, 1 + g + g * d, s))
     return _State(
         parameters=p,
         image=Guess(p.mu, p.guideline_intercept, p.guideline_embedding),
@@ -185,6 +187,7 @@ def _first_state(p: Parameters) -> _State:
         steps=np.full(s, -1, np.int32),
         change=memory,
         image_change=memory,
+        gram=np.zeros((MEMORY, MEMORY, s)),
         sweeps=np.int32(0),
         history=np.zeros((SWEEPS_PER_CALL, s)),
     )
@@ -197,7 +200,8 @@ def _sweeps(terms: Terms, limit: Array, state: _State) -> _State:
         return (state.sweeps < limit) & (state.residual > terms.tolerance).any()
 
     def sweep(state: _State) -> _State:
-        guess = _extrapolated(state, terms.lay.guidelines.count)
+        weight = _weight(state.parameters, terms.lay.guidelines.count)
+        guess = _extrapolated(state, weight)
         tried = _swept(terms, state, guess)
         # Without a memory the guess is T(x) itself, and cannot be worse but by rounding.
         ok = (tried.objective <= state.objective) | (state.steps <= 0)
@@ -215,13 +219,17 @@ def _sweeps(terms: Terms, limit: Array, state: _State) -> _State:
         slot &= ok & (state.steps >= 0)
 
         def remember(memory: Array, newest: Array) -> Array:
-            return jnp.where(ok, jnp.where(slot, newest[:, None], memory), 0.0)
+            return jnp.where(ok, jnp.where(slot[:, None], newest, memory), 0.0)
 
+        changes = remember(state.change, change)
+        products = _products(changes, weight * change)
+        gram = remember(state.gram, products)
         return _State(
             *kept,
             steps=jnp.where(ok, state.steps + 1, 0),
-            change=remember(state.change, change),
+            change=changes,
             image_change=remember(state.image_change, image_change),
+            gram=jnp.where(slot, products[:, None], gram),
             sweeps=state.sweeps + 1,
             history=state.history.at[state.sweeps].set(kept[2]),
         )
@@ -233,7 +241,15 @@ _sweeps_of_many = jax.jit(_sweeps, donate_argnames="state")
 _sweeps_of_few = jax.jit(_sweeps, donate_argnames="state", compiler_options=QUICK)
 
 
-def _extrapolated(state: _State, count: Array) -> Guess:
+def _weight(p: Parameters, count: Array) -> Array:
+    """[P, S]: the number of ratings behind each number of the guideline side."""
+    g, d, s = p.guideline_embedding.shape
+    count = jnp.broadcast_to(count, (g, s))
+    by_axis = jnp.broadcast_to(count[:, None], (g, d, s)).reshape(g * d, s)
+    return jnp.concatenate([count.sum(axis=0)[None], count, by_axis])
+
+
+def _extrapolated(state: _State, weight: Array) -> Guess:
     """Anderson's extrapolation (Walker and Ni 2011, doi:10.1137/10078356X), each start by itself:
 
         T(x) - sum_j gamma_j (change of T)_j,  gamma = argmin |f - sum_j gamma_j (change of f)_j|
@@ -242,19 +258,15 @@ def _extrapolated(state: _State, count: Array) -> Guess:
     """
     p, image = state.parameters, state.image.flat()
     f = image - Guess(p.mu, p.guideline_intercept, p.guideline_embedding).flat()
-    g, d, s = p.guideline_embedding.shape
-    count = jnp.broadcast_to(count, (g, s))
-    by_axis = jnp.broadcast_to(count[:, None], (g, d, s)).reshape(g * d, s)
-    weight = jnp.concatenate([count.sum(axis=0)[None], count, by_axis])
-    columns = jnp.concatenate([state.change, f[:, None]], axis=1)
-    # One column at a time: all products at once would be the largest array of a fit.
-    weighted = jnp.moveaxis(weight[:, None] * columns, 1, 0)
-    products = jax.lax.map(lambda column: fixed_sum(columns * column[:, None]), weighted)
-    gram = products[:MEMORY, :MEMORY]
-    trace = jnp.trace(gram)
+    trace = jnp.trace(state.gram)
     ridge = (1e-12 * trace + jnp.where(trace > 0, 0, 1)) * jnp.eye(MEMORY)[..., None]
-    gamma = _solved(gram + ridge, products[:MEMORY, MEMORY])
-    return state.image.unflat(image - (state.image_change * gamma).sum(axis=1))
+    gamma = _solved(state.gram + ridge, _products(state.change, weight * f))
+    return state.image.unflat(image - (state.image_change * gamma[:, None]).sum(axis=0))
+
+
+def _products(memory: Array, x: Array) -> Array:
+    """[MEMORY, S], one after the other: all at once would be the largest array of a fit."""
+    return jax.lax.map(lambda change: fixed_sum(change * x), memory)
 
 
 def _solved(a: Array, b: Array) -> Array:

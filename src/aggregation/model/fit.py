@@ -108,7 +108,7 @@ class Fit(Shown, Found):
             facts["search"] = (
                 f"{many(len(self.starts), 'start')} ended in "
                 f"{many(self.n_minima, 'minimum', 'minima')}; {self.minima[0].starts:,} of them "
-                f"in this one; single rows moved: {self.moves:,}"
+                f"in this one; rows moved: {self.moves:,}"
             )
             if self.sample:
                 facts["searched"] = f"{self.sample:,} ratings, then all of them from the minima"

@@ -3,8 +3,8 @@
 f = 0 is always a minimum, and where a start ends decides which constitution comes out. So there are
 many starts, half of them by continuation: the embedding penalty grows to its full strength
 (graduated non-convexity, Blake and Zisserman 1987). They end when the lowest loss has been reached
-several times. Where few rows carry an axis, single rows are moved. docs/method.md has the
-measurements behind each choice.
+several times, or it is clear that it will not be; then the lowest end is improved. docs/method.md
+has the measurements behind each choice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from annotated_types import Ge, Interval
 
 from aggregation.model.initialization import Point, starting_points
-from aggregation.model.parameters import Parameters, Penalty, filled, known_rows
+from aggregation.model.parameters import Parameters, Penalty, filled
 from aggregation.model.ratings import SAMPLE, Ratings, counts
 
 STARTS_PER_BATCH = 8
@@ -32,18 +32,24 @@ LOSS_TOLERANCE = 1e-7
 CONTINUATION = ((1 / 3, 15), (2 / 3, 15))
 """Strength of the embedding penalty, and sweeps with it, before its full strength."""
 
+MAX_MOVES, SWEEPS_PER_MOVE = 1024, 3
+"""Moves of single guidelines at most, and the sweeps that show whether a move holds."""
+
 FEW_ROWS = 24
 """An axis that fewer rows of a side carry (participation ratio) has many minima close together."""
 
-LOWEST_MOVED, MAX_MOVED = 4, 16
-"""Minima whose rows are moved where few carry an axis: of the lowest, and in all."""
+HOPS, SWEEPS_PER_HOP = 800, 15
+"""Hops between such minima, and the sweeps that show whether a hop leads lower."""
 
-MAX_MOVES, SWEEPS_PER_MOVE = 1024, 3
-"""Moves from one minimum at most, and the sweeps that show whether a move holds."""
+CARRYING_REDRAWN, OTHERS_REDRAWN = 3, 8
+"""Rows that a hop draws anew, on average: of those that carry the axis, and of the others."""
+
+MAX_IDLE = 10
+"""Batches of hops that lead no lower before one that leads higher is followed."""
 
 RATINGS_MOVED = 1e8
-"""Moves from one minimum times ratings, at most: where there are many ratings, a single guideline
-rarely holds up a minimum, and to try all takes most of the time."""
+"""Moves or hops times ratings, at most: where there are many ratings, a single guideline rarely
+holds up a minimum, and to try all takes most of the time."""
 
 MAX_CONTINUED = 3
 """Minima of a sample that are followed on all ratings."""
@@ -70,11 +76,12 @@ class Settings:
     """Number of axes."""
     starts: Annotated[int, Interval(ge=1, le=256)] = 8
     """Starts before the first look at where they ended."""
-    max_starts: Annotated[int, Interval(ge=1, le=4096)] = 256
+    max_starts: Annotated[int, Interval(ge=1, le=4096)] = 32
     """Starts at most; the search ends before when three of them reach the lowest loss."""
     moves: bool = True
-    """Whether to try to lower the lowest minima by moving single guidelines (and, where few carry
-    an axis, users). With `starts: 1`, `max_starts: 1` and `moves: false` a fit is one descent."""
+    """Whether to try to lower the lowest minimum by moving single guidelines, or a few rows at once
+    where few carry an axis. With `starts: 1`, `max_starts: 1`, `moves: false` a fit is one descent.
+    """
     tolerance: Annotated[float, Interval(gt=0, lt=1)] = 1e-6
     """Largest KKT residual of a fit that counts as converged."""
     max_sweeps: Annotated[int, Ge(1)] = 5000
@@ -106,7 +113,7 @@ class Minimum:
     """Whether `kkt_residual` is at most the tolerance; after gradient descent, whether its loss
     had stopped to move, which certifies nothing."""
     starts: int
-    """How many starts ended there; 0: found by moving single rows of another one."""
+    """How many starts ended there; 0: found by moving rows of another one."""
     parameters: Parameters
     """float64 NumPy arrays."""
 
@@ -124,7 +131,7 @@ class Found:
     settled: bool
     """Whether the lowest loss of the starts was reached from at least `AGREEING_STARTS`."""
     moves: int
-    """How many single rows were moved to find a lower minimum."""
+    """How many times rows were moved to find a lower minimum."""
     sweeps: int
     """Of all starts and moves together; for gradient descent, its steps."""
     history: np.ndarray
@@ -170,7 +177,7 @@ def search(
         settled = _reached(losses, losses.min()) >= AGREEING_STARTS
         size = min(STARTS_PER_BATCH, settings.max_starts - len(starts))
     distinct = _distinct(ends)
-    lowest = _improved(work, ratings, distinct) if settings.moves else distinct
+    lowest = _improved(work, ratings, distinct, settled=settled) if settings.moves else distinct
     lowest = lowest[:STARTS_PER_BATCH]
     if settings.max_starts > 1:
         work.doing = "polishing"
@@ -316,66 +323,90 @@ class _Work:
             self.callback(self.doing, self.sweeps + sweeps, float(objective[k]), float(residual[k]))
 
 
-def _improved(work: _Work, ratings: Ratings, pool: list[Minimum]) -> list[Minimum]:
-    """The pool, and what moving single rows leads to, lowest first.
-
-    Single guidelines of the lowest minimum are moved. Where few rows carry an axis, one row can
-    hold up a minimum: there users are moved too, again and again, and in the next lowest as well.
-    """
-    done: list[Minimum] = []
-    while len(done) < MAX_MOVED:
-        end = next((e for e in pool[:LOWEST_MOVED] if not any(e is d for d in done)), None)
-        if end is None or (done and not _few(end.parameters, ratings)):
-            break
-        done.append(end)
-        work.doing = f"moving single rows, minimum {len(done)}"
-        pool = _distinct(pool + work.sweep(_moved(work, ratings, end.parameters))[0])
-    return pool
+def _improved(
+    work: _Work, ratings: Ratings, pool: list[Minimum], *, settled: bool
+) -> list[Minimum]:
+    """The pool, and what moving rows of the lowest minimum leads to, lowest first."""
+    sides = zip(ratings.sides(), pool[0].parameters.sides(), strict=True)
+    users, guidelines = (_carrying(f, counts(row, rows)) for (row, rows), (_, f) in sides)
+    if settled or work.fixed or min(users, guidelines) >= FEW_ROWS:
+        work.doing = "moving single guidelines"
+        points = _moved(work, ratings, pool[0].parameters)
+    else:
+        work.doing = "hopping between minima"
+        points = _hopped(work, ratings, pool[0], users=users < guidelines)
+    return _distinct(pool + work.sweep(points)[0])
 
 
-def _few(p: Parameters, ratings: Ratings) -> bool:
-    """Whether fewer than `FEW_ROWS` of a side carry an axis: (sum n |f|)^2 / sum (n |f|)^2."""
-    for (row, rows), (_, f) in zip(ratings.sides(), p.sides(), strict=True):
-        strength = counts(row, rows)[:, None] * np.abs(f)
-        total = strength.sum(axis=0)
-        if ((total > 0) & (total**2 < FEW_ROWS * (strength**2).sum(axis=0))).any():
-            return True
-    return False
+def _carrying(f: np.ndarray, count: np.ndarray) -> float:
+    """How many rows carry the axis that fewest do: (sum n |f|)^2 / sum (n |f|)^2."""
+    strength = count[:, None] * np.abs(f)
+    total, squares = strength.sum(axis=0), (strength**2).sum(axis=0)
+    return float((total[total > 0] ** 2 / squares[total > 0]).min(initial=np.inf))
 
 
 def _moved(work: _Work, ratings: Ratings, p: Parameters) -> list[Parameters]:
-    """`p` with one embedding zeroed, turned or raised from zero, wherever that holds for a while:
-    a move that does not leads back to `p`.
+    """`p` with one guideline's embedding zeroed, turned or raised from zero, wherever that holds
+    for a while: a move that does not leads back to `p`.
     """
-    fixed = [False, False] if work.fixed is None else known_rows(work.fixed)
-    sides = [("guideline_embedding", p.guideline_embedding, ratings.per_guideline(), fixed[1])]
-    if _few(p, ratings):
-        sides.append(("user_embedding", p.user_embedding, ratings.per_user(), fixed[0]))
-    found: list[Parameters] = []
-    for name, f, count, kept in sides:
-        by_count = np.argsort(-count, kind="stable")
-        rows = by_count[~np.broadcast_to(kept, len(f))[by_count]]
-        moves: list[tuple[int, int, float]] = []  # row, axis, new value
-        for axis in np.flatnonzero((f != 0).any(axis=0)):
-            size = float(np.median(np.abs(f[:, axis][f[:, axis] != 0])))
-            for row in rows:
-                old = float(f[row, axis])
-                new = (0.0, -old) if old else (size, -size)
-                moves += [(int(row), int(axis), value) for value in new]
-        moves = moves[: min(MAX_MOVES, int(RATINGS_MOVED / len(ratings)))]
-        work.moves += len(moves)
+    f = p.guideline_embedding
+    rows = np.argsort(-ratings.per_guideline(), kind="stable")
+    rows = rows[~work.sweeper.terms.fixed_guideline[rows, 0]]
+    moves: list[tuple[int, int, float]] = []  # row, axis, new value
+    for axis in np.flatnonzero((f != 0).any(axis=0)):
+        size = float(np.median(np.abs(f[:, axis][f[:, axis] != 0])))
+        for row in rows:
+            old = float(f[row, axis])
+            new = (0.0, -old) if old else (size, -size)
+            moves += [(int(row), int(axis), value) for value in new]
+    moves = moves[: min(MAX_MOVES, int(RATINGS_MOVED / len(ratings)))]
+    work.moves += len(moves)
+    points = []
+    for row, axis, value in moves:
+        changed = f.copy()
+        changed[row, axis] = value
+        points.append(replace(p, guideline_embedding=changed))
+    ends, _ = work.sweep(points, 0.0, SWEEPS_PER_MOVE)
+    return [
+        end.parameters
+        for (row, axis, _), end in zip(moves, ends, strict=True)
+        if np.sign(end.parameters.guideline_embedding[row, axis]) != np.sign(f[row, axis])
+    ]
+
+
+def _hopped(work: _Work, ratings: Ratings, here: Minimum, *, users: bool) -> list[Parameters]:
+    """The lowest points that basin hopping finds (Wales and Doye 1997, doi:10.1021/jp970984n).
+
+    A hop draws the embeddings of a few rows of one side anew and sweeps for a while. A batch of
+    hops starts from one point; its lowest end is the next batch's if it is lower, or if none was
+    for long.
+    """
+    random = np.random.default_rng([work.settings.seed, 1])
+    name = "user_embedding" if users else "guideline_embedding"
+    found: list[Minimum] = []
+    idle = 0
+    for _ in range(0, min(HOPS, int(RATINGS_MOVED / len(ratings))), work.lanes):
+        f = getattr(here.parameters, name)
+        carries = f != 0
+        carrying = np.maximum(carries.sum(axis=0), 1)
+        others = np.maximum((~carries).sum(axis=0), 1)
+        chance = np.where(carries, CARRYING_REDRAWN / carrying, OTHERS_REDRAWN / others)
+        size = np.sqrt((f**2).sum(axis=0) / carrying)
         points = []
-        for row, axis, value in moves:
-            changed = f.copy()
-            changed[row, axis] = value
-            points.append(replace(p, **{name: changed}))
-        if name == "user_embedding":
-            points = work.guidelines_for(points)
-        ends, _ = work.sweep(points, 0.0, SWEEPS_PER_MOVE)
-        for (row, axis, _), end in zip(moves, ends, strict=True):
-            if np.sign(getattr(end.parameters, name)[row, axis]) != np.sign(f[row, axis]):
-                found.append(end.parameters)
-    return found
+        for _ in range(work.lanes):
+            redrawn = random.random(f.shape) < np.minimum(chance, 1 / 2)
+            new = np.where(redrawn, size * random.standard_normal(f.shape), f)
+            points.append(replace(here.parameters, **{name: new}))
+        work.moves += len(points)
+        points = work.guidelines_for(points) if users else points
+        ends, _ = work.sweep(points, max_sweeps=SWEEPS_PER_HOP)
+        found = _distinct(found + ends)[:STARTS_PER_BATCH]
+        away = [end for end in ends if not _reached(np.array([end.objective]), here.objective)]
+        idle += 1
+        lowest = min(away, key=lambda end: end.objective, default=here)
+        if lowest.objective < here.objective or idle > MAX_IDLE:
+            here, idle = lowest, 0
+    return [end.parameters for end in found]
 
 
 def _distinct(ends: list[Minimum]) -> list[Minimum]:

@@ -196,7 +196,7 @@ def _lanes(pieces: int) -> int:
     lengths in one block are padding. Many rows take more lanes: each block walks over the other
     side's whole table, and that may not fit the cache.
     """
-    return 1 << int(np.clip(pieces // 16, 16, 4096)).bit_length() - 1
+    return 1 << int(np.clip(pieces // 16, 32, 4096)).bit_length() - 1
 
 
 def row_sums(lay: Layout, side: Side, mu: Array, intercept: Array, embedding: Array) -> Sums:

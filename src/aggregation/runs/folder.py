@@ -114,12 +114,13 @@ class RunFolder:
         schema = pyarrow.schema(types.items()) if kinds else None
         data = pyarrow.Table.from_pandas(table, schema=schema, preserve_index=False)
         data = data.replace_schema_metadata(None)
-        few = [c for c in table.columns if not pd.api.types.is_datetime64_any_dtype(table[c])]
+        times = table.select_dtypes("datetimetz").columns  # these hardly repeat
+        repeated: Any = [c for c in table.columns if c not in times]
         with self._writing(name) as path:
             pyarrow.parquet.write_table(
                 data,
                 path,
-                use_dictionary=few,  # type: ignore[arg-type]  # times hardly repeat
+                use_dictionary=repeated,
                 dictionary_pagesize_limit=MAX_DICTIONARY,
                 store_schema=False,
             )
