@@ -17,10 +17,10 @@ run: $(READY) ## Run the demo and say where the report is
 test: $(READY) ## Run all tests (real data: see AGGREGATION_DATA in CONTRIBUTING.md)
 	@$(BIN)/pytest
 
-bench: $(READY) ## Measure the solver, half an hour; some of it: make bench ONLY="scale refits"
+bench: $(READY) ## Measure everything, two hours; some of it: make bench ONLY="scale refits"
 	@$(BIN)/python benchmarks/bench.py $(ONLY)
-	@$(BIN)/python benchmarks/export.py
-	@$(BIN)/python benchmarks/batch.py
+	@[ -n "$(ONLY)" ] || $(BIN)/python benchmarks/export.py
+	@[ -n "$(ONLY)" ] || $(BIN)/python benchmarks/batch.py
 
 platform: $(READY) ## Serve a platform on this machine, with a simulated deliberation, to try things on
 	@$(BIN)/python tests/loopback.py

@@ -11,8 +11,10 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -266,6 +268,116 @@ def axes(name: str, dimensions: str) -> dict:
     }
 
 
+def size(n: str) -> dict:
+    """From Parquet to the report, and from 5e7 ratings on to the fit."""
+    from size import measured
+
+    return measured(int(n))
+
+
+def billion(users: str, guidelines: str, each: str) -> dict:
+    """One sweep over pre-coded ratings in memory-mapped files; memory that is not the files'."""
+    from aggregation import Penalty, Ratings
+    from aggregation.model.alternating import Sweeper
+
+    u, g, k = int(users), int(guidelines), int(each)
+    with tempfile.TemporaryDirectory() as folder:
+        kinds = {"user": np.int32, "guideline": np.int32, "helpful": np.float16}
+        files = {name: Path(folder) / f"{name}.npy" for name in kinds}
+        arrays = {
+            name: np.lib.format.open_memmap(files[name], "w+", kind, (u * k,))
+            for name, kind in kinds.items()
+        }
+        random, step = np.random.default_rng(0), 100_000
+        for at in range(0, u, step):
+            here = slice(at * k, (at + step) * k)
+            arrays["user"][here] = np.repeat(np.arange(at, at + step, dtype=np.int32), k)
+            which = (g * random.random((step, k), np.float32) ** 1.5).astype(np.int32)
+            arrays["guideline"][here] = np.sort(np.minimum(which, g - 1), axis=1).ravel()
+            arrays["helpful"][here] = random.random(step * k, np.float32) < 0.7
+        del arrays
+        ratings = Ratings(*(np.load(file, mmap_mode="r") for file in files.values()), u, g)
+        peak = anonymous_peak()
+        began = time.perf_counter()
+        sweeper = Sweeper(ratings, Penalty())
+        laid, start = time.perf_counter() - began, first_point(ratings)
+        seconds = best_of(2, lambda: sweeper.sweep(start, 0.0, 1))  # the first one compiles
+        entries = [side.entries for side in (sweeper.terms.lay.users, sweeper.terms.lay.guidelines)]
+        return {
+            "ratings": len(ratings),
+            "layout_s": laid,
+            "sweep_s": seconds,
+            "ns": 1e9 * seconds / 2 / len(ratings),
+            "bytes": sum(e.nbytes for e in entries) / 2 / len(ratings),
+            "anonymous_gb": peak(),
+        }
+
+
+def anonymous_peak():
+    """A function that says the most memory, in GB, that was the process's own and no file's."""
+    most, stop = [0.0], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.1):
+            told = Path("/proc/self/status").read_text().partition("RssAnon:")[2]
+            most[0] = max(most[0], int(told.split()[0]) / 1e6)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+    def peak() -> float:
+        stop.set()
+        return most[0]
+
+    return peak
+
+
+def baselines(users: str, guidelines: str, n: str, seconds: str) -> dict:
+    """Seconds to within 1e-4 of our loss, for what one would use instead, and where each ends.
+
+    Needs PyTorch and optax, which the project itself does not: `pip install torch optax`.
+    """
+    from baselines import BASELINES, watched
+
+    from aggregation import Penalty, fit, loss
+
+    ratings = simulated(int(users), int(guidelines), int(n))
+    fit(ratings)  # compiles
+    began = time.perf_counter()
+    found = fit(ratings)
+    whole = time.perf_counter() - began
+    target = found.objective + 1e-4
+    one_descent(ratings, target)  # compiles
+    rows = {"ours, one descent": one_descent(ratings, target)}
+    rows["ours, the whole search"] = {"reached_s": whole, "loss": found.objective, "took_s": whole}
+    for name, (run, rates) in BASELINES.items():
+        tried = []
+        for rate in rates:
+            end = watched(run(ratings, rate), target, float(seconds))
+            end["loss"] = float(loss(end.pop("parameters"), ratings, Penalty()))
+            tried.append(end | {"rate": rate})
+        rows[name] = min(tried, key=lambda end: (end["reached_s"] or np.inf, end["loss"]))
+    return {"ratings": len(ratings), "methods": rows}
+
+
+def one_descent(ratings, target: float) -> dict:
+    """Layout, and one start by continuation to a residual of 1e-4; the sweeps take equal times."""
+    from aggregation import Penalty
+    from aggregation.model.alternating import Sweeper
+    from aggregation.model.multistart import CONTINUATION
+
+    began = time.perf_counter()
+    sweeper, lead = Sweeper(ratings, Penalty()), first_point(ratings)
+    for strength, most in CONTINUATION:
+        lead = sweeper.sweep(lead, 0.0, most, strength=strength).parameters
+    led = time.perf_counter() - began
+    ends = sweeper.sweep(lead, 1e-4, 5000)
+    took = time.perf_counter() - began
+    below = np.flatnonzero(ends.history[:, 0] <= target)
+    share = (below[0] + 1) / len(ends.history) if len(below) else np.nan
+    reached = led + share * (took - led) if len(below) else None
+    return {"reached_s": reached, "took_s": took, "loss": float(ends.objective[0])}
+
+
 # What is measured, in which order.
 
 
@@ -284,6 +396,13 @@ def plan_of(section: str) -> list[tuple[str, tuple[str, ...], dict[str, str]]]:
         return [("cold", words, {}), ("filling the cache", words, warm), ("warm", words, warm)]
     if section == "scale":
         return [(str(n), tuple(map(str, (u, g, n))), {}) for u, g, n in SCALES]
+    if section == "size":
+        return [(str(n), (str(n),), {}) for _, _, n in SCALES]
+    if section == "billion":
+        return [("1e9", ("10000000", "1000000", "100"), {})]
+    if section == "baselines":
+        sizes = zip(SCALES, ("30", "60", "120"), strict=False)
+        return [(str(n), (*map(str, (u, g, n)), limit), {}) for (u, g, n), limit in sizes]
     if section == "refits":
         return [("vtaiwan.uberx", ("vtaiwan.uberx",), {})]
     return [
@@ -300,6 +419,9 @@ SECTIONS = (
     "refits",
     "axes",
     "scale",
+    "billion",
+    "size",
+    "baselines",
     "quality",
 )
 
@@ -312,6 +434,10 @@ def main() -> None:
     store = HERE / "results.json"
     results = json.loads(store.read_text()) if store.exists() else {}
     for section in sys.argv[1:] or SECTIONS:
+        missing = [name for name in ("optax", "torch") if find_spec(name) is None]
+        if section == "baselines" and missing:
+            print(f"baselines is left out: pip install {' '.join(missing)}")
+            continue
         found = {}
         for key, words, environment in plan_of(section):
             began, load = time.perf_counter(), os.getloadavg()[0]

@@ -1,8 +1,8 @@
-"""Measure the whole way, from a file to the report: `python benchmarks/size.py [RATINGS...]`.
+"""The whole way, from a file to the report: `make bench ONLY=size`.
 
-Writes simulated ratings as Parquet, shuffled, with ids as long as those of Community Notes (64 and
-19 characters), into a temporary folder, and goes from there to the report in a process of its own.
-Prints seconds of each step, all of them, and peak memory. From 5e7 ratings on it ends with the fit.
+Simulated ratings are written as Parquet, shuffled, with ids as long as those of Community Notes (64
+and 19 characters), into a temporary folder; a process of its own goes from there to the report.
+From 5e7 ratings on it ends with the fit.
 """
 
 import hashlib
@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 from worlds import simulated
 
-SIZES = (1e5, 1e6, 1e7)
 WHOLE = 5e7
 PART = 10_000_000
 
@@ -85,27 +84,14 @@ def measure(folder: str, n: int) -> dict[str, float]:
     return taken
 
 
-def main(sizes: list[float]) -> None:
-    rows = []
-    for size in sizes:
-        n = int(size)
-        with tempfile.TemporaryDirectory() as folder:
-            write(Path(folder), n)
-            out = subprocess.run(
-                [sys.executable, __file__, "--in", folder, str(n)],
-                capture_output=True,
-                text=True,
-                check=True,
-                cwd=Path(__file__).parent,
-            )
-        rows.append((n, json.loads(out.stdout.splitlines()[-1])))
-        columns = ("start", "read", "save", "encode", "fit", "evidence", "report", "all", "GB")
-        cells = " | ".join(f"{rows[-1][1][c]:.2f}" if c in rows[-1][1] else "" for c in columns)
-        print(f"| {n:,} | {cells} |", flush=True)
+def measured(n: int) -> dict[str, float]:
+    """Seconds of each step and in all, and peak memory, of about `n` ratings."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), n)
+        command = [sys.executable, __file__, folder, str(n)]
+        out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return {"ratings": n} | json.loads(out.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--in"]:
-        print(json.dumps(measure(sys.argv[2], int(sys.argv[3]))))
-    else:
-        main([float(word) for word in sys.argv[1:]] or list(SIZES))
+    print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))

@@ -1,14 +1,17 @@
 """The tables of `benchmarks/README.md` and the plot of growth, from the results of `bench.py`."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from worlds import LOWEST
 
 HEAD = """# Benchmarks
 
-`make bench` runs everything (half an hour), `make bench ONLY="scale refits"` some of it. Every
-measurement runs in a process of its own; each line says the machine's load when it began. Times
-depend on the machine: what one run measured side by side can be compared, two runs cannot.
+`make bench` runs everything (two hours, 24 GB of memory, 30 GB of disk), `make bench ONLY="scale
+refits"` some of it. `baselines` needs `pip install optax torch` besides. Every measurement runs in
+a process of its own; each line says the machine's load when it began. Times depend on the machine:
+what one run measured side by side can be compared, two runs cannot.
 
 The bars are those the solver was built to; a line that misses its bar says so.
 """
@@ -29,8 +32,8 @@ def write(results: dict, folder: Path) -> str:
             f"{min(loads)} to {max(loads)}\n\n{table(columns, rows)}\n"
         )
         if section == "scale":
-            grow(found["rows"], folder / "growth.png")
-            parts.append("\n![Seconds of layout and fit over the number of ratings](growth.png)\n")
+            grow(results, folder / "growth.png")
+            parts.append("\n![Seconds over the number of ratings](growth.png)\n")
     readme = folder / "README.md"
     by_hand = readme.read_text("utf-8").partition(BY_HAND)[1:] if readme.exists() else ()
     text = "".join([*parts, *by_hand])
@@ -128,6 +131,47 @@ def scale(rows: dict) -> tuple:
     )
 
 
+def billion(rows: dict) -> tuple:
+    """A sweep of a billion."""
+    columns = ["ratings", "layout s", "s a sweep", "ns a rating and half pass"]
+    columns += ["bytes a rating and side", "GB, but for the files (bar 24)"]
+    lines = [
+        [f"{r['ratings']:,}", f"{r['layout_s']:.0f}", f"{r['sweep_s']:.1f}", f"{r['ns']:.2f}"]
+        + [f"{r['bytes']:.2f}", within(r["anonymous_gb"], 24, f"{r['anonymous_gb']:.1f}")]
+        for r in rows.values()
+    ]
+    return "One sweep of pre-coded ratings in memory-mapped files", columns, lines
+
+
+def size(rows: dict) -> tuple:
+    """From a file to the report."""
+    steps = ["start", "read", "save", "encode", "fit", "evidence", "report", "all", "GB"]
+    lines = [
+        [f"{r['ratings']:,}", *(f"{r[step]:.2f}" if step in r else "" for step in steps)]
+        for r in rows.values()
+    ]
+    title = "From Parquet, shuffled, ids of 64 and 19 characters, to the report; in one process"
+    return title, ["ratings", *steps], lines
+
+
+def baselines(rows: dict) -> tuple:
+    """Ours and general optimisers."""
+    columns = ["ratings", "", "s to within 1e-4 of our loss", "times ours", "ended at", "after s"]
+    lines = []
+    for r in rows.values():
+        ours = r["methods"]["ours, one descent"]["reached_s"]
+        for name, m in r["methods"].items():
+            rate = f", rate {m['rate']}" if m.get("rate") else ""
+            reached = m["reached_s"]
+            line = [f"{r['ratings']:,}", name + rate]
+            line += [f"{reached:.2f}", f"{reached / ours:.1f}"] if reached else ["not reached", ""]
+            lines.append([*line, f"{m['loss']:.6f}", f"{m['took_s']:.1f}"])
+    title = (
+        "The same loss by what one would use instead, one start, compiled, the best of its rates"
+    )
+    return title, columns, lines
+
+
 def refits(rows: dict) -> tuple:
     """Bootstrap."""
     lines = [
@@ -151,24 +195,35 @@ def axes(rows: dict) -> tuple:
     return "Several axes", columns, lines
 
 
-def grow(rows: dict, path: Path) -> None:
+def grow(results: dict, path: Path) -> None:
     """Seconds over ratings, both logarithmic, beside what is linear in ratings."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    n = [r["ratings"] for r in rows.values()]
-    figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
-    for key, label, marker in (("layout_s", "layout", "s"), ("fit_s", "fit, one start", "o")):
-        seconds = [r[key] for r in rows.values()]
-        ax.loglog(n, seconds, marker=marker, label=label)
-    ax.loglog(n, [seconds[-1] * x / n[-1] for x in n], "k:", label="linear, through the last fit")
+    figure, ax = plt.subplots(figsize=(7, 5), layout="constrained")
+
+    def draw(section: str, seconds: Callable[[dict], float | None], label: str, mark: str) -> None:
+        rows = results.get(section, {"rows": {}})["rows"].values()
+        points = [(r["ratings"], seconds(r)) for r in rows if seconds(r)]
+        if points:
+            ax.loglog(*zip(*points, strict=True), mark, label=label)
+
+    draw("size", lambda r: r["all"] if "report" in r else None, "file to report", "-D")
+    draw("scale", lambda r: r["layout_s"], "layout", "-s")
+    draw("scale", lambda r: r["fit_s"], "fit, one start", "-o")
+    draw("billion", lambda r: r["sweep_s"], "one sweep of a billion", "P")
+    names = next(iter(results.get("baselines", {"rows": {0: {"methods": {}}}})["rows"].values()))
+    for name in (n for n in names["methods"] if not n.startswith("ours")):
+        draw("baselines", lambda r, n=name: r["methods"][n]["reached_s"], name, "--^")
+    rows = list(results["scale"]["rows"].values())
+    n = np.array([r["ratings"] for r in rows])
+    ax.loglog(n, rows[-1]["fit_s"] * n / n[-1], "k:", label="linear, through the last fit")
     ax.set(xlabel="ratings", ylabel="seconds", title="Growth with the number of ratings")
-    ax.legend()
+    ax.legend(fontsize="small")
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
 
-SECTIONS = {
-    f.__name__: f for f in (first_call, against_original, sweeps, refits, axes, scale, quality)
-}
+SOLVER = (first_call, against_original, sweeps, refits, axes, scale)
+SECTIONS = {f.__name__: f for f in (*SOLVER, billion, size, baselines, quality)}

@@ -47,7 +47,7 @@ CARRYING_REDRAWN, OTHERS_REDRAWN = 3, 8
 MAX_IDLE = 10
 """Batches of hops that lead no lower before one that leads higher is followed."""
 
-RATINGS_MOVED = 1e8
+RATINGS_MOVED = 2e7
 """Moves or hops times ratings, at most: where there are many ratings, a single guideline rarely
 holds up a minimum, and to try all takes most of the time."""
 
