@@ -33,7 +33,11 @@ def write(results: dict, folder: Path) -> str:
         )
         if section == "scale":
             grow(results, folder / "growth.png")
-            parts.append("\n![Seconds over the number of ratings](growth.png)\n")
+            parts.append(
+                "\n![Seconds over the number of ratings](growth.png)\n\nOnly lines of one kind "
+                "can be compared: layout and fit, the dashed ones, and the way to the report are "
+                "from runs of their own.\n"
+            )
     readme = folder / "README.md"
     by_hand = readme.read_text("utf-8").partition(BY_HAND)[1:] if readme.exists() else ()
     text = "".join([*parts, *by_hand])
@@ -214,9 +218,9 @@ def grow(results: dict, path: Path) -> None:
     draw("scale", lambda r: r["layout_s"], "layout", "-s")
     draw("scale", lambda r: r["fit_s"], "fit, one start", "-o")
     draw("billion", lambda r: r["sweep_s"], "one sweep of a billion", "P")
-    names = next(iter(results.get("baselines", {"rows": {0: {"methods": {}}}})["rows"].values()))
-    for name in (n for n in names["methods"] if not n.startswith("ours")):
-        draw("baselines", lambda r, n=name: r["methods"][n]["reached_s"], name, "--^")
+    beside = list(results.get("baselines", {"rows": {}})["rows"].values())[:1]
+    for name in (name for row in beside for name in row["methods"] if "search" not in name):
+        draw("baselines", lambda r, n=name: r["methods"][n]["reached_s"], f"to 1e-4: {name}", "--^")
     rows = list(results["scale"]["rows"].values())
     n = np.array([r["ratings"] for r in rows])
     ax.loglog(n, rows[-1]["fit_s"] * n / n[-1], "k:", label="linear, through the last fit")
