@@ -3,6 +3,7 @@
 `make bench` does the same for all six deliberations, over 20 seeds.
 """
 
+import pytest
 from worlds import reading
 
 from aggregation import ALIGNED_2023, Settings, encode, fit, score, select
@@ -43,6 +44,7 @@ def test_moving_single_guidelines_lowers_the_minimum_that_most_starts_reach(data
     assert found.objective <= 0.165280504
 
 
+@pytest.mark.slow
 def test_the_lowest_known_loss_is_reached_where_few_users_carry_the_axis(data):
     """No start of 256 reaches it."""
     ratings, ids, found = fitted(data, "bg2050-volunteers", 1)
