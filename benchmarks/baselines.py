@@ -1,18 +1,19 @@
 """What one would write instead of this package: the same loss, by a general optimiser.
 
-Each takes ratings and a learning rate and yields (seconds at work, loss in its own arithmetic,
-function that gives its parameters), until nobody asks it for more. Compiling is not counted, for
-it or for us.
+Each takes ratings and a learning rate, and tells now and then the seconds at work, the loss in its
+own arithmetic, and a function that gives its parameters; it goes on until it is told to stop.
+Compiling is not counted, for it or for us.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
 from aggregation import Parameters, Penalty, Ratings
 
-Progress = Iterator[tuple[float, float, Callable[[], Parameters]]]
+Tell = Callable[[float, float, Callable[[], Parameters]], bool]
+"""Whether to stop."""
 
 STEPS = 10
 """Steps between two looks at the loss."""
@@ -42,7 +43,7 @@ def loss_of(p, user, guideline, helpful, n_u, n_g, absolute, square_sum):
     return total / len(helpful)
 
 
-def adam_jax(ratings: Ratings, rate: float) -> Progress:
+def adam_jax(ratings: Ratings, rate: float, tell: Tell) -> None:
     """A jitted loop of full gradients and optax's Adam, float32."""
     import jax
     import jax.numpy as jnp
@@ -68,14 +69,15 @@ def adam_jax(ratings: Ratings, rate: float) -> Progress:
     p = [jnp.asarray(x, jnp.float32) for x in first(ratings)]
     state, taken = adam.init(p), 0.0
     jax.block_until_ready(steps(p, state, data))  # compiles
-    while True:
+    stop = False
+    while not stop:
         began = time.perf_counter()
         p, state, loss = jax.block_until_ready(steps(p, state, data))
         taken += time.perf_counter() - began
-        yield taken, float(loss), lambda p=p: parameters(p)
+        stop = tell(taken, float(loss), lambda p=p: parameters(p))
 
 
-def adam_torch(ratings: Ratings, rate: float) -> Progress:
+def adam_torch(ratings: Ratings, rate: float, tell: Tell) -> None:
     """Embedding layers and full gradients by PyTorch's Adam, float32, as Community Notes does."""
     import torch
 
@@ -84,8 +86,8 @@ def adam_torch(ratings: Ratings, rate: float) -> Progress:
     mu, *tables = p
     layers = [torch.nn.Embedding.from_pretrained(x.detach()[:, None], freeze=False) for x in tables]
     adam = torch.optim.Adam([mu, *(layer.weight for layer in layers)], lr=rate)
-    penalty, taken = Penalty(), 0.0
-    while True:
+    penalty, taken, stop = Penalty(), 0.0, False
+    while not stop:
         began = time.perf_counter()
         for _ in range(STEPS):
             adam.zero_grad()
@@ -104,17 +106,11 @@ def adam_torch(ratings: Ratings, rate: float) -> Progress:
             adam.step()
         taken += time.perf_counter() - began
         now = [mu.detach().numpy(), *(layer.weight.detach().numpy()[:, 0] for layer in layers)]
-        yield taken, float(loss.detach()), lambda now=now: parameters(now)
+        stop = tell(taken, float(loss.detach()), lambda now=now: parameters(now))
 
 
-def lbfgs(ratings: Ratings, _: float) -> Progress:
-    """SciPy's L-BFGS-B with JAX's gradient, float64; it needs no rate.
-
-    Its iterations come from a thread: SciPy calls back, and does not wait to be asked.
-    """
-    import queue
-    import threading
-
+def lbfgs(ratings: Ratings, _: float, tell: Tell) -> None:
+    """SciPy's L-BFGS-B with JAX's gradient, float64; it needs no rate."""
     import jax
     import jax.numpy as jnp
     from scipy.optimize import minimize
@@ -140,26 +136,16 @@ def lbfgs(ratings: Ratings, _: float) -> Progress:
 
     x0 = np.concatenate([x.ravel() for x in start])
     both(x0)  # compiles
-    told: queue.Queue = queue.Queue()
-    go = threading.Semaphore(0)
+    began = time.perf_counter()
 
-    def tell(intermediate_result):
-        told.put((intermediate_result.fun, intermediate_result.x.copy()))
-        go.acquire()
+    def after(intermediate_result):
+        x = intermediate_result.x.copy()
+        now = time.perf_counter() - began
+        if tell(now, intermediate_result.fun, lambda: parameters(list(map(np.asarray, unflat(x))))):
+            raise StopIteration
 
-    def work():
-        options = {"maxiter": 10**6, "maxfun": 10**6, "ftol": 1e-12, "gtol": 1e-9}
-        minimize(both, x0, jac=True, method="L-BFGS-B", callback=tell, options=options)
-        told.put(None)
-
-    threading.Thread(target=work, daemon=True).start()
-    taken, began = 0.0, time.perf_counter()
-    while (found := told.get()) is not None:
-        taken += time.perf_counter() - began
-        loss, x = found
-        yield taken, loss, lambda x=x: parameters([np.asarray(part) for part in unflat(x)])
-        began = time.perf_counter()
-        go.release()
+    options = {"maxiter": 10**6, "maxfun": 10**6, "ftol": 1e-12, "gtol": 1e-9}
+    minimize(both, x0, jac=True, method="L-BFGS-B", callback=after, options=options)
 
 
 def columns(ratings: Ratings, kind: type) -> list[np.ndarray]:
@@ -173,22 +159,23 @@ def columns(ratings: Ratings, kind: type) -> list[np.ndarray]:
     ]
 
 
-def watched(progress: Progress, target: float, seconds: float) -> dict:
+def watched(run: Callable, ratings: Ratings, rate: float, target: float, seconds: float) -> dict:
     """Run until the loss is at most `target`, or stalls, or time is up.
 
     Gives the seconds to the target (None: not reached), and where and when it ended.
     """
-    reached, best, since, end = None, np.inf, 0.0, None
-    for end in progress:
-        taken, loss, _ = end
-        if loss <= target:
-            reached = taken
+    best, since, end = np.inf, 0.0, {}
+
+    def tell(taken: float, loss: float, now: Callable[[], Parameters]) -> bool:
+        nonlocal best, since
         if loss < best - 1e-7:
             best, since = loss, taken
-        if taken > seconds or taken - since > seconds / 5 or reached is not None:
-            break
-    assert end is not None
-    return {"reached_s": reached, "took_s": end[0], "parameters": end[2]()}
+        reached = taken if loss <= target else None
+        end.update(reached_s=reached, took_s=taken, now=now)
+        return reached is not None or taken > seconds or taken - since > seconds / 5
+
+    run(ratings, rate, tell)
+    return end | {"parameters": end.pop("now")()}
 
 
 BASELINES = {

@@ -352,7 +352,7 @@ def baselines(users: str, guidelines: str, n: str, seconds: str) -> dict:
     for name, (run, rates) in BASELINES.items():
         tried = []
         for rate in rates:
-            end = watched(run(ratings, rate), target, float(seconds))
+            end = watched(run, ratings, rate, target, float(seconds))
             end["loss"] = float(loss(end.pop("parameters"), ratings, Penalty()))
             tried.append(end | {"rate": rate})
         rows[name] = min(tried, key=lambda end: (end["reached_s"] or np.inf, end["loss"]))
@@ -450,8 +450,8 @@ def main() -> None:
             )
             found[key] = json.loads(done.stdout.splitlines()[-1]) | {"load": round(load, 2)}
             print(f"{section} {key}: {time.perf_counter() - began:.0f} s {found[key]}", flush=True)
-        results[section] = {"machine": _machine(), "rows": found}
-        store.write_text(json.dumps(results, indent=1) + "\n")
+            results[section] = {"machine": _machine(), "rows": found}
+            store.write_text(json.dumps(results, indent=1) + "\n")
     from table import write
 
     print(write(results, HERE))

@@ -1,11 +1,13 @@
-"""A sweep lowers the loss of every start."""
+"""A sweep lowers the loss of every start, and remembers the last ones rightly."""
 
+import jax
 import numpy as np
 import pytest
 from deliberations import dense, one_descent
 from hypothesis import given, settings, strategies as st
 
-from aggregation import Penalty, fit
+from aggregation import Parameters, Penalty, fit
+from aggregation.model import alternating as module
 
 
 @pytest.mark.parametrize(("dimensions", "norm", "per"), [(1, "l1", "rating"), (2, "l2", "rating")])
@@ -19,3 +21,20 @@ def test_every_sweep_lowers_the_loss_of_every_start(dimensions, norm, per, seed)
     assert np.diff(found.history, axis=0).max(initial=0) <= 1e-12
     assert found.objective <= found.history[-1].min() + 1e-12
     assert np.isfinite(found.parameters.user_embedding).all()
+
+
+@pytest.mark.parametrize("sweeps", [3, 20])  # the memory is not full, and was written over
+def test_the_products_that_are_kept_are_those_of_the_changes_that_are_kept(sweeps):
+    ratings = dense(np.random.default_rng(2).choice([0.0, 0.5, 1.0], (8, 6)))
+    draw = np.random.default_rng(3).random((6, 2, 3))
+    users = np.zeros((8, 3))
+    start = Parameters(np.full(3, 0.5), users, users[:, None], draw[:, 0], draw[:, 1:])
+    sweeper = module.Sweeper(ratings, Penalty())
+    with jax.enable_x64(True):
+        state = module._first_state(start)
+        state = module._sweeps_of_few(sweeper.terms, np.int32(sweeps), state)
+    weight = np.concatenate([[len(ratings)], np.full(12, 8)])  # mu, and 6 guidelines twice
+    change = np.asarray(state.change)
+    expected = np.einsum("aps,bps,p->abs", change, change, weight)
+    assert np.abs(expected).max() > 0
+    np.testing.assert_allclose(state.gram, expected, rtol=1e-12, atol=1e-18)

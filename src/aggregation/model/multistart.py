@@ -75,7 +75,7 @@ class Settings:
     dimensions: Annotated[int, Interval(ge=1, le=8)] = 1
     """Number of axes."""
     starts: Annotated[int, Interval(ge=1, le=256)] = 8
-    """Starts before the first look at where they ended."""
+    """Starts before the first look at where they ended; no more than `max_starts`."""
     max_starts: Annotated[int, Interval(ge=1, le=4096)] = 32
     """Starts at most; the search ends before when three of them reach the lowest loss."""
     moves: bool = True
@@ -401,9 +401,10 @@ def _hopped(work: _Work, ratings: Ratings, here: Minimum, *, users: bool) -> lis
         points = work.guidelines_for(points) if users else points
         ends, _ = work.sweep(points, max_sweeps=SWEEPS_PER_HOP)
         found = _distinct(found + ends)[:STARTS_PER_BATCH]
-        away = [end for end in ends if not _reached(np.array([end.objective]), here.objective)]
-        idle += 1
+        near = LOSS_TOLERANCE * here.objective
+        away = [end for end in ends if abs(end.objective - here.objective) > near]
         lowest = min(away, key=lambda end: end.objective, default=here)
+        idle += 1
         if lowest.objective < here.objective or idle > MAX_IDLE:
             here, idle = lowest, 0
     return [end.parameters for end in found]
