@@ -16,10 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from aggregation.errors import InputError
-from aggregation.model.block_update import Guess, Terms, fixed_sum, measured, solve
+from aggregation.model.block_update import (
+    Guess,
+    Part,
+    Rows,
+    Terms,
+    fixed_sum,
+    measured,
+    part,
+    solve,
+)
 from aggregation.model.parameters import Array, Parameters, Penalty, known_rows
 from aggregation.model.ratings import Ratings
-from aggregation.model.sparse_layout import layout, row_sums
+from aggregation.model.sparse_layout import Layout, layout, row_sums
 
 SWEEPS_PER_CALL = 100
 """Sweeps per compiled call at most: between calls the callback is told."""
@@ -94,10 +103,11 @@ class Sweeper:
         if fixed is not None:
             users, guidelines = known_rows(fixed)
         with jax.enable_x64(True):
+            lay = jax.device_put(layout(ratings, weights))  # takes the arrays over, no copy
             self.terms = Terms(
-                lay=jax.device_put(layout(ratings, weights)),  # takes the arrays over, no copy
-                fixed_user=users[:, None],
-                fixed_guideline=guidelines[:, None],
+                lay=lay,
+                users=_rows(lay.users.count, users),
+                guidelines=_rows(lay.guidelines.count, guidelines),
                 fixed_mu=users.any() or guidelines.any(),
                 intercept=np.float64(penalty.intercept),
                 embedding=np.array([penalty.embedding]),
@@ -162,6 +172,10 @@ class Sweeper:
             return Parameters(next(solved), users.user_intercept, users.user_embedding, *solved)
 
 
+def _rows(count: Array, fixed: np.ndarray) -> Rows:
+    return Rows(count, np.asarray(count).mean(axis=0), fixed[:, None])
+
+
 def check_finite(*numbers: Array) -> None:
     """Raise InputError unless losses and residuals are finite: sweeps over NaN would never end."""
     if not all(np.isfinite(x).all() for x in numbers):
@@ -200,7 +214,7 @@ def _sweeps(terms: Terms, limit: Array, state: _State) -> _State:
         return (state.sweeps < limit) & (state.residual > terms.tolerance).any()
 
     def sweep(state: _State) -> _State:
-        weight = _weight(state.parameters, terms.lay.guidelines.count)
+        weight = _weight(state.parameters, terms.guidelines.count)
         guess = _extrapolated(state, weight)
         tried = _swept(terms, state, guess)
         # Without a memory the guess is T(x) itself, and cannot be worse but by rounding.
@@ -286,23 +300,29 @@ def _solved(a: Array, b: Array) -> Array:
 
 def _swept(terms: Terms, state: _State, guess: Guess) -> _State:
     """`state` with users solved for `guess`, and what that is worth; its memory is not touched."""
-    lay, p = terms.lay, state.parameters
-    sums = row_sums(lay, lay.users, guess.mu, guess.intercept, guess.embedding)
-    intercept, embedding = solve(terms, lay.users, sums, p.user_embedding)
-    p = Parameters(
-        guess.mu,
-        jnp.where(terms.fixed_user, p.user_intercept, intercept),
-        jnp.where(terms.fixed_user[:, None], p.user_embedding, embedding),
-        guess.intercept,
-        guess.embedding,
-    )
-    objective, residual, image = measured(terms, p, sums)
+    p = state.parameters
+    intercept, embedding, users = _solved_users(terms, terms.lay, terms.users, guess, p)
+    objective, residual, image = measured(terms, guess, users)
+    p = Parameters(guess.mu, intercept, embedding, guess.intercept, guess.embedding)
     return replace(state, parameters=p, image=image, objective=objective, residual=residual)
+
+
+def _solved_users(
+    terms: Terms, lay: Layout, users: Rows, guess: Guess, near: Parameters
+) -> tuple[Array, Array, Part]:
+    """Intercepts and embeddings of the users of `lay`, solved for `guess`, and what they add."""
+    sums = row_sums(lay, lay.users, guess.mu, guess.intercept, guess.embedding)
+    intercept, embedding = solve(terms, users, sums, near.user_embedding)
+    intercept = jnp.where(users.fixed, near.user_intercept, intercept)
+    embedding = jnp.where(users.fixed[:, None], near.user_embedding, embedding)
+    p = Parameters(guess.mu, intercept, embedding, guess.intercept, guess.embedding)
+    return intercept, embedding, part(terms, lay, users, p, sums)
 
 
 @partial(jax.jit, static_argnames="users", compiler_options=QUICK)
 def _at(terms: Terms, p: Parameters, *, users: bool) -> tuple[Array, Array, Guess]:
     """Loss, KKT residual and T(x) at `p`; without `users` the residual leaves them out."""
-    side = terms.lay.users
-    sums = row_sums(terms.lay, side, p.mu, p.guideline_intercept, p.guideline_embedding)
-    return measured(terms, p, sums if users else None)
+    lay = terms.lay
+    sums = row_sums(lay, lay.users, p.mu, p.guideline_intercept, p.guideline_embedding)
+    guess = Guess(p.mu, p.guideline_intercept, p.guideline_embedding)
+    return measured(terms, guess, part(terms, lay, terms.users, p, sums if users else None))

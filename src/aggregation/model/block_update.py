@@ -12,10 +12,23 @@ import jax
 import jax.numpy as jnp
 
 from aggregation.model.parameters import Array, Parameters, Penalty
-from aggregation.model.sparse_layout import Layout, Side, Sums, row_sums
+from aggregation.model.sparse_layout import Layout, Sums, row_sums
 
 DESCENTS = 4
 """Coordinate-descent rounds per row and sweep with several axes; one axis needs one."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one side, or some of them."""
+
+    count: Array
+    """float64 [rows, W]: (weighted) number of ratings."""
+    mean: Array
+    """float64 [W]: its mean over all rows of the side."""
+    fixed: Array
+    """bool [rows, 1]: which rows keep their values."""
 
 
 @jax.tree_util.register_dataclass
@@ -24,8 +37,8 @@ class Terms:
     """All that a sweep needs besides its state."""
 
     lay: Layout
-    fixed_user: Array
-    fixed_guideline: Array
+    users: Rows
+    guidelines: Rows
     fixed_mu: Array
     intercept: Array
     """lambda_i"""
@@ -34,6 +47,19 @@ class Terms:
     tolerance: Array
     penalty: Penalty = field(metadata={"static": True})
     """Its shape (norm, per); the strengths are above, so that other ones compile nothing anew."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Part:
+    """What some users add to the guidelines' update, to the loss and to the residual."""
+
+    sums: Sums
+    """The guidelines' sums over these users' ratings."""
+    totals: Array
+    """[2 + D, S]: penalty of intercepts, the users' part of the squares, penalty of each axis."""
+    residual: Array
+    """[S]: the users' KKT residual."""
 
 
 @jax.tree_util.register_dataclass
@@ -56,62 +82,69 @@ class Guess:
         return Guess(x[0], x[1 : 1 + g], x[1 + g :].reshape(g, d, s))
 
 
-def measured(terms: Terms, p: Parameters, by_user: Sums | None) -> tuple[Array, Array, Guess]:
-    """Loss [S], KKT residual [S] and T(x) at `p`; `by_user` are the users' sums there.
+def part(terms: Terms, lay: Layout, users: Rows, p: Parameters, by_user: Sums | None) -> Part:
+    """What the users of `lay` add at `p`; `by_user` are their sums there.
 
     Without these the residual leaves the users out.
     """
-    lay, users, guidelines = terms.lay, terms.lay.users, terms.lay.guidelines
-    d = p.user_embedding.shape[1]
-    sums = row_sums(lay, guidelines, p.mu, p.user_intercept, p.user_embedding)
-    i, f, fixed = p.guideline_intercept, p.guideline_embedding, terms.fixed_guideline
-    new_i, new_f = solve(terms, guidelines, sums, f)
-    new_i, new_f = jnp.where(fixed, i, new_i), jnp.where(fixed[:, None], f, new_f)
-    a_u, b_u = terms.penalty.shares(users.count, d)
-    a_g, b_g = terms.penalty.shares(guidelines.count, d)
+    share_i, share_f = _shares(terms, users, p.user_embedding)
     level = p.mu + p.user_intercept
+    numbers = [
+        share_i * p.user_intercept**2,
+        users.count * level**2 - 2 * level * lay.users.given,
+        *_axes(share_f, terms.penalty.size(p.user_embedding)),
+    ]
+    residual = jnp.zeros(p.mu.shape)
+    if by_user is not None:
+        residual = _residual(terms, users, by_user, p.user_intercept, p.user_embedding)
+    sums = row_sums(lay, lay.guidelines, p.mu, p.user_intercept, p.user_embedding)
+    return Part(sums, fixed_sum(jnp.stack(numbers, axis=1)), residual)
+
+
+def measured(terms: Terms, guess: Guess, users: Part) -> tuple[Array, Array, Guess]:
+    """Loss [S], KKT residual [S] and T(x) at the guideline side `guess` and all users."""
+    mu, i, f, sums, rows = guess.mu, guess.intercept, guess.embedding, users.sums, terms.guidelines
+    d = f.shape[1]
+    new_i, new_f = solve(terms, rows, sums, f)
+    new_i, new_f = jnp.where(rows.fixed, i, new_i), jnp.where(rows.fixed[:, None], f, new_f)
+    share_i, share_f = _shares(terms, rows, f)
     # sum w r^2 over all ratings follows from the users' counts and sums; by guideline is the rest
     # of sum w e^2.
     rest = (
-        guidelines.count * i**2
+        rows.count * i**2
         - 2 * i * sums.r
         - 2 * (f * sums.hr).sum(axis=1)
         + 2 * i * (f * sums.h).sum(axis=1)
         + (f[:, :, None] * f[:, None] * sums.hh).sum(axis=(1, 2))
     )
-    of_users = [
-        a_u * p.user_intercept**2,
-        users.count * level**2 - 2 * level * users.given,
-        *_axes(b_u, terms.penalty.size(p.user_embedding)),
-    ]
-    of_guidelines = [
-        a_g * i**2,
+    numbers = [
+        share_i * i**2,
         rest,
-        row_errors(guidelines, sums, i, f),
-        row_errors(guidelines, sums, new_i, new_f),
-        jnp.broadcast_to(guidelines.count, i.shape),
-        *_axes(b_g, terms.penalty.size(f)),
-        *_axes(b_g, terms.penalty.size(new_f)),
+        row_errors(rows, sums, i, f),
+        row_errors(rows, sums, new_i, new_f),
+        jnp.broadcast_to(rows.count, i.shape),
+        *_axes(share_f, terms.penalty.size(f)),
+        *_axes(share_f, terms.penalty.size(new_f)),
     ]
-    intercept_u, squares, *carried_u = fixed_sum(jnp.stack(of_users, axis=1))
-    intercept_g, rest, error, new_error, n, *carried_g = fixed_sum(jnp.stack(of_guidelines, axis=1))
+    intercept_u, squares, *carried_u = users.totals
+    intercept_g, rest, error, new_error, n, *carried_g = fixed_sum(jnp.stack(numbers, axis=1))
     objective = (
-        lay.squares
+        terms.lay.squares
         + squares
         + rest
-        + terms.intercept * (intercept_u + n * p.mu**2 + intercept_g)
+        + terms.intercept * (intercept_u + n * mu**2 + intercept_g)
         + terms.embedding * sum(carried_u + carried_g[:d])
     ) / n
-    at_mu = jnp.where(terms.fixed_mu, 0, jnp.abs(2 * (error / n - terms.intercept * p.mu)))
-    residual = jnp.maximum(at_mu, _residual(terms, guidelines, sums, i, f, fixed))
-    if by_user is not None:
-        at_users = _residual(
-            terms, users, by_user, p.user_intercept, p.user_embedding, terms.fixed_user
-        )
-        residual = jnp.maximum(residual, at_users)
-    mu = jnp.where(terms.fixed_mu, p.mu, (new_error + n * p.mu) / (n * (1 + terms.intercept)))
+    at_mu = jnp.where(terms.fixed_mu, 0, jnp.abs(2 * (error / n - terms.intercept * mu)))
+    residual = jnp.maximum(at_mu, _residual(terms, rows, sums, i, f))
+    residual = jnp.maximum(residual, users.residual)
+    new_mu = jnp.where(terms.fixed_mu, mu, (new_error + n * mu) / (n * (1 + terms.intercept)))
     scale = _balance(terms, jnp.stack(carried_u), jnp.stack(carried_g[d:]))
-    return objective, residual, Guess(mu, new_i, new_f * scale)
+    return objective, residual, Guess(new_mu, new_i, new_f * scale)
+
+
+def _shares(terms: Terms, rows: Rows, f: Array) -> tuple[Array, Array]:
+    return terms.penalty.shares(rows.count, rows.mean, f.shape[1])
 
 
 def _axes(share: Array, size: Array) -> list[Array]:
@@ -132,7 +165,7 @@ def _balance(terms: Terms, users: Array, guidelines: Array) -> Array:
     return jnp.where(terms.fixed_mu, 1, jnp.where(alive, scale, 0))
 
 
-def solve(terms: Terms, side: Side, sums: Sums, near: Array) -> tuple[Array, Array]:
+def solve(terms: Terms, rows: Rows, sums: Sums, near: Array) -> tuple[Array, Array]:
     """Each row's best (intercept, embedding): lasso or ridge with the intercept eliminated.
 
     With m = n + l_i a, A = hh - h h' / m and b = hr - h r / m, each coordinate has the exact
@@ -140,9 +173,9 @@ def solve(terms: Terms, side: Side, sums: Sums, near: Array) -> tuple[Array, Arr
     A_kk + l_f b for squares; the intercept is (r - h . f) / m. Rows without ratings are 0.
     """
     d = near.shape[1]
-    a_share, b_share = terms.penalty.shares(side.count, d)
-    m = side.count + terms.intercept * a_share
-    m = jnp.where(side.count > 0, m, 1)
+    a_share, b_share = _shares(terms, rows, near)
+    m = rows.count + terms.intercept * a_share
+    m = jnp.where(rows.count > 0, m, 1)
     strength = terms.embedding * b_share
     threshold, ridge = (strength / 2, 0.0) if terms.penalty.norm == "l1" else (0.0, strength)
     a = sums.hh - sums.h[:, :, None] * sums.h[:, None] / m[:, None, None]
@@ -158,12 +191,12 @@ def solve(terms: Terms, side: Side, sums: Sums, near: Array) -> tuple[Array, Arr
     return (sums.r - (sums.h * f).sum(axis=1)) / m, f
 
 
-def _residual(terms: Terms, side: Side, sums: Sums, i: Array, f: Array, fixed: Array) -> Array:
+def _residual(terms: Terms, rows: Rows, sums: Sums, i: Array, f: Array) -> Array:
     """[S]: largest subgradient distance over the rows, per rating of the row."""
-    a_share, b_share = terms.penalty.shares(side.count, f.shape[1])
-    rated = side.count > 0
-    n = jnp.where(rated, side.count, 1)
-    slope_i = 2 * (terms.intercept * a_share * i - row_errors(side, sums, i, f)) / n
+    a_share, b_share = _shares(terms, rows, f)
+    rated = rows.count > 0
+    n = jnp.where(rated, rows.count, 1)
+    slope_i = 2 * (terms.intercept * a_share * i - row_errors(rows, sums, i, f)) / n
     gram = (sums.hh * f[:, None]).sum(axis=2)
     slope_f = -2 * (sums.hr - sums.h * i[:, None] - gram) / n[:, None]
     strength = (terms.embedding * b_share / n)[:, None]
@@ -173,12 +206,12 @@ def _residual(terms: Terms, side: Side, sums: Sums, i: Array, f: Array, fixed: A
     else:
         away = jnp.abs(slope_f + 2 * strength * f)
     worst = jnp.maximum(jnp.abs(slope_i), away.max(axis=1))
-    return jnp.where(rated & ~fixed, worst, 0).max(axis=0)
+    return jnp.where(rated & ~rows.fixed, worst, 0).max(axis=0)
 
 
-def row_errors(side: Side, sums: Sums, i: Array, f: Array) -> Array:
+def row_errors(rows: Rows, sums: Sums, i: Array, f: Array) -> Array:
     """[rows, S]: (weighted) sum of rating - prediction over the ratings of each row."""
-    return sums.r - side.count * i - (sums.h * f).sum(axis=1)
+    return sums.r - rows.count * i - (sums.h * f).sum(axis=1)
 
 
 def _soft(x: Array, threshold: Array | float) -> Array:

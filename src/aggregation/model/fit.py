@@ -211,7 +211,8 @@ def _carried(p: Parameters, ratings: Ratings, penalty: Penalty) -> list[np.ndarr
     """The penalty that users and that guidelines carry on each axis, [D] and [D]."""
     carried = []
     for (row, rows), (_, f) in zip(ratings.sides(), p.sides(), strict=True):
-        _, b = penalty.shares(counts(row, rows, ratings.weight), f.shape[1])
+        count = counts(row, rows, ratings.weight)
+        _, b = penalty.shares(count, count.mean(), f.shape[1])
         carried.append((b[:, None] * penalty.size(f)).sum(axis=0))
     return carried
 

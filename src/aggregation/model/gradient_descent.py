@@ -81,10 +81,10 @@ def descend(
     """
     weight = np.ones(len(ratings)) if ratings.weight is None else ratings.weight
     d = np.shape(start.user_embedding)[1]
-    shares = [
-        [x.astype(np.float32) for x in penalty.shares(counts(row, rows, weight), d)]
-        for row, rows in ratings.sides()
-    ]
+    shares = []
+    for row, rows in ratings.sides():
+        count = counts(row, rows, weight)
+        shares.append([x.astype(np.float32) for x in penalty.shares(count, count.mean(), d)])
     losses, stopped = [], False
     with np.errstate(over="ignore", invalid="ignore"):  # an overflow is an error of our own
         p = Parameters(*(np.asarray(x, np.float32) for x in start.arrays()))

@@ -351,7 +351,7 @@ def _moved(work: _Work, ratings: Ratings, p: Parameters) -> list[Parameters]:
     """
     f = p.guideline_embedding
     rows = np.argsort(-ratings.per_guideline(), kind="stable")
-    rows = rows[~work.sweeper.terms.fixed_guideline[rows, 0]]
+    rows = rows[~work.sweeper.terms.guidelines.fixed[rows, 0]]
     moves: list[tuple[int, int, float]] = []  # row, axis, new value
     for axis in np.flatnonzero((f != 0).any(axis=0)):
         size = float(np.median(np.abs(f[:, axis][f[:, axis] != 0])))

@@ -80,14 +80,15 @@ class Penalty:
     """What counts alike: every rating, so that a row is penalised as often as it was rated; or
     every parameter, so that the penalty is a mean over rows (and axes)."""
 
-    def shares(self, count: Array, dimensions: int) -> tuple[Array, Array]:
+    def shares(self, count: Array, mean: Array, dimensions: int) -> tuple[Array, Array]:
         """Weights of the rows' intercepts and embeddings in n times the loss.
 
         `count` [rows, ...]: (weighted) number of ratings of each row; both results are like it.
+        `mean` [...]: its mean over all rows of the side.
         """
         if self.per == "rating":
             return count, count
-        even = 0 * count + count.sum(axis=0) / count.shape[0]
+        even = 0 * count + mean
         return even, even / dimensions
 
     def size(self, embedding: Array) -> Array:
@@ -146,7 +147,8 @@ def loss(parameters: Parameters, ratings: Ratings, penalty: Penalty) -> Array:
     error = ratings.helpful - predict(p, ratings.user, ratings.guideline)
     total = (w * error**2).sum() + penalty.intercept * n * p.mu**2
     for (row, rows), (intercept, embedding) in zip(ratings.sides(), p.sides(), strict=True):
-        a, b = penalty.shares(np.bincount(row, w, rows), d)
+        count = np.bincount(row, w, rows)
+        a, b = penalty.shares(count, count.mean(), d)
         total += penalty.intercept * (a * intercept**2).sum()
         total += penalty.embedding * (b[:, None] * penalty.size(embedding)).sum()
     return total / n
