@@ -80,7 +80,7 @@ def test_yaml_blocks_are_valid_parameters(page):
         sections(**YAML(typ="safe", pure=True).load(text))
 
 
-COMMAND = re.compile(r"aggregation ([a-z]+)((?: [^\n#`|&()]*)?)")
+COMMAND = re.compile(r"aggregation ([a-z][a-z-]*)((?: [^\n#`|&()]*)?)")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -64,7 +65,7 @@ class _Group(click.Group):
         except (Exception, KeyboardInterrupt) as error:
             if INTERRUPTED.is_set():  # libraries may make another error of it
                 kept = " What was done is kept: the same command goes on from there."
-                runs = ctx.invoked_subcommand in ("run", "batch")
+                runs = ctx.invoked_subcommand in ("run", "batch", "train-distributed")
                 click.echo(f"Stopped.{kept if runs else ''}", err=True)
                 sys.stdout.flush()
                 os._exit(130)  # a socket that was just being opened could hold up a normal end
@@ -393,6 +394,61 @@ def batch(
     _say(f"Runs: {write_run_list(Path(out).expanduser())}")
     states = {outcome.state for outcome in outcomes}
     ctx.exit(130 if "stopped" in states else 1 if "failed" in states else 0)
+
+
+@main.command("train-distributed")
+@click.argument("params", type=click.Path(dir_okay=False))
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a parameter; repeatable."
+)
+@click.option("--cluster", is_flag=True, help="Find the others as Slurm, Kubernetes or MPI tell.")
+@click.option("--coordinator", metavar="HOST:PORT", help="Where the first process listens.")
+@click.option("--processes", type=click.IntRange(2), help="How many processes there are.")
+@click.option("--process", type=click.IntRange(0), help="Which one this is, from 0 on.")
+@_out
+def train_distributed(
+    params: str,
+    changes: tuple[str, ...],
+    cluster: bool,
+    coordinator: str | None,
+    processes: int | None,
+    process: int | None,
+    out: str,
+) -> None:
+    """Train the model of PARAMS on all devices of one or of many machines.
+
+    Start it once on every machine, with the same parameters and a folder --out that all share. The
+    first process makes the data if they are not there, and saves the model; `aggregation run` with
+    the same parameters goes on from it. `train.shards` must be a multiple of the number of
+    devices; the model has the same bits on any number of them.
+
+    \b
+    Examples:
+      aggregation train-distributed big.yaml --set train.shards=16
+      srun -n 4 aggregation train-distributed big.yaml --cluster
+      aggregation train-distributed big.yaml --coordinator host0:4321 --processes 2 --process 0
+    """
+    from aggregation.model.processes import ALONE
+    from aggregation.runs.distributed import join, train
+
+    by_hand = [x is not None for x in (coordinator, processes, process)]
+    if any(by_hand) and (cluster or not all(by_hand)):
+        raise click.UsageError(
+            "give --coordinator, --processes and --process, or --cluster, or none of them"
+        )
+    together = join(coordinator, processes, process) if cluster or any(by_hand) else ALONE
+    try:
+        train(params, together, changes=changes, out=out, say=_say_or_stop)
+    except Exception as error:
+        if together.count == 1:
+            raise
+        if not isinstance(error, AggregationError):
+            traceback.print_exc()
+        click.echo(f"Error: process {together.index}: {error}", err=True)
+        sys.stdout.flush()
+        os._exit(1)  # at a normal end JAX would wait for the others, which wait for this one
+    if together.index == 0:
+        click.echo(f"Next: aggregation run {shlex.quote(params)}, with the same --set and --out")
 
 
 @main.command()

@@ -31,7 +31,7 @@ def test_the_products_that_are_kept_are_those_of_the_changes_that_are_kept(sweep
     start = Parameters(np.full(3, 0.5), users, users[:, None], draw[:, 0], draw[:, 1:])
     sweeper = module.Sweeper(ratings, Penalty())
     with jax.enable_x64(True):
-        state = module._first_state(start)
+        state = module.first_state(start)
         state = module._sweeps_of_few(sweeper.terms, np.int32(sweeps), state)
     weight = np.concatenate([[len(ratings)], np.full(12, 8)])  # mu, and 6 guidelines twice
     change = np.asarray(state.change)

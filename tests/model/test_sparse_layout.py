@@ -90,6 +90,6 @@ def test_a_rating_takes_four_bytes_on_each_side_unless_it_must_take_eight():
 
 @pytest.mark.parametrize("rows", [1, 15, 16, 17, 300, 100_000])
 def test_lanes_are_a_power_of_two(rows):
-    lanes = module._lanes(rows)
+    lanes = module.lanes_for(rows)
     assert lanes & (lanes - 1) == 0
     assert 16 <= lanes <= 4096

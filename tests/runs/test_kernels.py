@@ -179,12 +179,21 @@ def test_a_reader_who_leaves_does_not_stop_a_run(params, tmp_path):
 def test_settings_of_the_environment_that_change_results_do_not_reach_a_kernel(monkeypatch):
     for name in ("JAX_ENABLE_X64", "XLA_FLAGS", "PYTHONWARNINGS", "JAX_COMPILATION_CACHE_DIR"):
         monkeypatch.setenv(name, "1")
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setenv("HOME", "/proc/nohome")
     seen = kernel.environment("place")
     assert not {"JAX_ENABLE_X64", "XLA_FLAGS", "PYTHONWARNINGS"} & seen.keys()
     assert seen["JAX_COMPILATION_CACHE_DIR"] == "1"  # where, not what
     assert seen["JAX_PLATFORMS"] == "cpu"
     assert seen["MPLCONFIGDIR"] == "place"
+
+
+def test_a_kernel_computes_on_what_was_asked_for_and_the_manifest_says_so(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", ".5")
+    seen = kernel.environment("place")
+    assert (seen["JAX_PLATFORMS"], seen["XLA_PYTHON_CLIENT_MEM_FRACTION"]) == ("cuda", ".5")
+    assert provenance.circumstances()["jax_platforms"] == "cuda"
 
 
 def test_the_manifest_does_not_say_what_git_does_not_tell(tmp_path, monkeypatch):

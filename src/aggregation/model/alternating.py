@@ -24,11 +24,11 @@ from aggregation.model.block_update import (
     fixed_sum,
     measured,
     part,
-    solve,
+    solved_users,
 )
 from aggregation.model.parameters import Array, Parameters, Penalty, known_rows
 from aggregation.model.ratings import Ratings
-from aggregation.model.sparse_layout import Layout, layout, row_sums
+from aggregation.model.sparse_layout import layout, row_sums
 
 SWEEPS_PER_CALL = 100
 """Sweeps per compiled call at most: between calls the callback is told."""
@@ -62,7 +62,7 @@ class Ends:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class _State:
+class State:
     """S starts side by side: arrays end in an axis [S]."""
 
     parameters: Parameters
@@ -137,7 +137,7 @@ class Sweeper:
                 embedding=self.terms.embedding * np.asarray(strength, np.float64),
                 tolerance=np.float64(tolerance),
             )
-            state = _first_state(start)
+            state = first_state(start)
             s = len(state.objective)
             sweeps = _sweeps_of_few if self.n < MANY else _sweeps_of_many
             per_call = int(np.clip(RATINGS_PER_CALL / (self.n * s), 1, SWEEPS_PER_CALL))
@@ -184,7 +184,7 @@ def check_finite(*numbers: Array) -> None:
         )
 
 
-def _first_state(p: Parameters) -> _State:
+def first_state(p: Parameters) -> State:
     """The state of starts that have not swept yet, arrays ending in [S].
 
     NumPy's arrays: JAX compiles even a `zeros`, and the first fit would wait for a dozen of these.
@@ -193,7 +193,7 @@ def _first_state(p: Parameters) -> _State:
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), p)
     g, d, s = p.guideline_embedding.shape
     memory = np.zeros((MEMORY, 1 + g + g * d, s))
-    return _State(
+    return State(
         parameters=p,
         image=Guess(p.mu, p.guideline_intercept, p.guideline_embedding),
         objective=np.full(s, np.inf),
@@ -207,52 +207,61 @@ def _first_state(p: Parameters) -> _State:
     )
 
 
-def _sweeps(terms: Terms, limit: Array, state: _State) -> _State:
+def _sweeps(terms: Terms, limit: Array, state: State) -> State:
     """Sweep until every start is stationary, `limit` times at most."""
 
-    def going(state: _State) -> Array:
+    def going(state: State) -> Array:
         return (state.sweeps < limit) & (state.residual > terms.tolerance).any()
 
-    def sweep(state: _State) -> _State:
-        weight = _weight(state.parameters, terms.guidelines.count)
-        guess = _extrapolated(state, weight)
-        tried = _swept(terms, state, guess)
-        # Without a memory the guess is T(x) itself, and cannot be worse but by rounding.
-        ok = (tried.objective <= state.objective) | (state.steps <= 0)
-        kept = jax.tree.map(
-            lambda new, old: jnp.where(ok, new, old),
-            (tried.parameters, tried.image, tried.objective, tried.residual),
-            (state.parameters, state.image, state.objective, state.residual),
-        )
-        image = tried.image.flat()
-        p = state.parameters
-        x = Guess(p.mu, p.guideline_intercept, p.guideline_embedding).flat()
-        image_change = image - state.image.flat()
-        change = (image - guess.flat()) - (state.image.flat() - x)
-        slot = jnp.arange(MEMORY)[:, None] == state.steps % MEMORY
-        slot &= ok & (state.steps >= 0)
-
-        def remember(memory: Array, newest: Array) -> Array:
-            return jnp.where(ok, jnp.where(slot[:, None], newest, memory), 0.0)
-
-        changes = remember(state.change, change)
-        products = _products(changes, weight * change)
-        gram = remember(state.gram, products)
-        return _State(
-            *kept,
-            steps=jnp.where(ok, state.steps + 1, 0),
-            change=changes,
-            image_change=remember(state.image_change, image_change),
-            gram=jnp.where(slot, products[:, None], gram),
-            sweeps=state.sweeps + 1,
-            history=state.history.at[state.sweeps].set(kept[2]),
-        )
+    def sweep(state: State) -> State:
+        guess = extrapolated(terms, state)
+        intercept, embedding, users = solved_users(terms, guess, state.parameters)
+        p = Parameters(guess.mu, intercept, embedding, guess.intercept, guess.embedding)
+        return advanced(terms, state, p, users)[0]
 
     return jax.lax.while_loop(going, sweep, replace(state, sweeps=jnp.zeros((), jnp.int32)))
 
 
 _sweeps_of_many = jax.jit(_sweeps, donate_argnames="state")
 _sweeps_of_few = jax.jit(_sweeps, donate_argnames="state", compiler_options=QUICK)
+
+
+def advanced(terms: Terms, state: State, p: Parameters, users: Part) -> tuple[State, Array]:
+    """The state after a sweep that solved the users of `p` for its guideline side; bool [S]: which
+    starts took it. The others keep what they had, and forget the sweeps before.
+    """
+    guess = Guess(p.mu, p.guideline_intercept, p.guideline_embedding)
+    objective, residual, image = measured(terms, guess, users)
+    # Without a memory the guess is T(x) itself, and cannot be worse but by rounding.
+    ok = (objective <= state.objective) | (state.steps <= 0)
+    kept = jax.tree.map(
+        lambda new, old: jnp.where(ok, new, old),
+        (p, image, objective, residual),
+        (state.parameters, state.image, state.objective, state.residual),
+    )
+    before = state.parameters
+    x = Guess(before.mu, before.guideline_intercept, before.guideline_embedding).flat()
+    image_change = image.flat() - state.image.flat()
+    change = (image.flat() - guess.flat()) - (state.image.flat() - x)
+    slot = jnp.arange(MEMORY)[:, None] == state.steps % MEMORY
+    slot &= ok & (state.steps >= 0)
+
+    def remember(memory: Array, newest: Array) -> Array:
+        return jnp.where(ok, jnp.where(slot[:, None], newest, memory), 0.0)
+
+    changes = remember(state.change, change)
+    products = _products(changes, _weight(before, terms.guidelines.count) * change)
+    gram = remember(state.gram, products)
+    after = State(
+        *kept,
+        steps=jnp.where(ok, state.steps + 1, 0),
+        change=changes,
+        image_change=remember(state.image_change, image_change),
+        gram=jnp.where(slot, products[:, None], gram),
+        sweeps=state.sweeps + 1,
+        history=state.history.at[state.sweeps].set(kept[2]),
+    )
+    return after, ok
 
 
 def _weight(p: Parameters, count: Array) -> Array:
@@ -263,7 +272,7 @@ def _weight(p: Parameters, count: Array) -> Array:
     return jnp.concatenate([count.sum(axis=0)[None], count, by_axis])
 
 
-def _extrapolated(state: _State, weight: Array) -> Guess:
+def extrapolated(terms: Terms, state: State) -> Guess:
     """Anderson's extrapolation (Walker and Ni 2011, doi:10.1137/10078356X), each start by itself:
 
         T(x) - sum_j gamma_j (change of T)_j,  gamma = argmin |f - sum_j gamma_j (change of f)_j|
@@ -271,6 +280,7 @@ def _extrapolated(state: _State, weight: Array) -> Guess:
     with f = T(x) - x, its rows weighted by their numbers of ratings. Without a memory it is T(x).
     """
     p, image = state.parameters, state.image.flat()
+    weight = _weight(p, terms.guidelines.count)
     f = image - Guess(p.mu, p.guideline_intercept, p.guideline_embedding).flat()
     trace = jnp.trace(state.gram)
     ridge = (1e-12 * trace + jnp.where(trace > 0, 0, 1)) * jnp.eye(MEMORY)[..., None]
@@ -298,31 +308,9 @@ def _solved(a: Array, b: Array) -> Array:
     return jax.lax.fori_loop(0, len(a), eliminate, both)[:, -1]
 
 
-def _swept(terms: Terms, state: _State, guess: Guess) -> _State:
-    """`state` with users solved for `guess`, and what that is worth; its memory is not touched."""
-    p = state.parameters
-    intercept, embedding, users = _solved_users(terms, terms.lay, terms.users, guess, p)
-    objective, residual, image = measured(terms, guess, users)
-    p = Parameters(guess.mu, intercept, embedding, guess.intercept, guess.embedding)
-    return replace(state, parameters=p, image=image, objective=objective, residual=residual)
-
-
-def _solved_users(
-    terms: Terms, lay: Layout, users: Rows, guess: Guess, near: Parameters
-) -> tuple[Array, Array, Part]:
-    """Intercepts and embeddings of the users of `lay`, solved for `guess`, and what they add."""
-    sums = row_sums(lay, lay.users, guess.mu, guess.intercept, guess.embedding)
-    intercept, embedding = solve(terms, users, sums, near.user_embedding)
-    intercept = jnp.where(users.fixed, near.user_intercept, intercept)
-    embedding = jnp.where(users.fixed[:, None], near.user_embedding, embedding)
-    p = Parameters(guess.mu, intercept, embedding, guess.intercept, guess.embedding)
-    return intercept, embedding, part(terms, lay, users, p, sums)
-
-
 @partial(jax.jit, static_argnames="users", compiler_options=QUICK)
 def _at(terms: Terms, p: Parameters, *, users: bool) -> tuple[Array, Array, Guess]:
     """Loss, KKT residual and T(x) at `p`; without `users` the residual leaves them out."""
-    lay = terms.lay
-    sums = row_sums(lay, lay.users, p.mu, p.guideline_intercept, p.guideline_embedding)
-    guess = Guess(p.mu, p.guideline_intercept, p.guideline_embedding)
-    return measured(terms, guess, part(terms, lay, terms.users, p, sums if users else None))
+    lay, guess = terms.lay, Guess(p.mu, p.guideline_intercept, p.guideline_embedding)
+    sums = row_sums(lay, lay.users, *vars(guess).values())
+    return measured(terms, guess, part(terms, p, sums if users else None))

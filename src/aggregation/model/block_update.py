@@ -82,11 +82,26 @@ class Guess:
         return Guess(x[0], x[1 : 1 + g], x[1 + g :].reshape(g, d, s))
 
 
-def part(terms: Terms, lay: Layout, users: Rows, p: Parameters, by_user: Sums | None) -> Part:
-    """What the users of `lay` add at `p`; `by_user` are their sums there.
+def solved_users(terms: Terms, guess: Guess, near: Parameters) -> tuple[Array, Array, Part]:
+    """Intercepts and embeddings of all users, solved for `guess`, and what they add.
+
+    `near`: what they were, where the solver begins and what fixed rows keep.
+    """
+    lay, users = terms.lay, terms.users
+    sums = row_sums(lay, lay.users, guess.mu, guess.intercept, guess.embedding)
+    intercept, embedding = solve(terms, users, sums, near.user_embedding)
+    intercept = jnp.where(users.fixed, near.user_intercept, intercept)
+    embedding = jnp.where(users.fixed[:, None], near.user_embedding, embedding)
+    p = Parameters(guess.mu, intercept, embedding, guess.intercept, guess.embedding)
+    return intercept, embedding, part(terms, p, sums)
+
+
+def part(terms: Terms, p: Parameters, by_user: Sums | None) -> Part:
+    """What the users add at `p`; `by_user` are their sums there.
 
     Without these the residual leaves the users out.
     """
+    lay, users = terms.lay, terms.users
     share_i, share_f = _shares(terms, users, p.user_embedding)
     level = p.mu + p.user_intercept
     numbers = [

@@ -7,7 +7,7 @@ Here is what is asked and answered, and which way the axes point.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,13 @@ import pandas as pd
 from aggregation.data.cards import Card, Shown, many
 from aggregation.data.settings import check_fields
 from aggregation.errors import InputError
-from aggregation.model.multistart import Callback, Found, Settings, search
+from aggregation.model.multistart import USERS, Callback, Found, Settings, search
 from aggregation.model.parameters import Parameters, Penalty, known_rows
+from aggregation.model.processes import ALONE, Processes
 from aggregation.model.ratings import Ratings, counts
+
+if TYPE_CHECKING:
+    from aggregation.model.sharding import Checkpoint
 
 
 @dataclass(frozen=True, repr=False)
@@ -127,6 +131,8 @@ def fit(
     warm_start: Parameters | None = None,
     hold: Literal["users", "guidelines"] | None = None,
     callback: Callback | None = None,
+    processes: Processes = ALONE,
+    checkpoint: Checkpoint | None = None,
 ) -> Fit:
     """Minimise `parameters.loss` over all parameters.
 
@@ -140,9 +146,13 @@ def fit(
     minimises over the rest: new guidelines scored against fixed users. `callback` is told of the
     progress.
 
+    With several `processes`, each gives the ratings and the warm start of its own users, and each
+    gets the same fit, of all. `checkpoint` keeps it while it is at work. docs/method.md, "Shards".
+
     A failure to converge is data: see `Fit.converged`. Raises InputError for ratings that no model
     fits, more axes than rows, a warm start of other shape or with infinite numbers, a `hold`
-    without a warm start or with gradient descent, and a loss that overflows.
+    without a warm start or with gradient descent, shards with weights or with either of these, and
+    a loss that overflows.
     """
     penalty, settings = penalty or Penalty(), settings or Settings()
     check_fields(penalty)
@@ -153,10 +163,11 @@ def fit(
             "it to deliberate"
         )
     ratings.check()
-    most = min(ratings.n_users, ratings.n_guidelines)
+    n_users = int(processes.total(np.array(ratings.n_users))[0])
+    most = min(n_users, ratings.n_guidelines)
     if settings.dimensions > most:
         raise InputError(
-            f"dimensions is {settings.dimensions}, but {many(ratings.n_users, 'user')} and "
+            f"dimensions is {settings.dimensions}, but {many(n_users, 'user')} and "
             f"{many(ratings.n_guidelines, 'guideline')} can carry {most} at most: lower it"
         )
     if warm_start is not None:
@@ -166,19 +177,29 @@ def fit(
                 f"warm_start has {warm_start.user_embedding.shape[1]} axes, but dimensions is "
                 f"{settings.dimensions}"
             )
+    if settings.shards > 1:
+        _check_sharded(ratings, settings, hold)
     fixed = None if hold is None else _fixed(warm_start, hold, settings)
     if settings.method == "gradient-descent":
         from aggregation.model.gradient_descent import replay
 
         found = replay(ratings, penalty, settings, warm_start, callback)
     else:
-        found = search(ratings, penalty, settings, warm_start, fixed, callback)
-    blocks, balance = ratings.blocks(), None
+        found = search(
+            ratings, penalty, settings, warm_start, fixed, callback, processes, checkpoint
+        )
+    blocks, balance = ratings.blocks(processes), None
     if fixed is None:
-        balance = _balance(found.minima[0].parameters, ratings, penalty)
+        count = (
+            processes.joined(counts(ratings.user, ratings.n_users, ratings.weight)),
+            processes.total(counts(ratings.guideline, ratings.n_guidelines, ratings.weight)),
+        )
+        warm_start = warm_start and _of_all(warm_start, processes)
+        whole = [_of_all(m.parameters, processes) for m in found.minima]
+        balance = _balance(whole[0], count, penalty)
         minima = (
-            replace(m, parameters=_oriented(m.parameters, ratings, penalty, warm_start, blocks))
-            for m in found.minima
+            replace(m, parameters=_oriented(p, count, penalty, warm_start, blocks))
+            for m, p in zip(found.minima, whole, strict=True)
         )
         found = replace(found, minima=tuple(minima))
     return Fit(
@@ -188,6 +209,22 @@ def fit(
         balance=balance,
         n_blocks=int(blocks[0].max()) + 1,
     )
+
+
+def _check_sharded(ratings: Ratings, settings: Settings, hold: str | None) -> None:
+    """Raise InputError where a fit cannot be cut into shards."""
+    for name, given in (
+        ("hold", hold is not None),
+        ("gradient descent", settings.method == "gradient-descent"),
+        ("weights", ratings.weight is not None),
+    ):
+        if given:
+            raise InputError(f"shards is {settings.shards}: {name} needs shards: 1")
+
+
+def _of_all(p: Parameters, processes: Processes) -> Parameters:
+    """Parameters of this process's users as those of the users of all processes."""
+    return replace(p, **{name: processes.joined(getattr(p, name)) for name in USERS})
 
 
 def _fixed(warm_start: Parameters | None, hold: str, settings: Settings) -> Parameters:
@@ -207,25 +244,28 @@ def _fixed(warm_start: Parameters | None, hold: str, settings: Settings) -> Para
     return Parameters(warm_start.mu, *arrays)
 
 
-def _carried(p: Parameters, ratings: Ratings, penalty: Penalty) -> list[np.ndarray]:
+Counts = tuple[np.ndarray, np.ndarray]
+"""(Weighted) numbers of ratings of all users, and of all guidelines."""
+
+
+def _carried(p: Parameters, number: Counts, penalty: Penalty) -> list[np.ndarray]:
     """The penalty that users and that guidelines carry on each axis, [D] and [D]."""
     carried = []
-    for (row, rows), (_, f) in zip(ratings.sides(), p.sides(), strict=True):
-        count = counts(row, rows, ratings.weight)
+    for count, (_, f) in zip(number, p.sides(), strict=True):
         _, b = penalty.shares(count, count.mean(), f.shape[1])
         carried.append((b[:, None] * penalty.size(f)).sum(axis=0))
     return carried
 
 
-def _balance(p: Parameters, ratings: Ratings, penalty: Penalty) -> float:
-    users, guidelines = _carried(p, ratings, penalty)
+def _balance(p: Parameters, number: Counts, penalty: Penalty) -> float:
+    users, guidelines = _carried(p, number, penalty)
     both = users + guidelines
     return float(np.max(np.abs(users - guidelines) / np.where(both > 0, both, 1)))
 
 
 def _oriented(
     p: Parameters,
-    ratings: Ratings,
+    number: Counts,
     penalty: Penalty,
     warm_start: Parameters | None,
     blocks: tuple[np.ndarray, np.ndarray],
@@ -234,7 +274,7 @@ def _oriented(
     users, guidelines = p.user_embedding, p.guideline_embedding
     leads = []  # the first that is not a tie decides
     if warm_start is None:
-        order = np.argsort(-_carried(p, ratings, penalty)[0], kind="stable")
+        order = np.argsort(-_carried(p, number, penalty)[0], kind="stable")
         users, guidelines = users[:, order], guidelines[:, order]
     else:
         from scipy.optimize import linear_sum_assignment

@@ -11,14 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from annotated_types import Ge, Interval
 
 from aggregation.model.initialization import Point, starting_points
 from aggregation.model.parameters import Parameters, Penalty, filled
-from aggregation.model.ratings import SAMPLE, Ratings, counts
+from aggregation.model.processes import ALONE, Processes
+from aggregation.model.ratings import SAMPLE, Ratings, counts, drawn
+
+if TYPE_CHECKING:  # what needs JAX is imported when a fit begins
+    from aggregation.model.alternating import Sweeper
+    from aggregation.model.sharding import Checkpoint
 
 STARTS_PER_BATCH = 8
 """Starts that are solved side by side; also how many minima are kept at most."""
@@ -82,6 +87,9 @@ class Settings:
     """Whether to try to lower the lowest minimum by moving single guidelines, or a few rows at once
     where few carry an axis. With `starts: 1`, `max_starts: 1`, `moves: false` a fit is one descent.
     """
+    shards: Annotated[int, Interval(ge=1, le=4096)] = 1
+    """Parts of the users that devices and machines share out: a multiple of the number of devices.
+    The same number gives the same bits on any number of them."""
     tolerance: Annotated[float, Interval(gt=0, lt=1)] = 1e-6
     """Largest KKT residual of a fit that counts as converged."""
     max_sweeps: Annotated[int, Ge(1)] = 5000
@@ -149,14 +157,21 @@ def search(
     warm_start: Parameters | None = None,
     fixed: Parameters | None = None,
     callback: Callback | None = None,
+    processes: Processes = ALONE,
+    checkpoint: Checkpoint | None = None,
 ) -> Found:
     """Find the lowest minimum of `parameters.loss`; `fit.fit` says what the arguments mean.
 
-    `fixed`: mu and the rows that keep their values, NaN in all others.
+    `fixed`: mu and the rows that keep their values, NaN in all others. The minima that are found
+    have the users of `ratings`, those of this process.
     """
-    if len(ratings) >= 2 * SAMPLE and settings.max_starts > 1 and fixed is None:
-        return _sampled(ratings, penalty, settings, warm_start, callback)
-    work = _Work(ratings, penalty, settings, fixed, callback)
+    from aggregation.model.alternating import Sweeper
+
+    sharded = settings.shards > 1 or processes.count > 1
+    many = len(ratings) >= 2 * SAMPLE and settings.max_starts > 1 and fixed is None
+    if sharded or many:
+        return _sampled(ratings, penalty, settings, warm_start, callback, processes, checkpoint)
+    work = _Work(Sweeper(ratings, penalty, fixed=fixed), settings, fixed, callback)
     points = starting_points(ratings, settings.dimensions, settings.seed, warm_start)
     starts: list[Start] = []
     ends: list[Minimum] = []
@@ -202,30 +217,32 @@ def _sampled(
     settings: Settings,
     warm_start: Parameters | None,
     callback: Callback | None,
+    processes: Processes,
+    checkpoint: Checkpoint | None,
 ) -> Found:
     """The search on the ratings of some users, and its lowest minima followed on all ratings.
 
     A descent needs no users to start from, so the guidelines of a sample's minimum are a start,
-    and one that is near.
+    and one that is near. Every process searches the same sample.
     """
-    some, chosen = ratings.of_some_users(SAMPLE, settings.seed)
+    some, chosen = _sample(ratings, settings.seed, processes)
     earlier = None
     if warm_start is not None:
-        users = {name: getattr(warm_start, name)[chosen] for name in USERS}
+        users = {name: processes.joined(getattr(warm_start, name)[chosen]) for name in USERS}
         earlier = replace(warm_start, **users)
-    found = search(some, penalty, settings, earlier, callback=callback)
+    found = search(some, penalty, replace(settings, shards=1), earlier, callback=callback)
 
-    work = _Work(ratings, penalty, replace(settings, starts=1), None, callback)
-    zeros = {
-        name: np.zeros((ratings.n_users, *getattr(found.minima[0].parameters, name).shape[1:]))
-        for name in USERS
-    }
+    sweeper = _sweeper(ratings, penalty, settings.shards, processes, checkpoint)
+    work = _Work(sweeper, replace(settings, starts=1), None, callback)
+    zeros = (np.zeros(ratings.n_users), np.zeros((ratings.n_users, settings.dimensions)))
+    users = dict(zip(USERS, zeros, strict=True))
     followed = []
-    for k, minimum in enumerate(found.minima[:MAX_CONTINUED]):
+    for k, near in enumerate(_guideline_sides(found, processes)):
         work.doing = f"all ratings, minimum {k + 1}"
-        start = replace(minimum.parameters, **zeros)
+        start = replace(near, **users)
         ends, _ = work.sweep([start], settings.tolerance * POLISH)
-        followed.append(replace(ends[0], starts=minimum.starts))
+        reached = found.minima[k].starts if k < len(found.minima) else 0
+        followed.append(replace(ends[0], starts=reached))
     minima = _distinct(followed)
     above = minima[0].objective - found.minima[0].objective
     return Found(
@@ -236,8 +253,58 @@ def _sampled(
         moves=found.moves,
         sweeps=found.sweeps + work.sweeps,
         history=found.history + above,
-        sample=len(some),
+        sample=len(some) if len(some) < sweeper.n else 0,
     )
+
+
+def _sample(ratings: Ratings, seed: int, processes: Processes) -> tuple[Ratings, np.ndarray]:
+    """The ratings of some users of all processes, and which of this one's they are.
+
+    All ratings, where there are not many more.
+    """
+    per_user = processes.joined(ratings.per_user())
+    n = int(per_user.sum())
+    chosen = drawn(per_user, SAMPLE if n >= 2 * SAMPLE else n, seed)
+    first = processes.before(ratings.n_users)
+    mine = chosen[first : first + ratings.n_users]
+    some = ratings.of_users(mine)
+    if processes.count == 1:
+        return some, mine
+    user = some.user + np.int32(processes.before(some.n_users))
+    user, guideline, helpful = map(processes.joined, (user, some.guideline, some.helpful))
+    whole = Ratings(user, guideline, helpful, int(chosen.sum()), ratings.n_guidelines)
+    return whole, mine
+
+
+def _guideline_sides(found: Found, processes: Processes) -> list[Parameters]:
+    """Where to start on all ratings: the lowest minima that the first process found, since
+    machines of another make may round otherwise.
+    """
+    minima = [m.parameters for m in found.minima[:MAX_CONTINUED]]
+    names = ("mu", "guideline_intercept", "guideline_embedding")
+    stacked = (np.stack([getattr(p, name) for p in minima]) for name in names)
+    first = [processes.gathered(x)[0] for x in stacked]
+    return [
+        replace(minima[0], **{name: x[k] for name, x in zip(names, first, strict=True)})
+        for k in range(len(first[0]))
+    ]
+
+
+def _sweeper(
+    ratings: Ratings,
+    penalty: Penalty,
+    shards: int,
+    processes: Processes,
+    checkpoint: Checkpoint | None,
+) -> Sweeper:
+    if shards == 1 and processes.count == 1:
+        from aggregation.model.alternating import Sweeper
+
+        return Sweeper(ratings, penalty)
+    from aggregation.model.sharding import ShardedSweeper
+
+    # It sweeps alike, which is all that is asked of it.
+    return ShardedSweeper(ratings, penalty, shards, processes, checkpoint)  # type: ignore[return-value]
 
 
 class _Work:
@@ -245,15 +312,12 @@ class _Work:
 
     def __init__(
         self,
-        ratings: Ratings,
-        penalty: Penalty,
+        sweeper: Sweeper,
         settings: Settings,
         fixed: Parameters | None,
         callback: Callback | None,
     ) -> None:
-        from aggregation.model.alternating import Sweeper
-
-        self.sweeper = Sweeper(ratings, penalty, fixed=fixed)
+        self.sweeper = sweeper
         self.settings, self.fixed, self.callback = settings, fixed, callback
         lanes = min(STARTS_PER_BATCH, settings.starts, settings.max_starts)
         self.lanes = lanes  # one shape, compiled once

@@ -9,6 +9,7 @@ import numpy as np
 
 from aggregation.data.categories import categories, used
 from aggregation.errors import InputError
+from aggregation.model.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,16 +70,14 @@ class Ratings:
             check_weights(self.weight)
 
     def of_some_users(self, n: int, seed: int) -> tuple[Ratings, np.ndarray]:
-        """The ratings of users drawn until they have n of them; bool [n_users]: the users drawn.
+        """The ratings of users drawn until they have n of them; bool [n_users]: the users drawn."""
+        chosen = drawn(self.per_user(), n, seed)
+        return self.of_users(chosen), chosen
 
-        All guidelines keep their rows.
-        """
-        drawn = np.random.default_rng(seed).permutation(self.n_users)
-        upto = int(np.searchsorted(np.cumsum(self.per_user()[drawn]), n)) + 1
-        chosen = np.zeros(self.n_users, bool)
-        chosen[drawn[:upto]] = True
+    def of_users(self, chosen: np.ndarray) -> Ratings:
+        """The ratings of the users bool [n_users]; all guidelines keep their rows."""
         kept = chosen[self.user]
-        some = Ratings(
+        return Ratings(
             (np.cumsum(chosen, dtype=np.int32) - 1)[self.user[kept]],
             self.guideline[kept],
             self.helpful[kept],
@@ -86,27 +85,39 @@ class Ratings:
             self.n_guidelines,
             None if self.weight is None else self.weight[kept],
         )
-        return some, chosen
 
-    def blocks(self) -> tuple[np.ndarray, np.ndarray]:
+    def blocks(self, processes: Processes = ALONE) -> tuple[np.ndarray, np.ndarray]:
         """Which block each user and each guideline belongs to: int [n_users], [n_guidelines].
 
         Two blocks share no rating, even over others: nothing relates their axes' signs. Blocks
         are numbered from 0, the one with most ratings first; users and guidelines without
-        ratings have -1.
+        ratings have -1. With several `processes`, the users of all.
         """
-        user = np.arange(self.n_users)  # the lowest user that each is known to share a block with
-        guideline, changed = np.full(self.n_guidelines, self.n_users), True
+        first = processes.before(self.n_users)
+        n_users = int(processes.total(np.array(self.n_users))[0])
+        # the lowest user that each is known to share a block with
+        user = np.arange(first, first + self.n_users)
+        guideline, changed = np.full(self.n_guidelines, n_users), True
         while changed:
             np.minimum.at(guideline, self.guideline, user[self.user])
+            guideline = processes.least(guideline)
             before = user.copy()
             np.minimum.at(user, self.user, guideline[self.guideline])
-            changed = (user != before).any()
-        size = np.bincount(user[self.user], minlength=self.n_users + 1)
-        number = np.full(self.n_users + 1, -1)
-        first = np.argsort(-size, kind="stable")[: (size > 0).sum()]
-        number[first] = np.arange(len(first))
-        return number[user], number[guideline]
+            changed = bool(processes.total(np.array((user != before).any(), int))[0])
+        size = processes.total(np.bincount(user[self.user], minlength=n_users + 1))
+        number = np.full(n_users + 1, -1)
+        order = np.argsort(-size, kind="stable")[: (size > 0).sum()]
+        number[order] = np.arange(len(order))
+        return number[processes.joined(user)], number[guideline]
+
+
+def drawn(per_user: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """Which users are drawn until they have n ratings, bool [n_users]."""
+    order = np.random.default_rng(seed).permutation(len(per_user))
+    upto = int(np.searchsorted(np.cumsum(per_user[order]), n)) + 1
+    chosen = np.zeros(len(per_user), bool)
+    chosen[order[:upto]] = True
+    return chosen
 
 
 def counts(row: np.ndarray, size: int, weight: np.ndarray | None = None) -> np.ndarray:

@@ -90,22 +90,31 @@ class Sums:
     """[rows, D, D, S]: sum h h'"""
 
 
-def layout(ratings: Ratings, weights: np.ndarray | None = None) -> Layout:
+def layout(
+    ratings: Ratings,
+    weights: np.ndarray | None = None,
+    values: np.ndarray | None = None,
+    lanes: tuple[int, int] | None = None,
+) -> Layout:
     """Lay ratings out by user and by guideline (NumPy arrays).
 
-    `weights` [n, W] weigh every replicate by itself; without them `ratings.weight` does.
+    `weights` [n, W] weigh every replicate by itself; without them `ratings.weight` does. `values`:
+    the different values of ratings, sorted, where there are others than these ratings have;
+    `lanes` for users and for guidelines: as many as would do, unless they are given.
     """
     if weights is None and ratings.weight is not None:
         weights = ratings.weight[:, None]
-    values, squares = np.zeros(0), np.zeros(1)
+    found, squares = np.zeros(0), np.zeros(1)
     for chunk in _chunks(len(ratings)):
         helpful = ratings.helpful[chunk].astype(np.float64)
-        values = np.union1d(values, helpful)
+        found = np.union1d(found, helpful)
         squares = squares + _weighted(helpful**2, weights, chunk).sum(axis=0)
+    values = found if values is None else values
     bits = max(int(len(values) - 1).bit_length(), 1)
+    of_users, of_guidelines = lanes or (None, None)
     return Layout(
-        _side(ratings, weights, values, bits, by_user=True),
-        _side(ratings, weights, values, bits, by_user=False),
+        _side(ratings, weights, values, bits, of_users, by_user=True),
+        _side(ratings, weights, values, bits, of_guidelines, by_user=False),
         np.concatenate([values, np.zeros((1 << bits) - len(values))]),
         squares,
         bits,
@@ -126,6 +135,7 @@ def _side(
     weights: np.ndarray | None,
     values: np.ndarray,
     bits: int,
+    lanes: int | None,
     *,
     by_user: bool,
 ) -> Side:
@@ -143,11 +153,11 @@ def _side(
     order = np.argsort(-lines, kind="stable")
     place = np.empty(len(owner), dtype=np.int32)
     place[order] = np.arange(len(owner), dtype=np.int32)
-    lanes = _lanes(len(owner))
+    lanes = lanes or lanes_for(len(owner))
     start = np.concatenate([[0], np.cumsum(np.maximum(lines[order[::lanes]], 1))])
     corner = start[place // lanes] * lanes + place % lanes  # where each piece's first rating goes
     kind = np.int32 if (others + 1) << bits <= np.iinfo(np.int32).max else np.int64
-    entries = _aligned((int(start[-1]), lanes), kind)
+    entries = aligned((int(start[-1]), lanes), kind)
     entries[:] = others << bits
     weight = None if weights is None else np.zeros((start[-1], lanes, weights.shape[1]))
     count = np.zeros((rows, 1 if weights is None else weights.shape[1]))
@@ -183,7 +193,7 @@ def _side(
     )
 
 
-def _aligned(shape: tuple[int, int], kind: type) -> np.ndarray:
+def aligned(shape: tuple[int, int], kind: type) -> np.ndarray:
     """An array that JAX takes over without a copy: it begins at a multiple of 64 bytes."""
     size = shape[0] * shape[1] * np.dtype(kind).itemsize
     raw = np.empty(size + 64, dtype=np.uint8)
@@ -191,7 +201,7 @@ def _aligned(shape: tuple[int, int], kind: type) -> np.ndarray:
     return raw[skip : skip + size].view(kind).reshape(shape)
 
 
-def _lanes(pieces: int) -> int:
+def lanes_for(pieces: int) -> int:
     """Power of two: many enough for vectors, and few enough for 16 blocks, since rows of unlike
     lengths in one block are padding. Many rows take more lanes: each block walks over the other
     side's whole table, and that may not fit the cache.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from aggregation.model.fit import Fit
 from aggregation.model.multistart import Minimum, Start
 from aggregation.model.parameters import Parameters, Penalty
-from aggregation.model.ratings import Ids, Ratings
+from aggregation.model.ratings import Ids
 
 SIDES = {"users": "user_id", "guidelines": "guideline_id"}
 """The tables of rows, and the column of their ids."""
@@ -56,8 +56,9 @@ def tables(fit: Fit, ids: Ids) -> dict[str, pd.DataFrame]:
     return found | {"history": pd.DataFrame(history)}
 
 
-def values(fit: Fit, ratings: Ratings) -> dict[str, Any]:
-    """What is no table: fit.json."""
+def values(fit: Fit, ratings: Sized) -> dict[str, Any]:
+    """What is no table: fit.json. Of `ratings` only the number counts."""
+    (users, _), (guidelines, _) = fit.parameters.sides()
     return {
         "objective": fit.objective,
         "mu": float(fit.parameters.mu),
@@ -65,8 +66,8 @@ def values(fit: Fit, ratings: Ratings) -> dict[str, Any]:
         "kkt_residual": fit.kkt_residual,
         **{name: getattr(fit, name) for name in FIELDS},
         "n_ratings": len(ratings),
-        "n_users": ratings.n_users,
-        "n_guidelines": ratings.n_guidelines,
+        "n_users": len(users),
+        "n_guidelines": len(guidelines),
         "dimensions": int(fit.parameters.user_embedding.shape[1]),
         "penalty": asdict(fit.penalty),
         "starts": [start.objective for start in fit.starts],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -178,8 +178,11 @@ class RunFolder:
             counts=tuple(Count(**c) for c in told["counts"]),
         )
 
-    def save_fit(self, fit: Fit, ratings: Ratings, ids: Ids) -> None:
-        """Write model/. Raises RunError, and writes nothing, if the fit has not converged."""
+    def save_fit(self, fit: Fit, ratings: Sized, ids: Ids) -> None:
+        """Write model/; of `ratings` only the number counts.
+
+        Raises RunError, and writes nothing, if the fit has not converged.
+        """
         if not fit.converged:
             raise RunError(
                 f"the fit has not converged: its residual is {fit.kkt_residual:.1e} after "

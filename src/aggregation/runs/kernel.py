@@ -11,6 +11,8 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
 
+from aggregation.runs.provenance import jax_platforms
+
 COMMON = "import aggregation.params.loading, aggregation.runs.folder, aggregation.report.display"
 IMPORTS = {
     "ingest": f"{COMMON}, aggregation.sources",
@@ -85,10 +87,12 @@ def environment(folder: str) -> dict[str, str]:
     UTF-8 whatever the locale. `folder` is its own.
     """
     caches = ("JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE")
+    memory = "XLA_PYTHON_CLIENT_"  # how much of a GPU's JAX takes
     others = ("JAX_", "XLA_", "PYTHONWARNINGS", "PYTHONSTARTUP")
-    kept = {n: v for n, v in os.environ.items() if n.startswith(caches) or not n.startswith(others)}
+    passed = (*caches, memory)
+    kept = {n: v for n, v in os.environ.items() if n.startswith(passed) or not n.startswith(others)}
     kept |= {"IPYTHONDIR": folder, "PYTHONUTF8": "1", "PYTHONHASHSEED": "0"}
-    kept |= {"PYTHONSAFEPATH": "1", "JAX_PLATFORMS": "cpu"}
+    kept |= {"PYTHONSAFEPATH": "1", "JAX_PLATFORMS": jax_platforms()}
     home = os.path.expanduser("~")  # noqa: PTH111  # raises nothing for a user without a home
     if not os.access(home, os.W_OK):  # else Matplotlib says where else it writes
         kept["MPLCONFIGDIR"] = folder

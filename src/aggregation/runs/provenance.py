@@ -62,7 +62,7 @@ def package_hash() -> str:
 
 def circumstances() -> dict[str, Any]:
     """What else a run is made by: commit, whether the checkout differs from it (both null where git
-    does not tell), processor, libraries.
+    does not tell), processor, what JAX computes on, libraries.
     """
     paths = ("src", "notebooks", "requirements.lock")
     changed = _git("status", "--porcelain", "--untracked-files=normal", "--", *paths)
@@ -70,8 +70,14 @@ def circumstances() -> dict[str, Any]:
         "commit": _git("rev-parse", "HEAD"),
         "dirty": None if changed is None else bool(changed),
         "processor": _processor(),
+        "jax_platforms": jax_platforms(),
         "libraries": {name: version(name) for name in LIBRARIES},
     }
+
+
+def jax_platforms() -> str:
+    """What kernels compute on: the processor, unless JAX_PLATFORMS names something else."""
+    return os.environ.get("JAX_PLATFORMS") or "cpu"
 
 
 def write_manifest(path: Path, name: str, values: dict[str, Any]) -> None:

@@ -332,7 +332,7 @@ class _Build:
 
     def _is_current(self) -> bool:
         """Whether the finished folder is that of just these parameters and stages, pages too."""
-        pages = {page(s): r["outputs"].get(page(s)) for s, r in self.done.items()}
+        pages = {page(s): r["outputs"].get(page(s), "") for s, r in self.done.items()}
         hashes = pages | {"params.yaml": self.before.get("parameters")}
         return (
             list(self.done) == list(self.before.get("stages", {}))
@@ -353,6 +353,8 @@ class _Build:
             raise RunError("the package was changed while the run was at work: run it again")
         for stage in set(STAGES) - self.done.keys():
             self._remove(stage)
+        # training by several processes (`runs.distributed`) has no notebook
+        shown = [s for s in self.done if (self.built / "notebooks" / f"{s}.ipynb").is_file()]
         for stage, record in self.done.items():
             outputs = {n: h for n, h in record["outputs"].items() if n != page(stage)}
             if changed := [n for n, digest in outputs.items() if sha256(self.built / n) != digest]:
@@ -360,8 +362,9 @@ class _Build:
                     f"{self.built}: {changed[0]} was changed or taken away while the run was at "
                     "work: run it again"
                 )
-            write_page(self.built, stage, list(self.done))
-            outputs[page(stage)] = sha256(self.built / page(stage))
+            if stage in shown:
+                write_page(self.built, stage, shown)
+                outputs[page(stage)] = sha256(self.built / page(stage))
             self.done[stage] = record | {"outputs": outputs}
         remove_partial(self.built)
         self._note(self.around | circumstances())

@@ -17,7 +17,7 @@ from aggregation.runs.stages import LAST, own, source_files, wanted
 from aggregation.verify.checks import Claim, Told, claim, failure, plain_files
 from aggregation.verify.compare import named_files, read
 
-ENVIRONMENT = {"package", "lock", "python", "processor", "libraries"}
+ENVIRONMENT = {"package", "lock", "python", "processor", "jax_platforms", "libraries"}
 """Keys of manifest.json for what bytes may depend on."""
 
 NOT_REPEATABLE = {"commit", "dirty", "sha256"}
@@ -45,8 +45,11 @@ def _rerun(path: Path, execute: Execute | None) -> Iterator[Claim]:
     told = "at hand" if here else "not at hand: the rerun begins with data/ as it is"
     yield Claim("source", here or None, told)
     changes, left_out = _offline(params, here=here)
-    if changes:
-        told = f"rerun with {', '.join(changes)}; without {', '.join(sorted(left_out))}"
+    if not (path / "notebooks" / "train.ipynb").is_file():  # trained by several processes
+        left_out |= {"notebooks/train.ipynb", *_pages(params)}
+    if left_out:
+        by = f"rerun with {', '.join(changes)}; " if changes else ""
+        told = f"{by}without {', '.join(sorted(left_out))}"
         yield Claim("not compared", holds=None, told=told)
     with tempfile.TemporaryDirectory(prefix="aggregation-") as out:
         again = Path(out) / params.run
@@ -64,7 +67,7 @@ def _rerun(path: Path, execute: Execute | None) -> Iterator[Claim]:
         )
         same = claim("same bytes", lambda: _same_bytes(path, again, left_out))
         yield same
-        keys = None if same.holds and here and not changes else ENVIRONMENT
+        keys = None if same.holds and here and not left_out else ENVIRONMENT
         yield claim("same manifest", lambda: _same_manifest(path, again, keys))
 
 
@@ -81,8 +84,12 @@ def _offline(params: Params, *, here: bool) -> tuple[list[str], set[str]]:
     if params.demographics is not None:
         changes.append("demographics=null")  # every page links to that one
         left_out |= {"notebooks/demographics.ipynb", "demographics/counts.json"}
-        left_out |= {f"report/{name}.html" for name in ("index", *wanted(params))}
+        left_out |= _pages(params)
     return changes, left_out if changes else set()
+
+
+def _pages(params: Params) -> set[str]:
+    return {f"report/{name}.html" for name in ("index", *wanted(params))}
 
 
 def _begin_with_data(params: Params, path: Path, again: Path) -> None:
