@@ -17,7 +17,7 @@ import pytest
 from inprocess import quietly
 
 from aggregation import RunError
-from aggregation.runs import kernel, notebook, provenance
+from aggregation.runs import executor, kernel, notebook, provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = Path(sys.executable).with_name("aggregation")
@@ -33,12 +33,17 @@ def start(params, *words, **options):
     )
 
 
+def is_kernel(process):
+    """Whether it is a kernel, or the server that forks them."""
+    return any(name in " ".join(process.cmdline()) for name in ("ipykernel", "kernel_server"))
+
+
 def kernels_of(process):
     """The kernels of a run, as soon as there are any."""
     while process.poll() is None:
         with suppress(psutil.NoSuchProcess):  # git and others come and go
             children = psutil.Process(process.pid).children(recursive=True)
-            if kernels := [c for c in children if "ipykernel" in " ".join(c.cmdline())]:
+            if kernels := [c for c in children if is_kernel(c)]:
                 return kernels
         time.sleep(0.02)
     pytest.fail(f"it ended before there was a kernel: {process.stderr.read()}")
@@ -105,14 +110,34 @@ def test_a_kernel_that_is_killed_is_a_clear_error(params, tmp_path):
     assert "Run it again" in error
 
 
-def test_a_run_that_is_told_to_end_leaves_no_kernel(params, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_ends_leaves_no_kernel(params, tmp_path, number):
     process = start(params, "--out", tmp_path)
+    process.stdout.readline()
     kernels = kernels_of(process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 130
-    assert "Stopped. What was done is kept" in process.stderr.read()
+    process.send_signal(number)
+    assert process.wait(60) == (130 if number == signal.SIGTERM else -number)
+    if number == signal.SIGTERM:
+        assert "Stopped. What was done is kept" in process.stderr.read()
     psutil.wait_procs(kernels, timeout=30)
     assert not [k for k in kernels if k.is_running()]
+
+
+def test_kernels_are_forks_of_one_process_where_that_is_possible(project, params, tmp_path):
+    """And are started anew elsewhere, with the same results."""
+    project("ingest", "import os\nprint('parent', os.getppid())")
+    project("train", "import os\nprint('parent', os.getppid())")
+    tables = []
+    for forks in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(executor, "FORKS", forks and kernel.FORKS)
+            _, folder = quietly(params, tmp_path / str(forks), until="train", execute=None)
+        executed = [(folder / "notebooks" / f"{s}.ipynb").read_text() for s in ("ingest", "train")]
+        parents = {re.search(r"parent (\d+)", text)[1] for text in executed}
+        assert len(parents) == 1
+        assert (parents == {str(os.getpid())}) is not (forks and kernel.FORKS)
+        tables.append(json.loads((folder / "manifest.json").read_text())["tables"])
+    assert tables[0] == tables[1]
 
 
 DEAF = """
@@ -273,8 +298,9 @@ def test_a_cell_that_would_never_end_or_look_done_is_named(project, params, tmp_
     said = fails(params, tmp_path, execute=None, timeout=timeout)
     assert told in said
     assert f"ingest notebook stopped in cell 5, {code.splitlines()[0]!r}" in said
-    children = psutil.Process().children(recursive=True)
-    assert not [c for c in children if "ipykernel" in " ".join(c.cmdline())]
+    kept = json.loads(Path(said.rpartition("kept as ")[2].rstrip(")")).read_text("utf-8"))
+    assert kept["cells"][3]["execution_count"]  # what ran before it is kept
+    assert not [c for c in psutil.Process().children(recursive=True) if is_kernel(c)]
 
 
 def test_what_a_notebook_lets_other_programs_print_does_not_reach_the_terminal(

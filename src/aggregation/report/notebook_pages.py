@@ -13,6 +13,7 @@ from latex2mathml.converter import convert
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from aggregation.report.environment import templates
 from aggregation.report.language import Language
@@ -88,3 +89,8 @@ def notebook_page(
         stage=stage,
         simulated=simulated,
     )
+
+
+def warm_up() -> None:
+    """Load what the first page would wait for: nbconvert's templates and the lexer of code."""
+    notebook_page(new_notebook(cells=[new_code_cell("0"), new_markdown_cell("0")]), "ingest", [])

@@ -17,7 +17,7 @@ from jupyter_core.utils import run_sync
 from aggregation import errors
 from aggregation.errors import RunError, unwritable
 from aggregation.files import atomic_write
-from aggregation.runs.kernel import Kernel
+from aggregation.runs.kernel import FORKS, Kernel, Server
 
 # jsonschema, which nbformat loads, builds the grammar of internationalised addresses at import:
 # two seconds, for a check that no notebook needs. It does without where the module is missing.
@@ -49,11 +49,14 @@ class Executor:
 
     def __init__(self, stages: Sequence[str]) -> None:
         """`stages`: those that may be executed, in order."""
-        self.stages, self.next = stages, Kernel(stages[0] if stages else "")
+        self.stages, self.server = stages, Server() if FORKS else None
+        self.next = Kernel(self.server, stages)
 
     def close(self) -> None:
-        """End the kernel that no notebook took."""
+        """End the kernel that no notebook took, and what forks them."""
         self.next.close()
+        if self.server:
+            self.server.close()
 
     def __call__(
         self,
@@ -76,10 +79,12 @@ class Executor:
         import nbformat  # while the kernel gets ready
         import papermill
 
+        from aggregation.runs.engine import NAME
+
         notebook = nbformat.reads(source.decode("utf-8"), as_version=4)
         partial = path / "notebooks" / f"{stage}.partial.ipynb"
         later = self.stages[self.stages.index(stage) + 1 :]
-        kernel, self.next = self.next, Kernel(later[0] if later else "")
+        kernel, self.next = self.next, Kernel(self.server, later)
         begun, seconds, at = time.monotonic(), [], ""
 
         async def begin(cell: Any, cell_index: int) -> None:
@@ -109,6 +114,7 @@ class Executor:
                 notebook,
                 str(partial.absolute()).replace("{", "{{").replace("}", "}}"),  # a template
                 parameters=given,
+                engine_name=NAME,
                 kernel_name="python3",
                 kernel_manager_class=kernel.manager_class,
                 timeout_func=lambda _: max(deadline - time.monotonic(), 0.01),

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+import select
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from queue import Empty
+from typing import Any
 
+from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from jupyter_core.utils import run_sync
 
 from aggregation.runs.provenance import jax_platforms
@@ -33,6 +44,126 @@ MAX_SOCKET_FOLDER = 60
 """Characters of the folder for sockets: a socket's whole path may have about a hundred."""
 
 
+FORKS = sys.platform == "linux"
+"""Whether kernels are forks of a server. Elsewhere the system's libraries do not survive a fork."""
+
+
+class Server:
+    """The process that forks kernels (`kernel_server`)."""
+
+    def __init__(self) -> None:
+        self.folder = _temporary_folder()
+        self.control, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "aggregation.runs.kernel_server"],
+                env=environment(self.folder.name),
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    def fork(
+        self, imports: Sequence[str], arguments: list[str], changes: dict[str, str]
+    ) -> socket.socket:
+        """Ask for a kernel; a socket says its process id when it runs, and is closed at its end.
+
+        `imports`: what is loaded before it is forked, and what afterwards, for the next one.
+        """
+        asked = {"imports": imports, "arguments": arguments, "environment": changes}
+        ours, theirs = socket.socketpair()
+        with suppress(BrokenPipeError):  # a server that died shows as a kernel that did
+            with theirs:
+                socket.send_fds(self.control, [b"k"], [theirs.fileno()])
+            ours.sendall(json.dumps(asked).encode() + b"\n")
+        return ours
+
+    def close(self) -> None:
+        """End the server, and with it its kernels."""
+        self.process.kill()
+        self.process.wait()
+        self.control.close()
+        self.folder.cleanup()
+
+
+class _Forked:
+    """A forked kernel, as jupyter_client knows processes: what it needs of `subprocess.Popen`."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel, self.pid, self.returncode = channel, 0, None
+
+    def _hear(self) -> None:
+        try:
+            told = self.channel.recv(32)
+        except ConnectionResetError:
+            told = b""
+        if told:
+            self.pid = int(told)
+        else:
+            self.returncode = -signal.SIGKILL
+
+    def poll(self) -> int | None:
+        while self.returncode is None and select.select([self.channel], [], [], 0)[0]:
+            self._hear()
+        return self.returncode
+
+    def wait(self) -> int:
+        while self.returncode is None:
+            self._hear()
+        self.channel.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        while not self.pid and self.returncode is None:
+            self._hear()
+        if self.poll() is None:
+            os.killpg(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+class _Provisioner(LocalProvisioner):
+    """Has the server fork a kernel where jupyter_client would start a process."""
+
+    server: Server
+    imports: Sequence[str]
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+        changes = {"IPYTHONDIR": kwargs["env"]["IPYTHONDIR"]}
+        self.process = _Forked(self.server.fork(self.imports, cmd[3:], changes))
+        return self.connection_info
+
+    async def kill(self, restart: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
+        """End the kernel and wait for that here: jupyter_client looks for it every 0.1 s."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+class _Client(AsyncKernelClient):
+    """A client that goes on as soon as the kernel is ready; jupyter_client's waits 0.2 s longer."""
+
+    async def wait_for_ready(self, timeout: float | None = None) -> None:  # type: ignore[override]
+        """Wait until a request is answered and the messages beside the answer are heard too."""
+        deadline = time.monotonic() + (timeout or float("inf"))
+        while time.monotonic() < deadline:
+            asked, heard = self.kernel_info(), {}
+            with suppress(Empty):
+                await self.get_shell_msg(timeout=1)  # asked again, since messages can be lost
+                while heard.get("content", {}).get("execution_state") != "idle" or (
+                    heard["parent_header"].get("msg_id") != asked
+                ):
+                    heard = await self.get_iopub_msg(timeout=0.05)
+                return
+            if not await self.is_alive():
+                raise RuntimeError("it died before it was ready")
+        raise RuntimeError(f"it did not get ready within {timeout:g} s")
+
+
 class Kernel:
     """A kernel of this Python that talks over sockets in a folder of its own.
 
@@ -40,19 +171,20 @@ class Kernel:
     once it is started; `close` ends it, whatever it is doing.
     """
 
-    def __init__(self, ahead: str = "") -> None:
-        """`ahead`: the stage for which it is started before it is needed."""
-        imports = IMPORTS.get(ahead, "")
-        near = tempfile.gettempdir()
-        short = near if len(near) <= MAX_SOCKET_FOLDER else "/tmp"  # noqa: S108
-        self.folder = tempfile.TemporaryDirectory(
-            prefix="aggregation-", dir=short, ignore_cleanup_errors=True
-        )
+    def __init__(self, server: Server | None, stages: Sequence[str] = ()) -> None:
+        """`stages`: the one for which it is started before it is needed, and those after it."""
+        imports = [IMPORTS.get(stage, "") for stage in (*stages, "", "")[:2]]
+        self.folder = _temporary_folder()
         self.manager = manager = AsyncKernelManager(
-            transport="ipc", connection_file=f"{self.folder.name}/k.json"
+            transport="ipc",
+            connection_file=f"{self.folder.name}/k.json",
+            client_factory=_Client,
         )
-        words = [sys.executable, "-c", f"{imports}\n{MAIN}", "-f", "{connection_file}", *OPTIONS]
+        words = [sys.executable, "-c", f"{imports[0]}\n{MAIN}", "-f", "{connection_file}", *OPTIONS]
         manager._kernel_spec = KernelSpec(argv=words, display_name="Python 3")  # noqa: SLF001
+        if server:
+            manager.provisioner = _Provisioner(parent=manager, kernel_spec=manager.kernel_spec)
+            manager.provisioner.server, manager.provisioner.imports = server, imports
 
         class Manager(AsyncKernelManager):
             def __new__(cls, **_: object) -> AsyncKernelManager:  # type: ignore[misc]
@@ -78,6 +210,13 @@ class Kernel:
             process.wait()
         run_sync(self.manager.cleanup_resources)()
         self.folder.cleanup()
+
+
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder whose path is short enough for sockets in it."""
+    near = tempfile.gettempdir()
+    short = near if len(near) <= MAX_SOCKET_FOLDER else "/tmp"  # noqa: S108
+    return tempfile.TemporaryDirectory(prefix="aggregation-", dir=short, ignore_cleanup_errors=True)
 
 
 def environment(folder: str) -> dict[str, str]:

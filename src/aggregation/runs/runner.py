@@ -279,9 +279,11 @@ class _Build:
             self.late = error  # who took part changes no verdict: the constitution goes on
             self.say(f"{at} failed, the others go on")
             return
-        # What writes pages takes long to load: it may do so while the next notebook is at work. No
-        # daemon: one that is stopped within an import would leave its lock behind.
-        threading.Thread(target=import_module, args=(PAGES,)).start()
+        # What writes pages takes long to load: it may do so while the next notebook is at work, but
+        # for train, which uses all cores. No daemon: one that is stopped within an import would
+        # leave its lock behind.
+        if stage != "ingest":
+            threading.Thread(target=lambda: import_module(PAGES).warm_up()).start()
         outputs, now = made_by(stage, self.built), self._now(stage, self.done)
         if lost := [name for name in MAKES[stage] if name not in outputs]:
             raise RunError(
