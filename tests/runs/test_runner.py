@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import notes_files
 import pandas as pd
 import psutil
 import pytest
@@ -461,6 +462,29 @@ def test_a_change_of_a_source_that_is_a_folder_is_seen(tmp_path):
     polis_folder(source, events[:-1], comments)
     assert "votes.csv has changed" in again()
     (source / ".hidden.csv").write_text("")  # nobody reads it
+    assert "skipped" in again()
+
+
+@pytest.mark.parametrize("kind", ["table", "community-notes"])
+def test_a_new_part_among_the_files_of_a_source_is_seen(tmp_path, kind):
+    source = tmp_path / "from"
+    if kind == "table":
+        source.mkdir()
+        rows = pd.DataFrame({"user_id": list("aabb"), "guideline_id": list("xyxy")})
+        rows.assign(rating=["helpful", "not_helpful"] * 2).to_parquet(source / "0.parquet")
+    else:
+        notes_files.write(source, parts=2)
+    (tmp_path / "p.yaml").write_text(f"run: small\nsource: {{kind: {kind}, path: '{source}'}}\n")
+
+    def again():
+        return " ".join(quietly(tmp_path / "p.yaml", tmp_path / "out", until="ingest")[0])
+
+    again()
+    assert "skipped" in again()
+    old = next(p for p in sorted(source.rglob("*")) if p.suffix in (".parquet", ".tsv", ".zip"))
+    new = old.with_stem(old.stem + "-new")
+    shutil.copy(old, new)
+    assert f"{new.relative_to(source)} has changed" in again()
     assert "skipped" in again()
 
 

@@ -75,18 +75,21 @@ def source_files(params: Params, raw: Path) -> dict[str, str]:
     """
     if params.source.kind == "platform":
         return {"export.json": sha256(raw / "export.json")}
-    files: list[Path] = []
-    for at in named(params.source):
-        files += sorted(filter(_is_read, at.iterdir())) if at.is_dir() else [at]
     found: dict[str, str] = {}
-    for file in files:
-        found[file.name if file.name not in found else file.as_posix()] = sha256(file)
+    for at in named(params.source):
+        files = _read_in(at, params.source.kind) if at.is_dir() else [at]
+        for file in files:
+            name = file.relative_to(at if at.is_dir() else at.parent).as_posix()
+            found[name if name not in found else file.as_posix()] = sha256(file)
     return found
 
 
-def _is_read(file: Path) -> bool:
-    """Whether a source whose folder the file lies in would read it."""
-    return file.suffix.lower() == ".csv" and not file.name.startswith(".")
+def _read_in(folder: Path, kind: str) -> list[Path]:
+    """The files that a source of this kind reads in a folder."""
+    notes = kind == "community-notes"  # their parts may lie in folders of their own
+    suffixes = {".tsv", ".zip"} if notes else {".parquet"} if kind == "table" else {".csv"}
+    files = [*folder.glob("*"), *(folder.glob("*/*") if notes else ())]
+    return sorted(f for f in files if f.suffix.lower() in suffixes and f.name[0] != ".")
 
 
 def handed_on(stage: str, done: dict[str, Record]) -> dict[str, str]:
