@@ -275,6 +275,13 @@ def size(n: str) -> dict:
     return measured(int(n))
 
 
+def daily(n: str) -> dict:
+    """One in a hundred ratings added and fitted from the earlier model, beside all from scratch."""
+    from daily import measured
+
+    return measured(int(n))
+
+
 def billion(users: str, guidelines: str, each: str) -> dict:
     """One sweep over pre-coded ratings in memory-mapped files; memory that is not the files'."""
     from aggregation import Penalty, Ratings
@@ -398,6 +405,8 @@ def plan_of(section: str) -> list[tuple[str, tuple[str, ...], dict[str, str]]]:
         return [(str(n), tuple(map(str, (u, g, n))), {}) for u, g, n in SCALES]
     if section == "size":
         return [(str(n), (str(n),), {}) for _, _, n in SCALES]
+    if section == "daily":
+        return [(str(n), (str(n),), {}) for _, _, n in SCALES[2:]]
     if section == "billion":
         return [("1e9", ("10000000", "1000000", "100"), {})]
     if section == "baselines":
@@ -421,6 +430,7 @@ SECTIONS = (
     "scale",
     "billion",
     "size",
+    "daily",
     "baselines",
     "quality",
 )

@@ -21,15 +21,17 @@ WHOLE = 5e7
 PART = 10_000_000
 
 
-def write(folder: Path, n: int) -> None:
-    """Files of ten million ratings at most."""
+def write(folder: Path, n: int, late: int = 0) -> None:
+    """Files of ten million ratings at most; the `late` last ones are in a file of their own."""
     import polars as pl
 
     made = simulated(max(n // 100, 1000), max(n // 1000, 200), n)
     users = pl.Series([hashlib.sha256(b"%d" % k).hexdigest() for k in range(made.n_users)])
     guidelines = pl.Series([str(10**18 + 7919 * k) for k in range(made.n_guidelines)])
     order = np.random.default_rng(0).permutation(len(made))
-    for k, at in enumerate(np.array_split(order, -(-len(made) // PART))):
+    early = order[: len(order) - late]
+    parts = np.array_split(early, -(-len(early) // PART))
+    for k, at in enumerate([*parts, *([order[len(early) :]] if late else [])]):
         pl.DataFrame(
             {
                 "user_id": users.gather(made.user[at]),

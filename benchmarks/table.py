@@ -158,6 +158,22 @@ def size(rows: dict) -> tuple:
     return title, ["ratings", *steps], lines
 
 
+def daily(rows: dict) -> tuple:
+    """New ratings beside a start from scratch."""
+    new, cold = ("new_read", "new_append", "new_fit"), ("read", "encode", "fit")
+    columns = ["ratings", "read 1 %", "append", "fit", "read all", "encode", "fit"]
+    columns += ["share of the time (bar 25 %)", "from the earlier model", "loss apart"]
+    columns += ["guidelines apart", "GB"]
+    lines = []
+    for r in rows.values():
+        share = sum(r[step] for step in new) / sum(r[step] for step in cold)
+        line = [f"{r['ratings']:,}", *(f"{r[step]:.2f}" for step in new + cold)]
+        line += [within(share, 0.25, f"{share:.0%}"), "yes" if r["updated"] else "no"]
+        line += [f"{r[name]:.0e}" for name in ("loss_apart", "guidelines_apart")]
+        lines.append([*line, f"{r['GB']:.1f}"])
+    return "New ratings, one in a hundred: seconds", columns, lines
+
+
 def baselines(rows: dict) -> tuple:
     """Ours and general optimisers."""
     columns = ["ratings", "", "s to within 1e-4 of our loss", "times ours", "ended at", "after s"]
@@ -230,4 +246,4 @@ def grow(results: dict, path: Path) -> None:
 
 
 SOLVER = (first_call, against_original, sweeps, refits, axes, scale)
-SECTIONS = {f.__name__: f for f in (*SOLVER, billion, size, baselines, quality)}
+SECTIONS = {f.__name__: f for f in (*SOLVER, billion, size, daily, baselines, quality)}

@@ -44,8 +44,9 @@ from .model.parameters import (
     from_tables as from_tables,
     loss as loss,
     predict as predict,
+    reindex as reindex,
 )
-from .model.ratings import Ids as Ids, Ratings as Ratings, encode as encode
+from .model.ratings import Ids as Ids, Ratings as Ratings, append as append, encode as encode
 from .model.refit import Refits as Refits, refit as refit
 from .params.loading import load_params as load_params, sections as sections
 from .params.schema import Params as Params

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,16 +56,30 @@ def read_if_any(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+GRAIN = 100_000_000
+"""Nanoseconds: a file that was changed this recently may change again at the same time of change."""
+
+_hashes: dict[tuple[int, ...], str] = {}
+
+
 def sha256(path: Path) -> str:
     """Hash of a file's bytes, in hex; empty if it is not there, or is a pipe or a device.
 
-    Raises InputError if it cannot be read.
+    A file is read once, as long as its size and its times of change stay as they were. Raises
+    InputError if it cannot be read.
     """
     try:
         if not path.is_file():  # others may have no end
             return ""
+        s = path.stat()
+        state = (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns)
+        if state in _hashes:
+            return _hashes[state]
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if time.time_ns() - s.st_ctime_ns > GRAIN:
+            _hashes[state] = digest
+        return digest
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import aggregation as ag
@@ -224,6 +225,51 @@ def test_an_earlier_model_is_the_first_start_on_a_sample_too(world, optimum, mon
     assert found.sample
     near = np.abs(found.parameters.guideline_embedding - turned.guideline_embedding)
     assert near.max() < 1e-5
+
+
+@pytest.fixture(scope="module")
+def before(world):
+    """The fit of `world` before its last ratings came, for the ids of all."""
+    ratings, ids = world
+    rows = pd.DataFrame({"user_id": ids.users[ratings.user], "helpful": ratings.helpful})
+    rows["guideline_id"] = ids.guidelines[ratings.guideline]
+    late = np.random.default_rng(0).random(len(rows)) < 0.03
+    late |= (ratings.guideline == 3) | (ratings.user == 5)
+    old, old_ids = ag.encode(rows[~late])
+    added, more = ag.append(old, old_ids, rows[late])
+    assert len(added) == len(ratings)
+    return ag.reindex(ag.fit(old).parameters, old_ids, more)
+
+
+def test_new_ratings_are_fitted_from_the_earlier_model_as_if_from_scratch(
+    world, optimum, before, monkeypatch
+):
+    ratings = world[0]
+    monkeypatch.setattr(module, "SAMPLE", len(ratings) // 3)
+    found = ag.fit(ratings, warm_start=before)
+    assert found.updated
+    assert np.isnan(before.guideline_intercept).sum() == 1  # a new one
+    assert found.objective == pytest.approx(optimum.objective, rel=1e-9)
+    for name in ("guideline_intercept", "guideline_embedding", "user_intercept"):
+        difference = getattr(found.parameters, name) - getattr(optimum.parameters, name)
+        assert np.abs(difference).max() < 1e-6
+    assert "all of them from the earlier model" in repr(found._card())
+
+
+@pytest.mark.parametrize("case", ["it ends higher", "it ends elsewhere on all ratings"])
+def test_an_earlier_model_that_may_mislead_is_not_relied_on(
+    world, optimum, before, monkeypatch, case
+):
+    ratings = world[0]
+    monkeypatch.setattr(module, "SAMPLE", len(ratings) // 3)
+    if case == "it ends higher":
+        before = replace(before, guideline_embedding=0 * before.guideline_embedding)
+    else:
+        monkeypatch.setattr(module, "_leads_back", lambda *_: False)
+    found = ag.fit(ratings, warm_start=before)
+    assert not found.updated
+    assert found.objective == pytest.approx(optimum.objective, rel=1e-9)
+    assert "all of them from the minima" in repr(found._card())
 
 
 @pytest.mark.parametrize("case", ["one descent", "held rows"])

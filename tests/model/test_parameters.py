@@ -13,10 +13,12 @@ from aggregation import (
     Parameters,
     Penalty,
     Ratings,
+    append,
     encode,
     from_tables,
     loss,
     predict,
+    reindex,
 )
 from aggregation.model import sparse_layout  # noqa: F401  # registers Parameters with JAX
 
@@ -139,6 +141,64 @@ def test_encoding_refuses_a_repeated_pair_by_name():
 def test_encoding_refuses_ratings_outside_0_to_1(bad):
     with pytest.raises(InputError, match=r"\[0, 1\]"):
         encode(table([("u", "g", bad)]))
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.text("ab\u00e9\U0001f44b", min_size=1, max_size=2),
+        st.sampled_from(["x", "y", "z"]),
+        st.sampled_from([0.0, 0.3, 1.0]),
+    ),
+    min_size=1,
+    max_size=20,
+)
+
+
+@given(ROWS, ROWS)
+def test_appended_ratings_are_those_of_all_rows_and_the_last_of_a_pair_counts(old, new):
+    def last(rows):
+        return table(rows).drop_duplicates(["user_id", "guideline_id"], keep="last")
+
+    whole, ids = encode(last(old + new))
+    added, of_added = append(*encode(last(old)), last(new))
+    assert list(of_added.users) == list(ids.users)
+    assert list(of_added.guidelines) == list(ids.guidelines)
+    assert vars(added).keys() == vars(whole).keys()
+    for x, y in zip(vars(added).values(), vars(whole).values()):
+        np.testing.assert_array_equal(x, y)
+        assert getattr(x, "dtype", None) == getattr(y, "dtype", None)
+
+
+def test_appending_keeps_ratings_as_narrow_as_their_values_allow():
+    ratings, ids = encode(table([("a", "x", 1.0), ("b", "x", 0.0)]))
+    narrow = replace(ratings, helpful=ratings.helpful.astype(np.float16))
+    assert append(narrow, ids, table([("c", "x", 0.5)]))[0].helpful.dtype == np.float16
+    wide = append(narrow, ids, table([("c", "x", 0.3)]))[0].helpful
+    assert wide.tolist() == [1.0, 0.0, 0.3]
+
+
+def test_ratings_with_weights_take_none_more():
+    ratings, ids = encode(table([("a", "x", 1.0)]))
+    with pytest.raises(InputError, match="have weights: append to them first"):
+        append(replace(ratings, weight=np.ones(1)), ids, table([("b", "x", 0.0)]))
+
+
+def test_parameters_move_with_their_ids_and_new_ids_are_unknown():
+    old, ids = encode(table([("b", "x", 1.0), ("d", "z", 0.0)]))
+    p = Parameters(
+        np.float64(0.5),
+        np.array([1.0, 2.0]),
+        np.array([[3.0, 4.0], [5.0, 6.0]]),
+        np.array([7.0, 8.0]),
+        np.array([[9.0, 10.0], [11.0, 12.0]]),
+    )
+    _, more = append(old, ids, table([("a", "y", 1.0), ("c", "z", 1.0)]))
+    moved = reindex(p, ids, more)
+    nan = np.nan
+    assert moved.mu == 0.5
+    np.testing.assert_array_equal(moved.user_intercept, [nan, 1, nan, 2])
+    np.testing.assert_array_equal(moved.guideline_embedding, [[9, 10], [nan, nan], [11, 12]])
+    assert p.user_intercept.tolist() == [1.0, 2.0]  # as it was
 
 
 def to_tables(p, ids):

@@ -115,7 +115,8 @@ class Fit(Shown, Found):
                 f"in this one; rows moved: {self.moves:,}"
             )
             if self.sample:
-                facts["searched"] = f"{self.sample:,} ratings, then all of them from the minima"
+                start = "the earlier model" if self.updated else "the minima"
+                facts["searched"] = f"{self.sample:,} ratings, then all of them from {start}"
         return Card(
             f"Fit by {how}: loss {self.objective:.8f}, {standing}",
             tuple(facts.items()),

@@ -66,6 +66,9 @@ depend on the start."""
 USERS = ("user_intercept", "user_embedding")
 """Fields of `Parameters` with a row for each user."""
 
+GUIDELINES = ("mu", "guideline_intercept", "guideline_embedding")
+"""The other fields: what a descent starts from, since it solves the users first."""
+
 Callback = Callable[[str, int, float, float], None]
 """Called now and then with the step, sweeps so far, the lowest loss of the batch, its residual."""
 
@@ -148,6 +151,9 @@ class Found:
     """How many ratings were searched where there are too many to search all; 0: all. The minima
     are always those of all ratings; `starts` and `history` are as far above the lowest as they
     were on the sample."""
+    updated: bool
+    """Whether the lowest minimum was reached on all ratings from the warm start itself, after the
+    search of a sample had found none lower than where the warm start ends."""
 
 
 def search(
@@ -208,6 +214,7 @@ def search(
         sweeps=work.sweeps,
         history=_side_by_side(curves),
         sample=0,
+        updated=False,
     )
 
 
@@ -223,7 +230,9 @@ def _sampled(
     """The search on the ratings of some users, and its lowest minima followed on all ratings.
 
     A descent needs no users to start from, so the guidelines of a sample's minimum are a start,
-    and one that is near. Every process searches the same sample.
+    and one that is near. Where a warm start ends in the sample's lowest minimum, its own guidelines
+    are nearer; what they lead to has to lead back to that minimum on the sample, or else the
+    sample's own are followed as well. Every process searches the same sample.
     """
     some, chosen = _sample(ratings, settings.seed, processes)
     earlier = None
@@ -236,13 +245,19 @@ def _sampled(
     work = _Work(sweeper, replace(settings, starts=1), None, callback)
     zeros = (np.zeros(ratings.n_users), np.zeros((ratings.n_users, settings.dimensions)))
     users = dict(zip(USERS, zeros, strict=True))
-    followed = []
-    for k, near in enumerate(_guideline_sides(found, processes)):
+
+    def follow(near: Parameters, k: int) -> Minimum:
         work.doing = f"all ratings, minimum {k + 1}"
-        start = replace(near, **users)
-        ends, _ = work.sweep([start], settings.tolerance * POLISH)
-        reached = found.minima[k].starts if k < len(found.minima) else 0
-        followed.append(replace(ends[0], starts=reached))
+        ends, _ = work.sweep([replace(near, **users)], settings.tolerance * POLISH)
+        return replace(ends[0], starts=found.minima[k].starts if k < len(found.minima) else 0)
+
+    near, followed, updated = _guideline_sides(found, processes), [], False
+    sampled, ended = len(some) < sweeper.n, found.starts[0].objective
+    if sampled and warm_start is not None and _said(_is_lowest(ended, found), processes):
+        known = {name: np.nan_to_num(getattr(warm_start, name)) for name in GUIDELINES}
+        followed = [follow(replace(near[0], **known), 0)]
+        updated = _said(_leads_back(some, penalty, settings, followed[0], found), processes)
+    followed += [follow(p, k) for k, p in enumerate(near) if k or not updated]
     minima = _distinct(followed)
     above = minima[0].objective - found.minima[0].objective
     return Found(
@@ -253,8 +268,32 @@ def _sampled(
         moves=found.moves,
         sweeps=found.sweeps + work.sweeps,
         history=found.history + above,
-        sample=len(some) if len(some) < sweeper.n else 0,
+        sample=len(some) if sampled else 0,
+        updated=updated and minima[0] is followed[0],
     )
+
+
+def _said(yes: bool, processes: Processes) -> bool:  # noqa: FBT001
+    """What the first process says, since machines of another make may round otherwise."""
+    return bool(processes.gathered(np.array(yes))[0])
+
+
+def _is_lowest(objective: float, found: Found) -> bool:
+    return _reached(np.array([objective]), found.minima[0].objective) == 1
+
+
+def _leads_back(
+    some: Ratings, penalty: Penalty, settings: Settings, end: Minimum, found: Found
+) -> bool:
+    """Whether the guidelines of a minimum of all ratings lead to the lowest that was found on some:
+    there they are one minimum.
+    """
+    from aggregation.model.alternating import Sweeper
+
+    work = _Work(Sweeper(some, penalty), replace(settings, starts=1), None, None)
+    guidelines = {name: getattr(end.parameters, name) for name in GUIDELINES}
+    ends, _ = work.sweep([replace(found.minima[0].parameters, **guidelines)])
+    return _is_lowest(ends[0].objective, found)
 
 
 def _sample(ratings: Ratings, seed: int, processes: Processes) -> tuple[Ratings, np.ndarray]:
@@ -281,11 +320,10 @@ def _guideline_sides(found: Found, processes: Processes) -> list[Parameters]:
     machines of another make may round otherwise.
     """
     minima = [m.parameters for m in found.minima[:MAX_CONTINUED]]
-    names = ("mu", "guideline_intercept", "guideline_embedding")
-    stacked = (np.stack([getattr(p, name) for p in minima]) for name in names)
+    stacked = (np.stack([getattr(p, name) for p in minima]) for name in GUIDELINES)
     first = [processes.gathered(x)[0] for x in stacked]
     return [
-        replace(minima[0], **{name: x[k] for name, x in zip(names, first, strict=True)})
+        replace(minima[0], **{name: x[k] for name, x in zip(GUIDELINES, first, strict=True)})
         for k in range(len(first[0]))
     ]
 

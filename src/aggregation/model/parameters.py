@@ -109,6 +109,19 @@ def filled(parameters: Parameters, other: Parameters) -> Parameters:
     return Parameters(*(np.where(np.isnan(x), y, x) for x, y in pairs))
 
 
+def reindex(parameters: Parameters, ids: Ids, to: Ids) -> Parameters:
+    """Parameters in the order of other ids: NaN for those that are not among `ids`."""
+    sides = []
+    pairs = zip(ids.sides(), to.sides(), parameters.sides(), strict=True)
+    for (_, known), (_, index), side in pairs:
+        at = known.get_indexer(index)
+        for x in side:
+            moved = x[at]
+            moved[at < 0] = np.nan
+            sides.append(moved)
+    return Parameters(parameters.mu, *sides)
+
+
 def known_rows(parameters: Parameters) -> tuple[np.ndarray, np.ndarray]:
     """Users, bool [U], and guidelines, bool [G], of which no number is NaN."""
     users, guidelines = (~np.isnan(i + f.sum(axis=1)) for i, f in parameters.sides())

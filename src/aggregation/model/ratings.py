@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aggregation.data.categories import categories, used
+from aggregation.data.categories import categories, taken, used
 from aggregation.errors import InputError
 from aggregation.model.processes import ALONE, Processes
 
@@ -180,6 +180,36 @@ def encode(ratings: pd.DataFrame) -> tuple[Ratings, Ids]:
                 "more than once: keep one rating of each pair"
             )
     return Ratings(user, guideline, helpful, len(users), len(guidelines)), Ids(users, guidelines)
+
+
+def append(ratings: Ratings, ids: Ids, new: pd.DataFrame) -> tuple[Ratings, Ids]:
+    """Add the rows of a ratings table, as `encode` takes it, to coded ratings.
+
+    Where a user rated a guideline before, the new rating takes the old one's place. The result is
+    that of `encode` on all rows, without reading and sorting the old ones again. Raises InputError
+    as `encode`, and for ratings with weights.
+    """
+    if ratings.weight is not None:
+        raise InputError("these ratings have weights: append to them first, then weigh all")
+    added, of_added = encode(new)
+    codes, sides = [], []
+    pairs = zip(ids.sides(), of_added.sides(), ratings.sides(), added.sides(), strict=True)
+    for (name, known), (_, found), (row, _), (row_added, _) in pairs:
+        both = known.append(found[known.get_indexer(found) < 0]).sort_values().rename(name)
+        places = (both.get_indexer(index).astype(np.int32) for index in (known, found))
+        codes.append([taken(at, rows) for at, rows in zip(places, (row, row_added), strict=True)])
+        sides.append(both)
+    size = len(sides[1])
+    pair, pair_added = (u.astype(np.int64) * size + g for u, g in zip(*codes, strict=True))
+    at = np.searchsorted(pair, pair_added)
+    again = pair[np.minimum(at, len(pair) - 1)] == pair_added
+    kind = ratings.helpful.dtype  # as narrow as it was, if that holds the new ratings
+    kind = kind if (added.helpful.astype(kind) == added.helpful).all() else np.dtype(np.float64)
+    helpful = ratings.helpful.astype(kind)
+    helpful[at[again]] = added.helpful[again]
+    columns = (*codes, (helpful, added.helpful))
+    user, guideline, helpful = (np.insert(old, at[~again], x[~again]) for old, x in columns)
+    return Ratings(user, guideline, helpful, len(sides[0]), size), Ids(sides[0], sides[1])
 
 
 def _codes(ids: pd.Series) -> tuple[np.ndarray, pd.Index]:

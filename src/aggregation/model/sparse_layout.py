@@ -13,6 +13,7 @@ that ratings have.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import jax
@@ -112,9 +113,12 @@ def layout(
     values = found if values is None else values
     bits = max(int(len(values) - 1).bit_length(), 1)
     of_users, of_guidelines = lanes or (None, None)
+    with ThreadPoolExecutor(2) as threads:  # NumPy lets go of the interpreter while it sorts
+        users = threads.submit(_side, ratings, weights, values, bits, of_users, by_user=True)
+        guidelines = _side(ratings, weights, values, bits, of_guidelines, by_user=False)
     return Layout(
-        _side(ratings, weights, values, bits, of_users, by_user=True),
-        _side(ratings, weights, values, bits, of_guidelines, by_user=False),
+        users.result(),
+        guidelines,
         np.concatenate([values, np.zeros((1 << bits) - len(values))]),
         squares,
         bits,
