@@ -57,7 +57,7 @@ def read_if_any(path: Path) -> dict[str, Any]:
 
 
 GRAIN = 100_000_000
-"""Nanoseconds: a file that was changed this recently may change again at the same time of change."""
+"""Nanoseconds: a file that changed this recently may change again and have the same time of it."""
 
 _hashes: dict[tuple[int, ...], str] = {}
 

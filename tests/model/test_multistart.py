@@ -212,6 +212,27 @@ def test_of_many_ratings_a_sample_is_searched_and_all_are_fitted(world, optimum,
     assert f"{found.sample:,} ratings" in repr(found._card())
 
 
+def test_a_sample_is_where_ratings_lie_densest(world, optimum, monkeypatch):
+    ratings = world[0]
+    monkeypatch.setattr(module, "SAMPLE", len(ratings) // 8)
+    monkeypatch.setattr(module, "RATINGS_OF_A_USER", 6)
+    some, chosen, popular = module._sample(ratings, 0, module.ALONE)
+    per_guideline, kept = ratings.per_guideline(), popular[ratings.guideline]
+    assert 0 < popular.sum() < ratings.n_guidelines
+    assert per_guideline[popular].min() >= per_guideline[~popular].max()
+    assert len(ratings) / 8 <= len(some) < len(ratings) / 4
+    at = kept & chosen[ratings.user]
+    np.testing.assert_array_equal(some.helpful, ratings.helpful[at])
+    np.testing.assert_array_equal(np.flatnonzero(popular)[some.guideline], ratings.guideline[at])
+    np.testing.assert_array_equal(np.flatnonzero(chosen)[some.user], ratings.user[at])
+    few = np.bincount(ratings.user[kept], minlength=ratings.n_users) < module.RATINGS_OF_A_USER
+    assert few.any()
+    assert not (chosen & few).any()
+    found = ag.fit(ratings)
+    assert found.sample == len(some)
+    assert found.objective == pytest.approx(optimum.objective, rel=1e-9)
+
+
 def test_an_earlier_model_is_the_first_start_on_a_sample_too(world, optimum, monkeypatch):
     ratings = world[0]
     monkeypatch.setattr(module, "SAMPLE", len(ratings) // 3)

@@ -56,6 +56,10 @@ RATINGS_MOVED = 2e7
 """Moves or hops times ratings, at most: where there are many ratings, a single guideline rarely
 holds up a minimum, and to try all takes most of the time."""
 
+RATINGS_OF_A_GUIDELINE, RATINGS_OF_A_USER = 50, 20
+"""In a sample: of a guideline on average, so there are no more guidelines than give that; of a user
+at least. Unless there are too few such ratings."""
+
 MAX_CONTINUED = 3
 """Minima of a sample that are followed on all ratings."""
 
@@ -234,11 +238,11 @@ def _sampled(
     are nearer; what they lead to has to lead back to that minimum on the sample, or else the
     sample's own are followed as well. Every process searches the same sample.
     """
-    some, chosen = _sample(ratings, settings.seed, processes)
+    some, chosen, rated = _sample(ratings, settings.seed, processes)
     earlier = None
     if warm_start is not None:
         users = {name: processes.joined(getattr(warm_start, name)[chosen]) for name in USERS}
-        earlier = replace(warm_start, **users)
+        earlier = replace(_of_guidelines(warm_start, rated), **users)
     found = search(some, penalty, replace(settings, shards=1), earlier, callback=callback)
 
     sweeper = _sweeper(ratings, penalty, settings.shards, processes, checkpoint)
@@ -251,12 +255,13 @@ def _sampled(
         ends, _ = work.sweep([replace(near, **users)], settings.tolerance * POLISH)
         return replace(ends[0], starts=found.minima[k].starts if k < len(found.minima) else 0)
 
-    near, followed, updated = _guideline_sides(found, processes), [], False
+    near, followed, updated = _guideline_sides(found, rated, processes), [], False
     sampled, ended = len(some) < sweeper.n, found.starts[0].objective
     if sampled and warm_start is not None and _said(_is_lowest(ended, found), processes):
         known = {name: np.nan_to_num(getattr(warm_start, name)) for name in GUIDELINES}
         followed = [follow(replace(near[0], **known), 0)]
-        updated = _said(_leads_back(some, penalty, settings, followed[0], found), processes)
+        here = _of_guidelines(followed[0].parameters, rated)
+        updated = _said(_leads_back(some, penalty, settings, here, found), processes)
     followed += [follow(p, k) for k, p in enumerate(near) if k or not updated]
     minima = _distinct(followed)
     above = minima[0].objective - found.minima[0].objective
@@ -283,7 +288,7 @@ def _is_lowest(objective: float, found: Found) -> bool:
 
 
 def _leads_back(
-    some: Ratings, penalty: Penalty, settings: Settings, end: Minimum, found: Found
+    some: Ratings, penalty: Penalty, settings: Settings, p: Parameters, found: Found
 ) -> bool:
     """Whether the guidelines of a minimum of all ratings lead to the lowest that was found on some:
     there they are one minimum.
@@ -291,41 +296,60 @@ def _leads_back(
     from aggregation.model.alternating import Sweeper
 
     work = _Work(Sweeper(some, penalty), replace(settings, starts=1), None, None)
-    guidelines = {name: getattr(end.parameters, name) for name in GUIDELINES}
+    guidelines = {name: getattr(p, name) for name in GUIDELINES}
     ends, _ = work.sweep([replace(found.minima[0].parameters, **guidelines)])
     return _is_lowest(ends[0].objective, found)
 
 
-def _sample(ratings: Ratings, seed: int, processes: Processes) -> tuple[Ratings, np.ndarray]:
-    """The ratings of some users of all processes, and which of this one's they are.
+def _sample(
+    ratings: Ratings, seed: int, processes: Processes
+) -> tuple[Ratings, np.ndarray, np.ndarray]:
+    """About `SAMPLE` ratings of all processes where they lie densest, all where there are not many
+    more; which of this one's users they are by, bool [n_users]; of which guidelines, bool.
 
-    All ratings, where there are not many more.
+    Rows with few ratings have many minima close together, which says nothing of those of all
+    ratings. So it is the guidelines with most ratings, and users with enough ratings of them.
     """
-    per_user = processes.joined(ratings.per_user())
-    n = int(per_user.sum())
-    chosen = drawn(per_user, SAMPLE if n >= 2 * SAMPLE else n, seed)
+    popular = np.ones(ratings.n_guidelines, bool)
+    chosen = np.ones(int(processes.total(np.array(ratings.n_users))[0]), bool)
+    if processes.total(np.array(len(ratings)))[0] >= 2 * SAMPLE:
+        per_guideline = processes.total(ratings.per_guideline())
+        order = np.argsort(-per_guideline, kind="stable")
+        needed = int(np.searchsorted(np.cumsum(per_guideline[order]), 2 * SAMPLE)) + 1
+        most = max(SAMPLE // RATINGS_OF_A_GUIDELINE, needed)
+        popular[order[most:]] = False
+        weight = popular[ratings.guideline] if len(popular) > most else None
+        per_user = processes.joined(counts(ratings.user, ratings.n_users, weight))
+        enough = per_user >= RATINGS_OF_A_USER
+        enough |= per_user[enough].sum() < SAMPLE
+        chosen = enough & drawn(per_user * enough, SAMPLE, seed)
     first = processes.before(ratings.n_users)
     mine = chosen[first : first + ratings.n_users]
-    some = ratings.of_users(mine)
+    some = ratings.of_users(mine, popular)
     if processes.count == 1:
-        return some, mine
+        return some, mine, popular
     user = some.user + np.int32(processes.before(some.n_users))
     user, guideline, helpful = map(processes.joined, (user, some.guideline, some.helpful))
-    whole = Ratings(user, guideline, helpful, int(chosen.sum()), ratings.n_guidelines)
-    return whole, mine
+    return Ratings(user, guideline, helpful, int(chosen.sum()), some.n_guidelines), mine, popular
 
 
-def _guideline_sides(found: Found, processes: Processes) -> list[Parameters]:
+def _of_guidelines(p: Parameters, rows: np.ndarray) -> Parameters:
+    """Only these guidelines, bool [n_guidelines]."""
+    intercept, embedding = p.guideline_intercept[rows], p.guideline_embedding[rows]
+    return replace(p, guideline_intercept=intercept, guideline_embedding=embedding)
+
+
+def _guideline_sides(found: Found, rated: np.ndarray, processes: Processes) -> list[Parameters]:
     """Where to start on all ratings: the lowest minima that the first process found, since
-    machines of another make may round otherwise.
+    machines of another make may round otherwise. Guidelines that were not `rated` there are zero.
     """
     minima = [m.parameters for m in found.minima[:MAX_CONTINUED]]
     stacked = (np.stack([getattr(p, name) for p in minima]) for name in GUIDELINES)
-    first = [processes.gathered(x)[0] for x in stacked]
-    return [
-        replace(minima[0], **{name: x[k] for name, x in zip(GUIDELINES, first, strict=True)})
-        for k in range(len(first[0]))
-    ]
+    mu, intercept, embedding = (processes.gathered(x)[0] for x in stacked)
+    side = np.zeros((len(mu), len(rated), 1 + embedding.shape[2]))
+    side[:, rated] = np.concatenate([intercept[..., None], embedding], axis=2)
+    users = minima[0].sides()[0]
+    return [Parameters(m, *users, x[:, 0], x[:, 1:]) for m, x in zip(mu, side, strict=True)]
 
 
 def _sweeper(

@@ -74,15 +74,21 @@ class Ratings:
         chosen = drawn(self.per_user(), n, seed)
         return self.of_users(chosen), chosen
 
-    def of_users(self, chosen: np.ndarray) -> Ratings:
-        """The ratings of the users bool [n_users]; all guidelines keep their rows."""
+    def of_users(self, chosen: np.ndarray, guidelines: np.ndarray | None = None) -> Ratings:
+        """The ratings of the users bool [n_users], of the guidelines bool [n_guidelines] (all)."""
         kept = chosen[self.user]
+        rated, n = self.guideline[kept], self.n_guidelines
+        if guidelines is not None:
+            known = guidelines[rated]
+            kept[kept] = known
+            rated = (np.cumsum(guidelines, dtype=np.int32) - 1)[rated[known]]
+            n = int(guidelines.sum())
         return Ratings(
             (np.cumsum(chosen, dtype=np.int32) - 1)[self.user[kept]],
-            self.guideline[kept],
+            rated,
             self.helpful[kept],
             int(chosen.sum()),
-            self.n_guidelines,
+            n,
             None if self.weight is None else self.weight[kept],
         )
 
@@ -104,7 +110,7 @@ class Ratings:
             before = user.copy()
             np.minimum.at(user, self.user, guideline[self.guideline])
             changed = bool(processes.total(np.array((user != before).any(), int))[0])
-        size = processes.total(np.bincount(user[self.user], minlength=n_users + 1))
+        size = processes.total(np.bincount(user, self.per_user(), minlength=n_users + 1))
         number = np.full(n_users + 1, -1)
         order = np.argsort(-size, kind="stable")[: (size > 0).sum()]
         number[order] = np.arange(len(order))

@@ -168,7 +168,7 @@ def _side(
     given = np.zeros_like(count)
     done = np.zeros(rows, dtype=np.int32)  # ratings of each row that are in their places
     for chunk in _chunks(len(ratings)):
-        by_row = np.argsort(row[chunk], kind="stable")
+        by_row = _order(row[chunk])
         mine, theirs = row[chunk][by_row], other[chunk][by_row]
         helpful = ratings.helpful[chunk].astype(np.float64)[by_row]
         begin = np.flatnonzero(np.diff(mine, prepend=-1))
@@ -195,6 +195,16 @@ def _side(
         count,
         given,
     )
+
+
+def _order(row: np.ndarray) -> np.ndarray | slice:
+    """A stable argsort of a chunk: a plain sort of row and place as one number is quicker."""
+    if (row[1:] >= row[:-1]).all():
+        return slice(None)
+    width = len(row).bit_length()
+    packed = (row.astype(np.int64) << width) | np.arange(len(row))
+    packed.sort()
+    return packed & ((1 << width) - 1)
 
 
 def aligned(shape: tuple[int, int], kind: type) -> np.ndarray:
