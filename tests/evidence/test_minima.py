@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from aggregation import ALIGNED_2023, Fit, Ids, Parameters, Penalty, minima_table
-from aggregation.model.multistart import Minimum
+from aggregation.model.multistart import Found, Minimum
 
 
 def test_minima_say_what_they_would_accept_besides_and_not():
@@ -14,7 +14,8 @@ def test_minima_say_what_they_would_accept_besides_and_not():
         Minimum(loss, 0.0, True, starts, Parameters(0.0, some[0], some, np.array(level), none))
         for loss, starts, level in ((0.1, 3, [0.5, 0.5, 0.1]), (0.2, 0, [0.5, 0.1, 0.4]))
     )
-    fit = Fit(minima, 2, (), False, 0, 0, np.zeros((1, 1)), 0, "alternating", Penalty(), None, 1)
+    found = Found(minima, 2, (), False, 0, 0, np.zeros((1, 1)), 0, updated=False)
+    fit = Fit(**vars(found), method="alternating", penalty=Penalty(), balance=None, n_blocks=1)
     scores = pd.DataFrame(
         {
             "guideline_id": ["d", "c", "b", "a"],
