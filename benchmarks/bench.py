@@ -276,7 +276,7 @@ def size(n: str) -> dict:
 
 
 def daily(n: str) -> dict:
-    """One in a hundred ratings added and fitted from the earlier model, beside all from scratch."""
+    """One in a hundred ratings are new: added and fitted again, beside all from scratch."""
     from daily import measured
 
     return measured(int(n))

@@ -115,8 +115,7 @@ class Fit(Shown, Found):
                 f"in this one; rows moved: {self.moves:,}"
             )
             if self.sample:
-                start = "the earlier model" if self.updated else "the minima"
-                facts["searched"] = f"{self.sample:,} ratings, then all of them from {start}"
+                facts["searched"] = f"{self.sample:,} ratings, then all of them from the minima"
         return Card(
             f"Fit by {how}: loss {self.objective:.8f}, {standing}",
             tuple(facts.items()),

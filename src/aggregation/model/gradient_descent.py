@@ -64,7 +64,6 @@ def replay(
         sweeps=len(end.losses),
         history=end.losses[:, None].astype(np.float64),
         sample=0,
-        updated=False,
     )
 
 

@@ -70,8 +70,8 @@ depend on the start."""
 USERS = ("user_intercept", "user_embedding")
 """Fields of `Parameters` with a row for each user."""
 
-GUIDELINES = ("mu", "guideline_intercept", "guideline_embedding")
-"""The other fields: what a descent starts from, since it solves the users first."""
+GUIDELINES = ("guideline_intercept", "guideline_embedding")
+"""Fields with one for each guideline. A descent starts from them: it solves the users first."""
 
 Callback = Callable[[str, int, float, float], None]
 """Called now and then with the step, sweeps so far, the lowest loss of the batch, its residual."""
@@ -155,9 +155,6 @@ class Found:
     """How many ratings were searched where there are too many to search all; 0: all. The minima
     are always those of all ratings; `starts` and `history` are as far above the lowest as they
     were on the sample."""
-    updated: bool
-    """Whether the lowest minimum was reached on all ratings from the warm start itself, after the
-    search of a sample had found none lower than where the warm start ends."""
 
 
 def search(
@@ -218,7 +215,6 @@ def search(
         sweeps=work.sweeps,
         history=_side_by_side(curves),
         sample=0,
-        updated=False,
     )
 
 
@@ -234,15 +230,14 @@ def _sampled(
     """The search on the ratings of some users, and its lowest minima followed on all ratings.
 
     A descent needs no users to start from, so the guidelines of a sample's minimum are a start,
-    and one that is near. Where a warm start ends in the sample's lowest minimum, its own guidelines
-    are nearer; what they lead to has to lead back to that minimum on the sample, or else the
-    sample's own are followed as well. Every process searches the same sample.
+    and one that is near. Every process searches the same sample.
     """
     some, chosen, rated = _sample(ratings, settings.seed, processes)
     earlier = None
     if warm_start is not None:
         users = {name: processes.joined(getattr(warm_start, name)[chosen]) for name in USERS}
-        earlier = replace(_of_guidelines(warm_start, rated), **users)
+        guidelines = {name: getattr(warm_start, name)[rated] for name in GUIDELINES}
+        earlier = replace(warm_start, **users, **guidelines)
     found = search(some, penalty, replace(settings, shards=1), earlier, callback=callback)
 
     sweeper = _sweeper(ratings, penalty, settings.shards, processes, checkpoint)
@@ -250,19 +245,12 @@ def _sampled(
     zeros = (np.zeros(ratings.n_users), np.zeros((ratings.n_users, settings.dimensions)))
     users = dict(zip(USERS, zeros, strict=True))
 
-    def follow(near: Parameters, k: int) -> Minimum:
+    followed = []
+    for k, near in enumerate(_guideline_sides(found, rated, processes)):
         work.doing = f"all ratings, minimum {k + 1}"
         ends, _ = work.sweep([replace(near, **users)], settings.tolerance * POLISH)
-        return replace(ends[0], starts=found.minima[k].starts if k < len(found.minima) else 0)
-
-    near, followed, updated = _guideline_sides(found, rated, processes), [], False
-    sampled, ended = len(some) < sweeper.n, found.starts[0].objective
-    if sampled and warm_start is not None and _said(_is_lowest(ended, found), processes):
-        known = {name: np.nan_to_num(getattr(warm_start, name)) for name in GUIDELINES}
-        followed = [follow(replace(near[0], **known), 0)]
-        here = _of_guidelines(followed[0].parameters, rated)
-        updated = _said(_leads_back(some, penalty, settings, here, found), processes)
-    followed += [follow(p, k) for k, p in enumerate(near) if k or not updated]
+        reached = found.minima[k].starts if k < len(found.minima) else 0
+        followed.append(replace(ends[0], starts=reached))
     minima = _distinct(followed)
     above = minima[0].objective - found.minima[0].objective
     return Found(
@@ -273,32 +261,8 @@ def _sampled(
         moves=found.moves,
         sweeps=found.sweeps + work.sweeps,
         history=found.history + above,
-        sample=len(some) if sampled else 0,
-        updated=updated and minima[0] is followed[0],
+        sample=len(some) if len(some) < sweeper.n else 0,
     )
-
-
-def _said(yes: bool, processes: Processes) -> bool:  # noqa: FBT001
-    """What the first process says, since machines of another make may round otherwise."""
-    return bool(processes.gathered(np.array(yes))[0])
-
-
-def _is_lowest(objective: float, found: Found) -> bool:
-    return _reached(np.array([objective]), found.minima[0].objective) == 1
-
-
-def _leads_back(
-    some: Ratings, penalty: Penalty, settings: Settings, p: Parameters, found: Found
-) -> bool:
-    """Whether the guidelines of a minimum of all ratings lead to the lowest that was found on some:
-    there they are one minimum.
-    """
-    from aggregation.model.alternating import Sweeper
-
-    work = _Work(Sweeper(some, penalty), replace(settings, starts=1), None, None)
-    guidelines = {name: getattr(p, name) for name in GUIDELINES}
-    ends, _ = work.sweep([replace(found.minima[0].parameters, **guidelines)])
-    return _is_lowest(ends[0].objective, found)
 
 
 def _sample(
@@ -333,18 +297,12 @@ def _sample(
     return Ratings(user, guideline, helpful, int(chosen.sum()), some.n_guidelines), mine, popular
 
 
-def _of_guidelines(p: Parameters, rows: np.ndarray) -> Parameters:
-    """Only these guidelines, bool [n_guidelines]."""
-    intercept, embedding = p.guideline_intercept[rows], p.guideline_embedding[rows]
-    return replace(p, guideline_intercept=intercept, guideline_embedding=embedding)
-
-
 def _guideline_sides(found: Found, rated: np.ndarray, processes: Processes) -> list[Parameters]:
     """Where to start on all ratings: the lowest minima that the first process found, since
     machines of another make may round otherwise. Guidelines that were not `rated` there are zero.
     """
     minima = [m.parameters for m in found.minima[:MAX_CONTINUED]]
-    stacked = (np.stack([getattr(p, name) for p in minima]) for name in GUIDELINES)
+    stacked = (np.stack([getattr(p, name) for p in minima]) for name in ("mu", *GUIDELINES))
     mu, intercept, embedding = (processes.gathered(x)[0] for x in stacked)
     side = np.zeros((len(mu), len(rated), 1 + embedding.shape[2]))
     side[:, rated] = np.concatenate([intercept[..., None], embedding], axis=2)

@@ -25,8 +25,7 @@ KINDS = {
 }
 """Columns of both beside the id, by kind of `dataset.TABLES`."""
 
-FIELDS = ("method", "balance", "sweeps", "settled", "n_minima", "moves", "n_blocks")
-FIELDS += ("sample", "updated")
+FIELDS = ("method", "balance", "sweeps", "settled", "n_minima", "moves", "n_blocks", "sample")
 OF_A_MINIMUM = ("objective", "kkt_residual", "converged", "starts")
 """Fields of a fit, and of each minimum, that are plain values."""
 
