@@ -429,6 +429,9 @@ def train_distributed(
       aggregation train-distributed big.yaml --coordinator host0:4321 --processes 2 --process 0
     """
     from aggregation.model.processes import ALONE
+    from aggregation.runs.provenance import jax_platforms
+
+    os.environ["JAX_PLATFORMS"] = jax_platforms()  # as kernels, and as the manifest says
     from aggregation.runs.distributed import join, train
 
     by_hand = [x is not None for x in (coordinator, processes, process)]

@@ -149,7 +149,6 @@ ROWS = st.lists(
         st.sampled_from(["x", "y", "z"]),
         st.sampled_from([0.0, 0.3, 1.0]),
     ),
-    min_size=1,
     max_size=20,
 )
 

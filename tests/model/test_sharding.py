@@ -152,6 +152,6 @@ def test_what_cannot_be_cut_into_shards_is_refused(changes, told):
 def test_shards_that_devices_cannot_share_out_are_an_error(monkeypatch):
     import jax
 
-    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices() * 3)
+    monkeypatch.setattr(jax, "local_device_count", lambda: 3)
     with pytest.raises(InputError, match=r"shards is 4, but there are 3 devices.*such as 6"):
         ag.fit(world(), settings=one(shards=4))

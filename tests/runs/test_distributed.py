@@ -14,13 +14,23 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from hypothesis import given, strategies as st
+from inprocess import quietly
 
 import aggregation as ag
-from aggregation.errors import InputError, ParameterError
+from aggregation.errors import InputError, ParameterError, RunError
 from aggregation.files import sha256
+from aggregation.model import multistart
+from aggregation.model.multistart import _sample
 from aggregation.model.processes import ALONE, Processes
-from aggregation.runs.distributed import read_part, train
-from aggregation.runs.runner import run
+from aggregation.model.sharding import ShardedSweeper
+from aggregation.runs.distributed import (
+    FolderCheckpoint,
+    _check_alike,
+    _prepare,
+    read_part,
+    train,
+)
+from aggregation.runs.runner import CHECKPOINT, run
 from aggregation.verify import checks
 
 PARAMS = """
@@ -151,15 +161,11 @@ class Threads(Processes):
         return found
 
 
-def parts(file, shards, count):
-    """What each of `count` processes reads."""
+def together(count, work):
+    """What each of `count` processes makes of work(process)."""
     shared, barrier = {}, threading.Barrier(count)
     with ThreadPoolExecutor(count) as pool:
-        asked = [
-            pool.submit(read_part, file, shards, Threads(k, count, shared, barrier))
-            for k in range(count)
-        ]
-        return [one.result() for one in asked]
+        return list(pool.map(work, [Threads(k, count, shared, barrier) for k in range(count)]))
 
 
 @given(
@@ -178,7 +184,7 @@ def test_processes_read_each_user_once_whatever_the_row_groups(
     pyarrow.parquet.write_table(pyarrow.Table.from_pandas(frame), file, row_group_size=group)
     whole, ids = ag.encode(frame)
     try:
-        found = parts(file, local * count, count)
+        found = together(count, lambda process: read_part(file, local * count, process))
     except InputError as error:  # one user has so many of the ratings that a process has none
         assert "start fewer" in str(error)  # noqa: PT017
         n, begins = len(frame), np.cumsum(per_user) - per_user
@@ -191,6 +197,90 @@ def test_processes_read_each_user_once_whatever_the_row_groups(
     assert sum(r.n_users for r, _ in found) == whole.n_users
 
 
+def test_processes_search_the_sample_of_one(monkeypatch):
+    random = np.random.default_rng(0)
+    user, guideline = np.nonzero(random.random((90, 40)) < random.random((90, 1)))
+    helpful = (random.random(len(user)) < 0.5).astype(float)
+    whole = ag.Ratings(user.astype(np.int32), guideline.astype(np.int32), helpful, 90, 40)
+    monkeypatch.setattr(multistart, "SAMPLE", len(whole) // 8)
+    some, chosen, popular = _sample(whole, 3, ALONE)
+    assert 0 < popular.sum() < 40
+
+    def share(process):
+        mine = np.arange(90) // 30 == process.index
+        return _sample(whole.of_users(mine), 3, process)
+
+    found = together(3, share)
+    np.testing.assert_array_equal(np.concatenate([mine for _, mine, _ in found]), chosen)
+    for ratings, _, kept in found:
+        np.testing.assert_array_equal(kept, popular)
+        for x, y in zip(vars(ratings).values(), vars(some).values(), strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+def test_each_descent_goes_on_from_its_own_checkpoint(tmp_path):
+    ratings, _ = ag.encode(ag.read(*sections()).ratings)
+    random = np.random.default_rng(0)
+    sizes = ((1,), (ratings.n_users, 1), (ratings.n_users, 1, 1), (ratings.n_guidelines, 1))
+    starts = [
+        ag.Parameters(*(random.random(size) for size in (*sizes, (ratings.n_guidelines, 1, 1))))
+        for _ in range(2)
+    ]
+
+    def sweeps(checkpoint, most):
+        sweeper = ShardedSweeper(ratings, ag.Penalty(), 4, ALONE, checkpoint)
+        return [sweeper.sweep(start, 0.0, most) for start in starts]
+
+    checkpoint = FolderCheckpoint(tmp_path, ALONE)
+    expected = sweeps(None, 6)
+    sweeps(checkpoint, 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.3", "1.3"]
+    for found, whole in zip(sweeps(checkpoint, 6), expected, strict=True):
+        np.testing.assert_array_equal(found.history, whole.history)
+        for x, y in zip(found.parameters.arrays(), whole.parameters.arrays(), strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+def sections():
+    given = ag.sections(source={"kind": "simulated", "n_users": 40, "n_guidelines": 20}, ratings={})
+    return given.source, given.ratings
+
+
+def test_a_checkpoint_of_other_parameters_is_removed(tmp_path):
+    kept = tmp_path / CHECKPOINT / "0.3" / "common.npz"
+    for values, stays in (
+        ({"seed": 1}, False),
+        ({"seed": 1, "out": "x"}, True),
+        ({"seed": 2}, False),
+    ):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(b"")
+        _prepare(tmp_path, values)
+        assert kept.exists() is stays
+
+
+def test_a_checkpoint_that_nobody_goes_on_from_is_no_part_of_a_run(tmp_path):
+    (tmp_path / "small.yaml").write_text(PARAMS)
+    left = tmp_path / "outputs" / ".small.partial" / "small" / CHECKPOINT / "0.3" / "common.npz"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"")
+    path = quietly(tmp_path / "small.yaml", tmp_path / "outputs", until="train")[1]
+    assert (path / "model" / "fit.json").exists()
+    assert not (path / CHECKPOINT).exists()
+
+
+def test_processes_with_other_settings_are_told(tmp_path):
+    (tmp_path / "p.yaml").write_text(PARAMS)
+    changes = [[], [], ["train.embedding_penalty=0.05", "seed=6"]]
+
+    def check(process):
+        with pytest.raises(RunError, match=r"process 2 differs .* in seed, train.embedding_pen"):
+            _check_alike(ag.load_params(tmp_path / "p.yaml", changes[process.index]), process)
+
+    together(3, check)
+    together(2, lambda process: _check_alike(ag.load_params(tmp_path / "p.yaml"), process))
+
+
 def test_ratings_that_are_not_sorted_by_user_are_an_error(tmp_path):
     file = tmp_path / "ratings.parquet"
     rows = {"user_id": ["b", "a", "c"], "guideline_id": ["g"] * 3, "helpful": [1.0] * 3}
@@ -199,11 +289,18 @@ def test_ratings_that_are_not_sorted_by_user_are_an_error(tmp_path):
         read_part(file, 2, ALONE)
 
 
-def test_training_on_many_devices_needs_shards(tmp_path):
-    params = tmp_path / "p.yaml"
-    params.write_text(PARAMS.replace("shards: 8, ", ""))
-    with pytest.raises(ParameterError, match=r"train.shards is 1.*--set train.shards=16"):
-        train(params, ALONE, out=tmp_path)
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("train.shards=1", "train.shards is 1.*--set train.shards=16"),
+        ("train.hold=users", "train.hold needs one process"),
+        ("train.method=gradient-descent", "train.method: gradient-descent needs one process"),
+    ],
+)
+def test_what_cannot_be_trained_in_shards_is_told_at_once(tmp_path, change, told):
+    (tmp_path / "p.yaml").write_text(PARAMS)
+    with pytest.raises(ParameterError, match=told):
+        train(tmp_path / "p.yaml", ALONE, changes=[change], out=tmp_path)
 
 
 def test_processes_that_do_not_say_who_they_are_is_a_usage_error():

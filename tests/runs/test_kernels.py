@@ -303,6 +303,35 @@ def test_a_cell_that_would_never_end_or_look_done_is_named(project, params, tmp_
     assert not [c for c in psutil.Process().children(recursive=True) if is_kernel(c)]
 
 
+def test_a_cell_may_start_programs_that_read_their_input_or_outlive_it(project, params, tmp_path):
+    project("ingest", "import os\nassert os.system('cat; setsid sleep 300 &') == 0")
+    begun = time.monotonic()
+    quietly(params, tmp_path, until="ingest", execute=None)
+    assert time.monotonic() - begun < 200
+    left = [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "300"]]
+    assert left
+    for process in left:
+        process.kill()
+
+
+def test_a_kernel_that_dies_is_noticed_while_its_children_live(project, params, tmp_path):
+    child = tmp_path / "child"
+    code = f"""
+    import multiprocessing, os, pathlib, signal, time
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(300,))
+    child.start()
+    pathlib.Path({str(child)!r}).write_text(str(child.pid))
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    project("ingest", code)
+    begun = time.monotonic()
+    assert "its kernel died" in fails(params, tmp_path, execute=None)
+    assert time.monotonic() - begun < 200
+    while psutil.pid_exists(int(child.read_text())):
+        assert time.monotonic() - begun < 250
+        time.sleep(0.02)
+
+
 def test_what_a_notebook_lets_other_programs_print_does_not_reach_the_terminal(
     project, params, tmp_path, capfd
 ):

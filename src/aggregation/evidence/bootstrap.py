@@ -25,6 +25,10 @@ LOWER_LOSS, ENOUGH, MOST_STARTS = 1e-4, 0.01, 8
 """A start helped a replicate if it lowered the loss by more than this, relative; starts are added
 until one helps fewer than this share of the replicates, and at most so many."""
 
+CLOSE = 0.02
+"""Of many ratings, minima whose loss is by more than this above the fit's, relative, are lowest for
+no resample: losses of millions of ratings differ by less."""
+
 ROUGH = Settings(tolerance=1e-4)
 """Of refits: resamples differ by far more than this."""
 
@@ -111,12 +115,14 @@ def best_refits(
 ) -> tuple[np.ndarray, int, float]:
     """Guideline intercepts [G, R] of the lowest of several refits, how many starts, and `missed`.
 
-    Starts: the fit, its other minima, then cold starts as a search makes them, but not of `many`
-    ratings. A refit from the fit alone can stay in a minimum that is not the lowest.
+    Starts: the fit, its other minima, then cold starts as a search makes them; of `many` ratings
+    the fit and what is close to it. A refit from the fit alone can stay in a minimum that is not
+    the lowest.
     """
     dimensions = fit.parameters.user_embedding.shape[1]
     cold = starting_points(ratings, dimensions, seed, None)
-    warm = [m.parameters for m in fit.minima[:3]]
+    highest = fit.objective * (1 + CLOSE) if many(ratings) else np.inf
+    warm = [m.parameters for m in fit.minima[:3] if m.objective <= highest]
     best, intercept, missed, number = None, None, 1.0, 0
     for number in range(len(warm) if many(ratings) else MOST_STARTS):
         if callback is not None:

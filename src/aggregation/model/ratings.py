@@ -110,7 +110,8 @@ class Ratings:
             before = user.copy()
             np.minimum.at(user, self.user, guideline[self.guideline])
             changed = bool(processes.total(np.array((user != before).any(), int))[0])
-        size = processes.total(np.bincount(user, self.per_user(), minlength=n_users + 1))
+        rated = processes.total(self.per_guideline())
+        size = np.bincount(guideline, rated, minlength=n_users + 1)
         number = np.full(n_users + 1, -1)
         order = np.argsort(-size, kind="stable")[: (size > 0).sum()]
         number[order] = np.arange(len(order))
@@ -198,6 +199,8 @@ def append(ratings: Ratings, ids: Ids, new: pd.DataFrame) -> tuple[Ratings, Ids]
     if ratings.weight is not None:
         raise InputError("these ratings have weights: append to them first, then weigh all")
     added, of_added = encode(new)
+    if not len(ratings):
+        return added, of_added
     codes, sides = [], []
     pairs = zip(ids.sides(), of_added.sides(), ratings.sides(), added.sides(), strict=True)
     for (name, known), (_, found), (row, _), (row_added, _) in pairs:

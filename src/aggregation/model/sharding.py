@@ -52,6 +52,16 @@ class Checkpoint(Protocol):
         """What was kept last of a descent, of all and of these shards; None: nothing."""
 
 
+def check_devices(shards: int, processes: Processes) -> None:
+    """Raise InputError where so many shards cannot be dealt out to all devices."""
+    n = processes.count * jax.local_device_count()
+    if shards % n:
+        raise InputError(
+            f"shards is {shards}, but there are {n} devices: choose a multiple of them, such as "
+            f"{n * max(2, shards // n)}"
+        )
+
+
 class ShardedSweeper:
     """Sweeps over the ratings of all processes; each gives those of its own users."""
 
@@ -63,13 +73,8 @@ class ShardedSweeper:
         processes: Processes,
         checkpoint: Checkpoint | None = None,
     ) -> None:
+        check_devices(shards, processes)
         devices = jax.local_devices()
-        if shards % (processes.count * len(devices)):
-            n = processes.count * len(devices)
-            raise InputError(
-                f"shards is {shards}, but there are {n} devices: choose a multiple of them, such "
-                f"as {n * max(2, shards // n)}"
-            )
         self.processes, self.checkpoint, self.descents = processes, checkpoint, 0
         local = shards // processes.count
         self.mine = range(processes.index * local, (processes.index + 1) * local)

@@ -113,7 +113,7 @@ def layout(
     values = found if values is None else values
     bits = max(int(len(values) - 1).bit_length(), 1)
     of_users, of_guidelines = lanes or (None, None)
-    with ThreadPoolExecutor(2) as threads:  # NumPy lets go of the interpreter while it sorts
+    with ThreadPoolExecutor(1) as threads:  # NumPy lets go of the interpreter while it sorts
         users = threads.submit(_side, ratings, weights, values, bits, of_users, by_user=True)
         guidelines = _side(ratings, weights, values, bits, of_guidelines, by_user=False)
     return Layout(

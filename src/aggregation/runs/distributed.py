@@ -27,13 +27,15 @@ from aggregation.model.fit import fit
 from aggregation.model.parameters import Parameters, from_tables
 from aggregation.model.processes import Processes
 from aggregation.model.ratings import Ids, Ratings, encode
+from aggregation.model.sharding import check_devices
 from aggregation.model.storage import SIDES
 from aggregation.params.loading import load_params
 from aggregation.params.schema import Params
 from aggregation.runs.executor import HEARTBEAT
 from aggregation.runs.folder import RunFolder
 from aggregation.runs.provenance import surroundings
-from aggregation.runs.runner import Say, run
+from aggregation.runs.runner import CHECKPOINT, Say, run
+from aggregation.runs.stages import flat
 
 HEARTBEAT_TIMEOUT = 30
 """Seconds after which a process that does not answer counts as dead."""
@@ -41,7 +43,8 @@ HEARTBEAT_TIMEOUT = 30
 INITIALIZATION_TIMEOUT = 600
 """Seconds in which all processes have to be there."""
 
-CHECKPOINT = "model/checkpoint"
+SHUTDOWN_TIMEOUT = 24 * 3600
+"""Seconds for which the others wait while the first process saves the model."""
 
 
 def join(coordinator: str | None, count: int | None, index: int | None) -> Processes:
@@ -58,6 +61,7 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> Proce
             index,
             initialization_timeout=INITIALIZATION_TIMEOUT,
             heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
+            shutdown_timeout_seconds=SHUTDOWN_TIMEOUT,
         )
     except (RuntimeError, ValueError) as error:
         raise RunError(
@@ -85,6 +89,14 @@ def train(
             "train.shards is 1: set it to a multiple of the number of devices, such as "
             "--set train.shards=16. The same number gives the same model anywhere"
         )
+    for name, unfit in (
+        ("hold", params.train.hold is not None),
+        ("method: gradient-descent", params.train.method == "gradient-descent"),
+    ):
+        if unfit:
+            raise ParameterError(f"train.{name} needs one process: use aggregation run")
+    check_devices(params.train.shards, processes)
+    _check_alike(params, processes)
     if processes.index > 0:
         if folder := _told(processes, ""):
             _train(Path(folder), params, processes, say)
@@ -98,6 +110,8 @@ def train(
 
             notebooks[:] = notebooks or [Executor(["ingest"])]
             return notebooks[0](stage, source, path, given, **how)
+        while notebooks:
+            notebooks.pop().close()
         begun = time.monotonic()
         trained.append(path)
         _prepare(path, given)
@@ -111,6 +125,22 @@ def train(
     finally:
         for executor in notebooks:
             executor.close()
+
+
+def _check_alike(params: Params, processes: Processes) -> None:
+    """Raise RunError unless all processes have the same settings and the same package.
+
+    It also has them connect: they have half a minute for that, and some will wait for data.
+    """
+    values = {"train": params.train.model_dump(mode="json"), "seed": params.seed, **surroundings()}
+    first, *others = processes.texts([json.dumps(values, sort_keys=True)])
+    for k, other in enumerate(others, 1):
+        mine, theirs = flat(json.loads(first)), flat(json.loads(other))
+        if differ := sorted(name for name in mine if mine[name] != theirs.get(name)):
+            raise RunError(
+                f"process {k} differs from process 0 in {', '.join(differ)}: start all with the "
+                "same parameters and the same version of the package"
+            )
 
 
 def _told(processes: Processes, folder: str) -> str:
@@ -173,6 +203,7 @@ def read_part(file: Path, shards: int, processes: Processes) -> tuple[Ratings, I
         last += 1
         table = pyarrow.concat_tables([table, source.read_row_group(last, columns)])
     frame = table.unify_dictionaries().to_pandas()
+    del table
     user = frame["user_id"].cat.codes.to_numpy()
     start = 0 if low == 0 else _new_user(user, low - begin)
     frame = frame.iloc[start : _new_user(user, high - begin)]
@@ -182,6 +213,7 @@ def read_part(file: Path, shards: int, processes: Processes) -> tuple[Ratings, I
         )
     ratings, ids = encode(frame)
     user = used(frame["user_id"]).cat.codes.to_numpy()
+    del frame
     borders = processes.texts([ids.users[0], ids.users[-1]])
     apart = all(a < b for a, b in zip(borders[1:-1:2], borders[2::2], strict=True))
     ordered = apart and bool((np.diff(user) >= 0).all())

@@ -117,13 +117,15 @@ class _Forked:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        while not self.pid and self.returncode is None:
-            self._hear()
-        if self.poll() is None:
-            os.killpg(self.pid, number)
+        self.poll()
+        if self.pid:  # what it has started may outlive it
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+        if not self.pid:  # it is not forked yet, and ends when it finds the channel closed
+            self.channel.shutdown(socket.SHUT_RDWR)
 
 
 class _Provisioner(LocalProvisioner):
@@ -148,16 +150,13 @@ class _Client(AsyncKernelClient):
     """A client that goes on as soon as the kernel is ready; jupyter_client's waits 0.2 s longer."""
 
     async def wait_for_ready(self, timeout: float | None = None) -> None:  # type: ignore[override]
-        """Wait until a request is answered and the messages beside the answer are heard too."""
+        """Wait until a request is answered, and until what the kernel publishes is heard."""
         deadline = time.monotonic() + (timeout or float("inf"))
         while time.monotonic() < deadline:
-            asked, heard = self.kernel_info(), {}
+            self.kernel_info()  # again and again, since messages can be lost
             with suppress(Empty):
-                await self.get_shell_msg(timeout=1)  # asked again, since messages can be lost
-                while heard.get("content", {}).get("execution_state") != "idle" or (
-                    heard["parent_header"].get("msg_id") != asked
-                ):
-                    heard = await self.get_iopub_msg(timeout=0.05)
+                await self.get_shell_msg(timeout=1)
+                await self.get_iopub_msg(timeout=0.05)  # any tells that outputs will be heard
                 return
             if not await self.is_alive():
                 raise RuntimeError("it died before it was ready")
@@ -232,6 +231,7 @@ def environment(folder: str) -> dict[str, str]:
     kept = {n: v for n, v in os.environ.items() if n.startswith(passed) or not n.startswith(others)}
     kept |= {"IPYTHONDIR": folder, "PYTHONUTF8": "1", "PYTHONHASHSEED": "0"}
     kept |= {"PYTHONSAFEPATH": "1", "JAX_PLATFORMS": jax_platforms()}
+    kept.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as ipykernel does
     home = os.path.expanduser("~")  # noqa: PTH111  # raises nothing for a user without a home
     if not os.access(home, os.W_OK):  # else Matplotlib says where else it writes
         kept["MPLCONFIGDIR"] = folder

@@ -32,6 +32,9 @@ def serve(control: socket.socket) -> None:
             exec(after, {})  # noqa: S102
             continue
         control.close()
+        # Only the kernel's own end closes the channel, not that of a process which it starts.
+        channel.set_inheritable(False)
+        os.register_at_fork(after_in_child=channel.close)
         os.setsid()
         os.environ |= asked["environment"]
         channel.sendall(str(os.getpid()).encode())
@@ -40,4 +43,6 @@ def serve(control: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=os.dup(0)))
+    control = socket.socket(fileno=os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what a cell starts may read its input
+    serve(control)

@@ -49,6 +49,7 @@ from aggregation.runs.stages import (
     named,
     own,
     page,
+    read_by,
     stale,
     wanted,
 )
@@ -61,6 +62,9 @@ READ_IN_A_MOMENT = 10_000_000
 
 TIMING = "timing.json"
 """The only file of a run with times and host."""
+
+CHECKPOINT = "model/checkpoint"
+"""Where `runs.distributed` keeps a fit that is at work."""
 
 PAGES = "aggregation.report.notebook_pages"
 """The module that writes the pages of notebooks."""
@@ -282,7 +286,7 @@ class _Build:
         # What writes pages takes long to load: it may do so while the next notebook is at work, but
         # for train, which uses all cores. No daemon: one that is stopped within an import would
         # leave its lock behind.
-        if stage != "ingest":
+        if stage not in ("ingest", todo[-1]):
             threading.Thread(target=lambda: import_module(PAGES).warm_up()).start()
         outputs, now = made_by(stage, self.built), self._now(stage, self.done)
         if lost := [name for name in MAKES[stage] if name not in outputs]:
@@ -307,7 +311,7 @@ class _Build:
         Only for files that are read in a moment: others are read once, by the notebook.
         """
         source = self.params.source
-        files = [f for at in named(source) for f in (at.iterdir() if at.is_dir() else [at])]
+        files = read_by(source)
         if files and sum(f.stat().st_size for f in files if f.is_file()) <= READ_IN_A_MOMENT:
             from aggregation.sources import read  # loads pandas
 
@@ -369,6 +373,7 @@ class _Build:
                 outputs[page(stage)] = sha256(self.built / page(stage))
             self.done[stage] = record | {"outputs": outputs}
         remove_partial(self.built)
+        shutil.rmtree(self.built / CHECKPOINT, ignore_errors=True)
         self._note(self.around | circumstances())
         (self.built / PARTIAL).replace(self.built / MANIFEST)
         self._replace()

@@ -76,20 +76,24 @@ def source_files(params: Params, raw: Path) -> dict[str, str]:
     if params.source.kind == "platform":
         return {"export.json": sha256(raw / "export.json")}
     found: dict[str, str] = {}
-    for at in named(params.source):
-        files = _read_in(at, params.source.kind) if at.is_dir() else [at]
-        for file in files:
-            name = file.relative_to(at if at.is_dir() else at.parent).as_posix()
-            found[name if name not in found else file.as_posix()] = sha256(file)
+    places = [at for at in named(params.source) if at.is_dir()]
+    for file in read_by(params.source):
+        at = next((place for place in places if file.is_relative_to(place)), file.parent)
+        name = file.relative_to(at).as_posix()
+        found[name if name not in found else file.as_posix()] = sha256(file)
     return found
 
 
-def _read_in(folder: Path, kind: str) -> list[Path]:
-    """The files that a source of this kind reads in a folder."""
-    notes = kind == "community-notes"  # their parts may lie in folders of their own
-    suffixes = {".tsv", ".zip"} if notes else {".parquet"} if kind == "table" else {".csv"}
-    files = [*folder.glob("*"), *(folder.glob("*/*") if notes else ())]
-    return sorted(f for f in files if f.suffix.lower() in suffixes and f.name[0] != ".")
+def read_by(source: Source) -> list[Path]:
+    """The files that a source names, and those that it reads in the folders that it names."""
+    notes = source.kind == "community-notes"  # their parts may lie in folders of their own
+    suffixes = {".tsv", ".zip"} if notes else {".parquet"} if source.kind == "table" else {".csv"}
+    files: list[Path] = []
+    for at in named(source):
+        inside = [*at.glob("*"), *(at.glob("*/*") if notes else ())] if at.is_dir() else []
+        inside = [f for f in inside if f.suffix.lower() in suffixes and f.name[0] != "."]
+        files += sorted(inside) if at.is_dir() else [at]
+    return files
 
 
 def handed_on(stage: str, done: dict[str, Record]) -> dict[str, str]:

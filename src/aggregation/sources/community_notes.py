@@ -81,7 +81,7 @@ def read(source: CommunityNotesSource, choices: Choices) -> Dataset:
 def _parts(folder: Path, name: str, *, needed: bool) -> list[Path]:
     """The files of a table: notes-00000.tsv, ratings-00007.zip, or those in a folder ratings/."""
     inside = folder / name
-    at = sorted(inside.iterdir() if inside.is_dir() else folder.glob(f"{name}*"))
+    at = sorted(inside.glob("[!.]*") if inside.is_dir() else folder.glob(f"{name}*"))
     found = {path.stem: path for path in at if path.suffix.lower() == ".zip"}
     found |= {path.stem: path for path in at if path.suffix.lower() == ".tsv"}  # not read twice
     if needed and not found:

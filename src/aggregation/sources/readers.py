@@ -244,7 +244,7 @@ def _cell(value: Any) -> str | None:
 def parquet_parts(path: Path) -> list[Path]:
     """The Parquet files of a folder, by name; of a Parquet file itself; else none."""
     parts = sorted(_beside(path / "*")) if path.is_dir() else [path]
-    return [part for part in parts if part.suffix.lower() == ".parquet"]
+    return [p for p in parts if p.suffix.lower() == ".parquet" and p.name[0] != "."]
 
 
 def _parquet(path: Path) -> pd.DataFrame:
