@@ -29,7 +29,11 @@ def from_codes(codes: np.ndarray, texts: pd.Index) -> pd.Series:
     """
     used = np.zeros(len(texts) + 1, bool)
     used[codes] = True  # -1 is the last
-    if not (used[:-1].all() and texts.is_monotonic_increasing and texts.is_unique):
+    if texts.is_monotonic_increasing and texts.is_unique:
+        if not used[:-1].all():
+            new = np.append(np.cumsum(used[:-1], dtype=np.int32) - 1, np.int32(-1))
+            codes, texts = taken(new, codes), texts[used[:-1]]
+    else:
         values = texts.to_numpy(dtype=object)
         different = sorted({values[k] for k in np.flatnonzero(used[:-1])})
         place = {text: k for k, text in enumerate(different)}

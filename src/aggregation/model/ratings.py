@@ -102,13 +102,16 @@ class Ratings:
         first = processes.before(self.n_users)
         n_users = int(processes.total(np.array(self.n_users))[0])
         # the lowest user that each is known to share a block with
-        user = np.arange(first, first + self.n_users)
-        guideline, changed = np.full(self.n_guidelines, n_users), True
+        user = np.arange(first, first + self.n_users, dtype=np.int32)
+        guideline, changed = np.full(self.n_guidelines, n_users, np.int32), True
+        per_user = self.per_user()
+        raters = np.flatnonzero(per_user)
+        begin = (np.cumsum(per_user) - per_user)[raters]
         while changed:
-            np.minimum.at(guideline, self.guideline, user[self.user])
+            np.minimum.at(guideline, self.guideline, np.repeat(user, per_user))
             guideline = processes.least(guideline)
             before = user.copy()
-            np.minimum.at(user, self.user, guideline[self.guideline])
+            user[raters] = np.minimum.reduceat(guideline[self.guideline], begin)
             changed = bool(processes.total(np.array((user != before).any(), int))[0])
         rated = processes.total(self.per_guideline())
         size = np.bincount(guideline, rated, minlength=n_users + 1)
@@ -208,17 +211,23 @@ def append(ratings: Ratings, ids: Ids, new: pd.DataFrame) -> tuple[Ratings, Ids]
         places = (both.get_indexer(index).astype(np.int32) for index in (known, found))
         codes.append([taken(at, rows) for at, rows in zip(places, (row, row_added), strict=True)])
         sides.append(both)
-    size = len(sides[1])
-    pair, pair_added = (u.astype(np.int64) * size + g for u, g in zip(*codes, strict=True))
-    at = np.searchsorted(pair, pair_added)
-    again = pair[np.minimum(at, len(pair) - 1)] == pair_added
+    (user, user_added), (guideline, guideline_added) = codes
+    # Where the new ratings go: among their users' ratings, by bisection.
+    at, end = (np.searchsorted(user, user_added, side) for side in ("left", "right"))
+    last = end - 1
+    while (at < end).any():
+        middle = (at + end) // 2
+        before = (at < end) & (guideline[np.minimum(middle, len(user) - 1)] < guideline_added)
+        at, end = np.where(before, middle + 1, at), np.where(before, end, np.minimum(middle, end))
+    again = (at <= last) & (guideline[np.minimum(at, len(user) - 1)] == guideline_added)
     kind = ratings.helpful.dtype  # as narrow as it was, if that holds the new ratings
     kind = kind if (added.helpful.astype(kind) == added.helpful).all() else np.dtype(np.float64)
     helpful = ratings.helpful.astype(kind)
     helpful[at[again]] = added.helpful[again]
     columns = (*codes, (helpful, added.helpful))
     user, guideline, helpful = (np.insert(old, at[~again], x[~again]) for old, x in columns)
-    return Ratings(user, guideline, helpful, len(sides[0]), size), Ids(sides[0], sides[1])
+    users, guidelines = sides
+    return Ratings(user, guideline, helpful, len(users), len(guidelines)), Ids(users, guidelines)
 
 
 def _codes(ids: pd.Series) -> tuple[np.ndarray, pd.Index]:
@@ -229,7 +238,8 @@ def _codes(ids: pd.Series) -> tuple[np.ndarray, pd.Index]:
         row = int(np.argmax(ids.isna()))
         raise InputError(f"row {row} (counted from 0) has no {ids.name}: leave it out")
     different = ids.cat.categories if isinstance(ids.dtype, pd.CategoricalDtype) else ids
-    other = next((one for one in different if not isinstance(one, str)), None)
+    mixed = [] if different.dtype == "str" else different
+    other = next((one for one in mixed if not isinstance(one, str)), None)
     if other is not None:
         raise InputError(
             f"{ids.name} holds {other!r:.80}, which is no text: convert the ids with astype(str)"
