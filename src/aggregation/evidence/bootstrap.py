@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from aggregation.model.initialization import starting_points
 from aggregation.model.multistart import Settings
 from aggregation.model.parameters import Parameters
 from aggregation.model.ratings import SAMPLE, Ids, Ratings
-from aggregation.model.refit import refit
+from aggregation.model.refit import BATCHES_AT_ONCE, refit
 
 REPLICATES = 200
 LOWER_LOSS, ENOUGH, MOST_STARTS = 1e-4, 0.01, 8
@@ -197,11 +198,16 @@ def bootstrap(
     intercepts, starts, missed = best_refits(ratings, weights, fit, seed, callback)
     full = rule_columns(ratings, fit.parameters.guideline_intercept, rules, sides)
     drawn = []
-    for r in range(replicates):
-        if callback is not None and r % 50 == 0:
-            callback(f"resample {r + 1} of {replicates}")
+
+    def scored(r: int) -> dict[str, np.ndarray]:
         here = replace(ratings, weight=weights[:, r][of_rating])
-        drawn.append(rule_columns(here, intercepts[:, r], rules, sides))
+        return rule_columns(here, intercepts[:, r], rules, sides)
+
+    with ThreadPoolExecutor(BATCHES_AT_ONCE) as pool:  # NumPy lets go of the interpreter
+        for r, columns in enumerate(pool.map(scored, range(replicates))):
+            if callback is not None and r % 50 == 0:
+                callback(f"resample {r + 1} of {replicates}")
+            drawn.append(columns)
     columns = {name: np.stack([d[name] for d in drawn], axis=1) for name in full}
     return Bootstrap(columns, full, starts, missed)
 
