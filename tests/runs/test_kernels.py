@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from inprocess import quietly
+from jupyter_core.utils import run_sync
 
 from aggregation import RunError
 from aggregation.runs import executor, kernel, notebook, provenance
@@ -301,6 +302,31 @@ def test_a_cell_that_would_never_end_or_look_done_is_named(project, params, tmp_
     kept = json.loads(Path(said.rpartition("kept as ")[2].rstrip(")")).read_text("utf-8"))
     assert kept["cells"][3]["execution_count"]  # what ran before it is kept
     assert not [c for c in psutil.Process().children(recursive=True) if is_kernel(c)]
+
+
+def test_a_kernel_can_be_closed_before_it_is_forked():
+    server = kernel.Server()
+    try:
+        first, second = (kernel.Kernel(server, ["diagnostics"]) for _ in range(2))
+        for one in (first, second):
+            run_sync(one.start)()
+        begun = time.monotonic()
+        first.close()
+        first.close()
+        assert time.monotonic() - begun < 1  # it does not wait for what is being loaded
+        process = second.manager.provisioner.process
+        while not process.pid:
+            assert process.poll() is None
+            time.sleep(0.02)
+        second.close()
+        while any(
+            child.status() != psutil.STATUS_ZOMBIE
+            for child in psutil.Process(server.process.pid).children()
+        ):
+            assert time.monotonic() - begun < 60
+            time.sleep(0.02)
+    finally:
+        server.close()
 
 
 def test_a_cell_may_start_programs_that_read_their_input_or_outlive_it(project, params, tmp_path):

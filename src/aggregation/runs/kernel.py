@@ -124,7 +124,7 @@ class _Forked:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
-        if not self.pid:  # it is not forked yet, and ends when it finds the channel closed
+        if not self.pid and self.returncode is None:  # not forked yet: it will find this closed
             self.channel.shutdown(socket.SHUT_RDWR)
 
 
