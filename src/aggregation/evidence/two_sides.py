@@ -7,7 +7,7 @@ user's other ratings alone. docs/method.md, "Two sides", says what each part add
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,9 @@ ALTERNATIONS, FEW_ALTERNATIONS = 60, 12
 
 COLUMNS = ("p_both_sides", "relative_raters", "n_smaller_side")
 """Of the scores, see `TwoSides.columns`."""
+
+PART = 1 << 16
+"""Ratings that are worked on at a time."""
 
 GRID = 120
 """Intervals of [0, 1] on which the posterior of one side is integrated."""
@@ -161,62 +164,75 @@ def two_sides(ratings: Ratings, axes: int = AXES, near: TwoSides | None = None) 
     """
     if near is None and len(ratings) >= 4 * SAMPLE:
         near = two_sides(ratings.of_some_users(SAMPLE, 0)[0], axes)
-    u, g, y = ratings.user, ratings.guideline, np.asarray(ratings.helpful, np.float64)
-    w = np.ones(len(y)) if ratings.weight is None else np.asarray(ratings.weight, np.float64)
-    size = (ratings.n_users, ratings.n_guidelines)
+    u, g, size = ratings.user, ratings.guideline, (ratings.n_users, ratings.n_guidelines)
+    w = np.ones(len(u)) if ratings.weight is None else np.asarray(ratings.weight, np.float64)
+    # What is known of each rating is worked out for a part of them at a time: that takes less
+    # memory and, since a part fits a processor's cache, less time.
+    parts = [slice(at, at + PART) for at in range(0, len(u), PART)]
 
-    def by_user(values: np.ndarray) -> np.ndarray:
-        return np.bincount(u, values, size[0])
+    def y(part: slice) -> np.ndarray:
+        return ratings.helpful[part].astype(np.float64)
 
-    def by_guideline(values: np.ndarray) -> np.ndarray:
-        return np.bincount(g, values, size[1])
-
-    n_u, n_g = by_user(w), by_guideline(w)
+    mu = sum(float(w[part] @ y(part)) for part in parts) / w.sum()
+    (n_u, by_u), (n_g, by_g) = np.zeros((2, size[0])), np.zeros((2, size[1]))
+    for part in parts:
+        values = w[part], w[part] * (y(part) - mu)
+        _add((n_u, by_u), u[part], values)
+        _add((n_g, by_g), g[part], values)
     starts = np.searchsorted(u, np.arange(size[0] + 1))  # ratings are sorted by user
-    weights = csr_array((w, g, starts), shape=size)
-    of_users, of_guidelines = weights, weights.T.tocsr()
-    mu = (w * y).sum() / w.sum()
-    by_u, by_g = by_user(w * (y - mu)), by_guideline(w * (y - mu))
+    of_users = csr_array((w, g, starts), shape=size)
+    of_guidelines = of_users.T.tocsr()
     user, guideline = np.zeros(size[0]), np.zeros(size[1])
     for _ in range(10):
         guideline = (by_g - of_guidelines @ user) / (n_g + MEAN_SHRINKAGE)
         user = (by_u - of_users @ guideline) / (n_u + MEAN_SHRINKAGE)
-    e = y - mu - user[u] - guideline[g]
-    plain = y - mu - guideline[g]
-    accounts = np.bincount(u, (w > 0).astype(np.float64), size[0])
-    counts = w * np.clip((accounts[u] - 1) / FULL_WEIGHT, 0, 1)
-    n, helpful = np.empty((axes, 2, size[1])), np.empty((axes, 2, size[1]))
+    e, accounts = np.empty(len(u)), np.zeros((1, size[0]))
+    for part in parts:
+        e[part] = y(part) - mu - user[u[part]] - guideline[g[part]]
+        _add(accounts, u[part], [(w[part] > 0).astype(np.float64)])
+    full = np.clip((accounts[0] - 1) / FULL_WEIGHT, 0, 1)
+    n, helpful = np.zeros((axes, 2, size[1])), np.zeros((axes, 2, size[1]))
     pooling, beta, explained = np.empty(axes), np.empty(axes), np.empty(axes)
     guideline_axis, user_axis = np.empty((axes, size[1])), np.empty((axes, size[0]))
     for axis in range(axes):
         errors = csr_array((w * e, g, starts), shape=size)
-        errors_by_guideline = errors.T.tocsr()
-        h, f, spread = np.random.default_rng(axis).standard_normal(size[1]), np.zeros(size[0]), 1.0
-        if near is not None:
-            h = np.pad(near.guideline_axis[axis], (0, size[1] - near.guideline_axis.shape[1]))
-        for _ in range(ALTERNATIONS if near is None else FEW_ALTERNATIONS):
-            h = h / max(np.sqrt((h**2).mean()), 1e-15)
-            f = (errors @ h) / np.maximum(of_users @ h**2 + AXIS_SHRINKAGE * (h**2).mean(), 1e-15)
-            spread = max(AXIS_SHRINKAGE * (f**2).mean(), 1e-15)
-            h = (errors_by_guideline @ f) / (of_guidelines @ f**2 + spread)
-        h = h / max(np.sqrt((h**2).mean()), 1e-15)
-        x, sd = _positions(by_user, u, w, h[g], plain, n_u)
-        # h of the guideline without this user's own rating
-        own = w * f[u] ** 2
-        without = (by_guideline(w * e * f[u])[g] - w * e * f[u]) / (
-            by_guideline(own)[g] - own + spread
-        )
-        told = x * without
-        beta[axis] = np.clip((w * e * told).sum() / max((w * told**2).sum(), 1e-12), 0, 1)
-        left = e - beta[axis] * told
-        explained[axis] = 1 - (w * left**2).sum() / max((w * e**2).sum(), 1e-12)
-        right = ndtr(beta[axis] * x / sd)
-        for side, share in enumerate((1 - right, right)):
-            n[axis, side] = by_guideline(counts * share)
-            helpful[axis, side] = by_guideline(counts * share * y)
+        h, f, told, weighed = _axis(errors, of_users, of_guidelines, *_begin(near, axis, size[1]))
+
+        def seen(part: slice, h: np.ndarray = h) -> list[np.ndarray]:
+            """What a rating adds to its user's sums of h^2, h, h r and r, r but for the user."""
+            of_g = h[g[part]]
+            r = y(part) - mu - guideline[g[part]]
+            return [w[part] * v for v in (of_g * of_g, of_g, of_g * r, r)]
+
+        sums = np.zeros((4, size[0]))
+        for part in parts:
+            _add(sums, u[part], seen(part))
+        ridge = _ridge(sums, n_u)
+        sure, squares = np.empty(len(u)), np.zeros(3)
+        for part in parts:
+            whose, which, error = u[part], g[part], e[part]
+            others = [total[whose] - v for total, v in zip(sums, seen(part), strict=True)]
+            a, b = _moments(others, n_u[whose] - w[part])
+            place = b / (a + ridge)
+            sure[part] = place / np.sqrt(NOISE / (a + ridge))
+            # h of the guideline without this user's own rating
+            own = w[part] * f[whose]
+            without = (told[which] - own * error) / (weighed[which] - own * f[whose])
+            guess = place * without
+            pairs = (error, guess), (guess, guess), (error, error)
+            squares += [(w[part] * v * x).sum() for v, x in pairs]
+        beta[axis] = np.clip(squares[0] / max(squares[1], 1e-12), 0, 1)
+        left = squares @ [-2 * beta[axis], beta[axis] ** 2, 1]
+        explained[axis] = 1 - left / max(squares[2], 1e-12)
+        for part in parts:
+            right = ndtr(beta[axis] * sure[part])
+            counted, rated = w[part] * full[u[part]], y(part)
+            for side, share in enumerate((1 - right, right)):
+                values = counted * share, counted * share * rated
+                _add((n[axis, side], helpful[axis, side]), g[part], values)
+            e[part] -= f[u[part]] * h[g[part]]
         pooling[axis] = _pooling(n[axis], helpful[axis])
         guideline_axis[axis], user_axis[axis] = h, f
-        e = e - f[u] * h[g]
     return TwoSides(
         *(n, helpful, pooling, beta, explained, float(mu), user, guideline),
         guideline_axis=guideline_axis,
@@ -224,32 +240,52 @@ def two_sides(ratings: Ratings, axes: int = AXES, near: TwoSides | None = None) 
     )
 
 
-def _positions(
-    by_user: Callable[[np.ndarray], np.ndarray],
-    u: np.ndarray,
-    w: np.ndarray,
-    h: np.ndarray,
-    e: np.ndarray,
-    n_u: np.ndarray,
+def _add(
+    totals: Sequence[np.ndarray] | np.ndarray, rows: np.ndarray, values: Sequence[np.ndarray]
+) -> None:
+    """Add each of the values of ratings to a total of its own, at the rows of the ratings."""
+    for total, value in zip(totals, values, strict=True):
+        np.add.at(total, rows, value)
+
+
+def _begin(near: TwoSides | None, axis: int, n_guidelines: int) -> tuple[np.ndarray, int]:
+    """Where to begin an axis, [G], and how many alternations it takes from there."""
+    if near is None:
+        return np.random.default_rng(axis).standard_normal(n_guidelines), ALTERNATIONS
+    known = near.guideline_axis[axis]
+    return np.pad(known, (0, n_guidelines - len(known))), FEW_ALTERNATIONS
+
+
+def _axis(
+    errors: csr_array, of_users: csr_array, of_guidelines: csr_array, h: np.ndarray, times: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """An axis by alternation from `h`: h [G], f [U], and what h is the quotient of, [G] and [G]."""
+    errors_of_guidelines = errors.T.tocsr()
+    f, told, weighed = np.zeros(0), h, np.ones_like(h)
+    for _ in range(times):
+        h = h / max(np.sqrt((h**2).mean()), 1e-15)
+        f = (errors @ h) / np.maximum(of_users @ h**2 + AXIS_SHRINKAGE * (h**2).mean(), 1e-15)
+        told = errors_of_guidelines @ f
+        weighed = of_guidelines @ f**2 + max(AXIS_SHRINKAGE * (f**2).mean(), 1e-15)
+        h = told / weighed
+    return h / max(np.sqrt((h**2).mean()), 1e-15), f, told, weighed
+
+
+def _ridge(sums: np.ndarray, n: np.ndarray) -> float:
+    """What places are shrunk by: noise / tau^2, tau^2 = sum(B^2 - noise A) / sum A^2 of users."""
+    a, b = _moments(sums, n)
+    return NOISE / max((b**2 - NOISE * a).sum() / max((a**2).sum(), 1e-12), 1e-4)
+
+
+def _moments(
+    sums: Sequence[np.ndarray] | np.ndarray, n: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each rating, its user's place from the other ratings [n], and its sd [n].
-
-    With m = 1.15 n: A = sum h^2 - (sum h)^2 / m, B = sum h e - sum h sum e / m, x = B / (A + k),
-    k = noise / tau^2, tau^2 = sum(B^2 - noise A) / sum A^2 over all users.
+    """Of a user's ratings, A = sum h^2 - (sum h)^2 / m and B = sum h r - sum h sum r / m, with
+    m = 1.15 n. The user's place is B / (A + ridge), its variance noise / (A + ridge).
     """
-    sums = [by_user(w * v) for v in (h * h, h, h * e, e)]
-
-    def moments(sums: list[np.ndarray], n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        hh, h1, he, e1 = sums
-        m = np.maximum(POSITION_SHRINKAGE * n, 1e-9)
-        return np.maximum(hh - h1**2 / m, 0.0), he - h1 * e1 / m
-
-    a, b = moments(sums, n_u)
-    tau = max((b**2 - NOISE * a).sum() / max((a**2).sum(), 1e-12), 1e-4)
-    k = NOISE / tau
-    others = [total[u] - w * v for total, v in zip(sums, (h * h, h, h * e, e), strict=True)]
-    a_other, b_other = moments(others, n_u[u] - w)
-    return b_other / (a_other + k), np.sqrt(NOISE / (a_other + k))
+    hh, h, hr, r = sums
+    m = np.maximum(POSITION_SHRINKAGE * n, 1e-9)
+    return np.maximum(hh - h**2 / m, 0.0), hr - h * r / m
 
 
 def _pooling(n: np.ndarray, helpful: np.ndarray) -> float:
