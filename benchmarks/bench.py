@@ -269,7 +269,7 @@ def axes(name: str, dimensions: str) -> dict:
 
 
 def size(n: str) -> dict:
-    """From Parquet to the report, and from 5e7 ratings on to the fit."""
+    """From Parquet to the report."""
     from size import measured
 
     return measured(int(n))

@@ -2,7 +2,6 @@
 
 Simulated ratings are written as Parquet, shuffled, with ids as long as those of Community Notes (64
 and 19 characters), into a temporary folder; a process of its own goes from there to the report.
-From 5e7 ratings on it ends with the fit.
 """
 
 import hashlib
@@ -17,7 +16,6 @@ from pathlib import Path
 import numpy as np
 from worlds import simulated
 
-WHOLE = 5e7
 PART = 10_000_000
 
 
@@ -44,7 +42,7 @@ def write(folder: Path, n: int, late: int = 0) -> None:
         ).write_parquet(folder / f"part-{k:03d}.parquet")
 
 
-def measure(folder: str, n: int) -> dict[str, float]:
+def measure(folder: str) -> dict[str, float]:
     """Seconds of each step."""
     taken, begun = {}, time.perf_counter()
 
@@ -64,23 +62,21 @@ def measure(folder: str, n: int) -> dict[str, float]:
     done("start")
     dataset = ag.read(given.source, given.ratings)
     done("read")
-    if n < WHOLE:
-        run.save_dataset(dataset)
-        done("save")
+    run.save_dataset(dataset)
+    done("save")
     ratings, ids = ag.encode(dataset.ratings)
     done("encode")
     fit = ag.fit(ratings)
     done("fit")
-    if n < WHOLE:
-        run.save_fit(fit, ratings, ids)
-        found = ag.collect(dataset, ratings, ids, fit, given.rule.rule())
-        run.save_evidence(
-            found, ag.minima_table(found.constitution.scores, given.rule.rule(), ids, fit)
-        )
-        done("evidence")
-        page = report_page(run, run.load(), given, [])
-        run.write_text("report/index.html", page)
-        done("report")
+    run.save_fit(fit, ratings, ids)
+    found = ag.collect(dataset, ratings, ids, fit, given.rule.rule())
+    run.save_evidence(
+        found, ag.minima_table(found.constitution.scores, given.rule.rule(), ids, fit)
+    )
+    done("evidence")
+    page = report_page(run, run.load(), given, [])
+    run.write_text("report/index.html", page)
+    done("report")
     taken["all"] = sum(taken.values())
     taken["GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     return taken
@@ -90,10 +86,10 @@ def measured(n: int) -> dict[str, float]:
     """Seconds of each step and in all, and peak memory, of about `n` ratings."""
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), n)
-        command = [sys.executable, __file__, folder, str(n)]
+        command = [sys.executable, __file__, folder]
         out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return {"ratings": n} | json.loads(out.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))
+    print(json.dumps(measure(sys.argv[1])))
