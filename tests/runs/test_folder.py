@@ -4,9 +4,12 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet
 import pytest
 
 import aggregation as ag
+from aggregation.data.dataset import TABLES
+from aggregation.data.fingerprint import fingerprints
 from aggregation.files import atomic_write
 from aggregation.params.schema import RatingsSection, SimulatedSource
 
@@ -130,6 +133,23 @@ def other_users(ratings):
 
 def other_ratings(ratings):
     return ratings.assign(helpful=1 - ratings["helpful"])
+
+
+def test_each_row_group_holds_only_the_texts_it_uses(folder, dataset, monkeypatch):
+    monkeypatch.setattr("aggregation.runs.folder.ROWS", 100)
+    folder.save_dataset(dataset)
+    file = pyarrow.parquet.ParquetFile(
+        folder.path / "data" / "ratings.parquet", read_dictionary=["user_id", "guideline_id"]
+    )
+    assert file.num_row_groups == -(-len(dataset.ratings) // 100) > 2
+    for k in range(file.num_row_groups):
+        for name in ("user_id", "guideline_id"):
+            column = file.read_row_group(k, [name]).column(0).combine_chunks()
+            assert len(column.dictionary) == len(column.unique().dictionary_decode())
+    again = folder.dataset()
+    for name in TABLES:
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(dataset, name))
+    assert fingerprints(again) == fingerprints(dataset)
 
 
 @pytest.mark.parametrize("change", [other_users, other_ratings])

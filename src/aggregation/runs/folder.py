@@ -37,6 +37,9 @@ PARQUET_TYPES = {
 }
 """Of the kinds of `dataset.TABLES`."""
 
+ROWS = 1 << 20
+"""Of a row group."""
+
 MAX_DICTIONARY = 1 << 30
 """Bytes of the different texts of a column up to which Parquet keeps them apart from the rows."""
 
@@ -112,18 +115,30 @@ class RunFolder:
         types = {c: PARQUET_TYPES[kinds[c]] for c in table.columns} if kinds else {}
         types |= {c: pyarrow.dictionary(pyarrow.int32(), pyarrow.string()) for c in coded}
         schema = pyarrow.schema(types.items()) if kinds else None
-        data = pyarrow.Table.from_pandas(table, schema=schema, preserve_index=False)
-        data = data.replace_schema_metadata(None)
         times = table.select_dtypes("datetimetz").columns  # these hardly repeat
         repeated: Any = [c for c in table.columns if c not in times]
-        with self._writing(name) as path:
-            pyarrow.parquet.write_table(
-                data,
+
+        def part(at: int) -> pyarrow.Table:
+            """Some rows, with only the texts that they use: every row group holds its own."""
+            rows = table.iloc[at : at + ROWS]
+            rows = rows.assign(**{c: used(rows[c]) for c in coded})
+            data = pyarrow.Table.from_pandas(rows, schema=schema, preserve_index=False)
+            return data.replace_schema_metadata(None)
+
+        first = part(0)
+        with (
+            self._writing(name) as path,
+            pyarrow.parquet.ParquetWriter(
                 path,
+                first.schema,
                 use_dictionary=repeated,
                 dictionary_pagesize_limit=MAX_DICTIONARY,
                 store_schema=False,
-            )
+            ) as writer,
+        ):
+            writer.write_table(first)
+            for at in range(ROWS, len(table), ROWS):
+                writer.write_table(part(at))
 
     def read_json(self, name: str) -> Any:
         """Read JSON that an earlier stage wrote."""
