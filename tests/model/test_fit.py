@@ -340,12 +340,13 @@ def none():
         (none(), 1, "no ratings"),
         (replace(dense(np.eye(3)), n_users=2), 1, "no row from 0 to 1"),
         (replace(dense(np.eye(3)), guideline=np.full(9, -1, np.int32)), 1, "guideline is no row"),
+        (replace(dense(np.eye(3)), user=np.arange(9)[::-1] // 3), 1, "sorted by user"),
         (replace(dense(np.eye(3)), helpful=np.full(9, np.nan)), 1, "outside"),
         (replace(dense(np.eye(3)), helpful=np.full(9, 1.5)), 1, "outside"),
         (replace(dense(np.eye(3)), helpful=np.ones(8)), 1, "the same length"),
         (dense(np.ones((9, 3))), 4, "can carry 3 at most"),
     ],
-    ids=["empty", "user", "guideline", "nan", "out of range", "short", "axes"],
+    ids=["empty", "user", "guideline", "order", "nan", "out of range", "short", "axes"],
 )
 def test_ratings_that_no_model_fits_are_refused(ratings, dimensions, says):
     with pytest.raises(InputError, match=says):

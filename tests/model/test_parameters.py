@@ -1,6 +1,7 @@
 """The loss is the original's; the tables hold the parameters."""
 
 from dataclasses import replace
+from unittest import mock
 
 import jax
 import numpy as np
@@ -20,7 +21,10 @@ from aggregation import (
     predict,
     reindex,
 )
-from aggregation.model import sparse_layout  # noqa: F401  # registers Parameters with JAX
+from aggregation.model import (
+    ratings as ratings_module,
+    sparse_layout,  # noqa: F401  # registers Parameters with JAX
+)
 
 
 def planted(seed: int, users: int = 7, guidelines: int = 5, d: int = 2, share: float = 0.6):
@@ -159,7 +163,8 @@ def test_appended_ratings_are_those_of_all_rows_and_the_last_of_a_pair_counts(ol
         return table(rows).drop_duplicates(["user_id", "guideline_id"], keep="last")
 
     whole, ids = encode(last(old + new))
-    added, of_added = append(*encode(last(old)), last(new))
+    with mock.patch.object(ratings_module, "CHUNK", 3):  # as where there are many
+        added, of_added = append(*encode(last(old)), last(new))
     assert list(of_added.users) == list(ids.users)
     assert list(of_added.guidelines) == list(ids.guidelines)
     assert vars(added).keys() == vars(whole).keys()

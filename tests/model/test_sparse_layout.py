@@ -18,40 +18,41 @@ def some_ratings(random, users, guidelines, values):
     return Ratings(user.astype(np.int32), guideline.astype(np.int32), helpful, users, guidelines)
 
 
+@pytest.mark.parametrize("by_user", [True, False])
 @pytest.mark.parametrize(
     ("axes", "n_values", "weighted"), [(1, 2, False), (2, 9, True), (3, 3, False)]
 )
-def test_row_sums_are_those_of_a_dense_computation(axes, n_values, weighted):
+def test_row_sums_are_those_of_a_dense_computation(axes, n_values, weighted, by_user):
     random = np.random.default_rng(axes)
-    u, g, s = 40, 23, 2
-    ratings = some_ratings(random, u, g, np.linspace(0, 1, n_values))
+    s = 2
+    ratings = some_ratings(random, 40, 23, np.linspace(0, 1, n_values))
     weights = random.random((len(ratings), s)) if weighted else None
     w = np.ones((len(ratings), 1)) if weights is None else weights
-    mu, level, h = (
-        random.normal(size=s),
-        random.normal(size=(g, s)),
-        random.normal(size=(g, axes, s)),
-    )
+    (row, rows), (other, others) = ratings.sides() if by_user else reversed(ratings.sides())
+    mu = random.normal(size=s)
+    level, h = random.normal(size=(others, s)), random.normal(size=(others, axes, s))
     with jax.enable_x64(True):
         lay = jax.tree.map(jnp.asarray, layout(ratings, weights))
-        sums = row_sums(lay, lay.users, mu, level, h)
-    r = ratings.helpful[:, None] - mu - level[ratings.guideline]
-    hs = h[ratings.guideline]
+        side = lay.users if by_user else lay.guidelines
+        sums = row_sums(lay, side, mu, level, h)
+    r = ratings.helpful[:, None] - mu - level[other]
+    hs = h[other]
 
-    def by_user(x):
-        out = np.zeros((u, *x.shape[1:]))
-        np.add.at(out, ratings.user, x)
+    def by_row(x):
+        out = np.zeros((rows, *x.shape[1:]))
+        np.add.at(out, row, x)
         return out
 
     wide = w[:, None]
-    np.testing.assert_allclose(sums.r, by_user(w * r), atol=1e-12)
-    np.testing.assert_allclose(sums.h, by_user(wide * hs), atol=1e-12)
-    np.testing.assert_allclose(sums.hr, by_user(wide * hs * r[:, None]), atol=1e-12)
+    np.testing.assert_allclose(sums.r, by_row(w * r), atol=1e-12)
+    np.testing.assert_allclose(sums.h, by_row(wide * hs), atol=1e-12)
+    np.testing.assert_allclose(sums.hr, by_row(wide * hs * r[:, None]), atol=1e-12)
     np.testing.assert_allclose(
-        sums.hh, by_user(wide[..., None, :] * hs[:, :, None] * hs[:, None]), atol=1e-12
+        sums.hh, by_row(wide[..., None, :] * hs[:, :, None] * hs[:, None]), atol=1e-12
     )
-    np.testing.assert_allclose(lay.users.count, by_user(w), atol=1e-12)
-    np.testing.assert_allclose(lay.users.given, by_user(w * ratings.helpful[:, None]), atol=1e-12)
+    np.testing.assert_allclose(side.count, by_row(w), atol=1e-12)
+    np.testing.assert_allclose(side.given, by_row(w * ratings.helpful[:, None]), atol=1e-12)
+    np.testing.assert_allclose(lay.squares, (w * ratings.helpful[:, None] ** 2).sum(axis=0))
 
 
 def test_the_layout_does_not_depend_on_the_chunks_it_is_made_in(monkeypatch):

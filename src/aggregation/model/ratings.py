@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aggregation.data.categories import categories, taken, used
+from aggregation.data.categories import CHUNK, categories, taken, used
 from aggregation.errors import InputError
 from aggregation.model.processes import ALONE, Processes
 
@@ -59,6 +59,8 @@ class Ratings:
         for name, (row, size) in zip(("user", "guideline"), self.sides(), strict=True):
             if row.min() < 0 or row.max() >= size:
                 raise InputError(f"a rating's {name} is no row from 0 to {size - 1}")
+        if (self.user[1:] < self.user[:-1]).any():
+            raise InputError("the ratings are not sorted by user: code a table with encode")
         if not (self.helpful.min() >= 0 and self.helpful.max() <= 1):  # NaN is neither
             raise InputError("a rating is missing or outside [0, 1]")
         if self.weight is not None:
@@ -204,30 +206,53 @@ def append(ratings: Ratings, ids: Ids, new: pd.DataFrame) -> tuple[Ratings, Ids]
     added, of_added = encode(new)
     if not len(ratings):
         return added, of_added
-    codes, sides = [], []
-    pairs = zip(ids.sides(), of_added.sides(), ratings.sides(), added.sides(), strict=True)
-    for (name, known), (_, found), (row, _), (row_added, _) in pairs:
+    sides, places, rows = [], [], []
+    pairs = zip(ids.sides(), of_added.sides(), added.sides(), strict=True)
+    for (name, known), (_, found), (row, _) in pairs:
         both = known.append(found[known.get_indexer(found) < 0]).sort_values().rename(name)
-        places = (both.get_indexer(index).astype(np.int32) for index in (known, found))
-        codes.append([taken(at, rows) for at, rows in zip(places, (row, row_added), strict=True)])
         sides.append(both)
-    (user, user_added), (guideline, guideline_added) = codes
-    # Where the new ratings go: among their users' ratings, by bisection.
-    at, end = (np.searchsorted(user, user_added, side) for side in ("left", "right"))
-    last = end - 1
+        places.append(both.get_indexer(known).astype(np.int32))  # of the old rows in the new order
+        rows.append(both.get_indexer(found).astype(np.int32)[row])
+    (users_at, guidelines_at), (user, guideline) = places, rows
+
+    def rated(at: np.ndarray) -> np.ndarray:
+        return guidelines_at[ratings.guideline[np.minimum(at, len(ratings) - 1)]]
+
+    # Where the new ratings go: among their users' old ones, by bisection.
+    starts = np.searchsorted(ratings.user, np.arange(len(ids.users) + 1, dtype=np.int32))
+    at, end = (starts[np.searchsorted(users_at, user, side)] for side in ("left", "right"))
+    last = end
     while (at < end).any():
         middle = (at + end) // 2
-        before = (at < end) & (guideline[np.minimum(middle, len(user) - 1)] < guideline_added)
+        before = (at < end) & (rated(middle) < guideline)
         at, end = np.where(before, middle + 1, at), np.where(before, end, np.minimum(middle, end))
-    again = (at <= last) & (guideline[np.minimum(at, len(user) - 1)] == guideline_added)
+    again = (at < last) & (rated(at) == guideline)
     kind = ratings.helpful.dtype  # as narrow as it was, if that holds the new ratings
     kind = kind if (added.helpful.astype(kind) == added.helpful).all() else np.dtype(np.float64)
-    helpful = ratings.helpful.astype(kind)
-    helpful[at[again]] = added.helpful[again]
-    columns = (*codes, (helpful, added.helpful))
-    user, guideline, helpful = (np.insert(old, at[~again], x[~again]) for old, x in columns)
+    goes = at[~again]
+    helpful = _inserted(ratings.helpful.astype(kind, copy=False), goes, added.helpful[~again])
+    helpful[at[again] + np.searchsorted(goes, at[again], "right")] = added.helpful[again]
+    user = _inserted(ratings.user, goes, user[~again], users_at)
+    guideline = _inserted(ratings.guideline, goes, guideline[~again], guidelines_at)
     users, guidelines = sides
     return Ratings(user, guideline, helpful, len(users), len(guidelines)), Ids(users, guidelines)
+
+
+def _inserted(
+    old: np.ndarray, at: np.ndarray, new: np.ndarray, places: np.ndarray | None = None
+) -> np.ndarray:
+    """`np.insert`, of `places[old]` if given, part by part: in no more memory than what it gives.
+
+    `at` is sorted.
+    """
+    out = np.empty(len(old) + len(new), old.dtype)
+    for begin in range(0, len(old), CHUNK):
+        end = min(begin + CHUNK, len(old))
+        a, b = np.searchsorted(at, (begin, end))
+        b = len(at) if end == len(old) else b
+        part = old[begin:end] if places is None else taken(places, old[begin:end])
+        out[begin + a : end + b] = np.insert(part, at[a:b] - begin, new[a:b])
+    return out
 
 
 def _codes(ids: pd.Series) -> tuple[np.ndarray, pd.Index]:

@@ -4,7 +4,7 @@ SELL-C-sigma (Kreutzer et al. 2014, doi:10.1137/130930352): the rows of a side (
 guidelines) are sorted by number of ratings and cut into blocks of as many rows as there are lanes.
 A block is a rectangle, one row a lane, one rating a line, padded to its longest row. A pass walks
 down the lines of a block and adds to per-lane sums. Rows of more than twice the mean length are
-dealt out to several lanes, else few long rows would be most of the padding. The order of every
+cut up for several lanes, else few long rows would be most of the padding. The order of every
 addition is fixed, so the result has the same bits on any number of threads.
 
 A rating is one integer: the row on the other side, and in the last bits which of the few values
@@ -15,13 +15,15 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.sparse import csr_array
 
 from aggregation.model.parameters import Array, Parameters
-from aggregation.model.ratings import Ratings, counts
+from aggregation.model.ratings import Ratings
 
 CHUNK = 1 << 18
 """Ratings that are laid out at a time: bounds the memory that it takes."""
@@ -95,9 +97,9 @@ def layout(
     ratings: Ratings,
     weights: np.ndarray | None = None,
     values: np.ndarray | None = None,
-    lanes: tuple[int, int] | None = None,
+    lanes: tuple[int | None, int | None] = (None, None),
 ) -> Layout:
-    """Lay ratings out by user and by guideline (NumPy arrays).
+    """Lay ratings, sorted by user, out by user and by guideline (NumPy arrays).
 
     `weights` [n, W] weigh every replicate by itself; without them `ratings.weight` does. `values`:
     the different values of ratings, sorted, where there are others than these ratings have;
@@ -105,85 +107,90 @@ def layout(
     """
     if weights is None and ratings.weight is not None:
         weights = ratings.weight[:, None]
-    found, squares = np.zeros(0), np.zeros(1)
-    for chunk in _chunks(len(ratings)):
-        helpful = ratings.helpful[chunk].astype(np.float64)
-        found = np.union1d(found, helpful)
-        squares = squares + _weighted(helpful**2, weights, chunk).sum(axis=0)
-    values = found if values is None else values
-    bits = max(int(len(values) - 1).bit_length(), 1)
-    of_users, of_guidelines = lanes or (None, None)
-    with ThreadPoolExecutor(1) as threads:  # NumPy lets go of the interpreter while it sorts
-        users = threads.submit(_side, ratings, weights, values, bits, of_users, by_user=True)
-        guidelines = _side(ratings, weights, values, bits, of_guidelines, by_user=False)
-    return Layout(
-        users.result(),
-        guidelines,
-        np.concatenate([values, np.zeros((1 << bits) - len(values))]),
-        squares,
-        bits,
-    )
+    chunks = [slice(at, at + CHUNK) for at in range(0, max(len(ratings), 1), CHUNK)]
+    with ThreadPoolExecutor(2) as threads:  # NumPy lets go of the interpreter while it works
+        if values is None:
+            different = threads.map(lambda chunk: np.unique(ratings.helpful[chunk]), chunks)
+            values = reduce(np.union1d, different).astype(np.float64)
+        coded = threads.map(partial(_coded, ratings.helpful, weights, values), chunks)
+        codes, squares = zip(*coded, strict=True)
+        given = ratings, np.concatenate(codes), weights, values
+        users = threads.submit(_side, *given, lanes[0], by_user=True)
+        guidelines = _side(*given, lanes[1], by_user=False)
+    bits = _bits(values)
+    values = np.concatenate([values, np.zeros((1 << bits) - len(values))])
+    return Layout(users.result(), guidelines, values, sum(squares), bits)
 
 
-def _chunks(n: int) -> list[slice]:
-    return [slice(at, at + CHUNK) for at in range(0, n, CHUNK)]
+def _bits(values: np.ndarray) -> int:
+    """Bits of a code."""
+    return max(int(len(values) - 1).bit_length(), 1)
 
 
-def _weighted(x: np.ndarray, weights: np.ndarray | None, chunk: slice) -> np.ndarray:
-    """[chunk, W]"""
-    return x[:, None] if weights is None else x[:, None] * weights[chunk]
+def _coded(
+    helpful: np.ndarray, weights: np.ndarray | None, values: np.ndarray, chunk: slice
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of a chunk's ratings, and its (weighted) sum of squares [W]."""
+    here = helpful[chunk].astype(np.float64)
+    squares = here[:, None] ** 2 if weights is None else here[:, None] ** 2 * weights[chunk]
+    kind = np.min_scalar_type(len(values))
+    return np.searchsorted(values, here).astype(kind), squares.sum(axis=0)
 
 
 def _side(
     ratings: Ratings,
+    code: np.ndarray,
     weights: np.ndarray | None,
     values: np.ndarray,
-    bits: int,
     lanes: int | None,
     *,
     by_user: bool,
 ) -> Side:
-    """A counting sort, chunk by chunk, straight to where each rating goes."""
-    row, rows = ratings.user, ratings.n_users
-    other, others = ratings.guideline, ratings.n_guidelines
+    """Each piece of a row is a run of the ratings sorted by row, and becomes one lane of a block.
+    Some lines of a block are fetched at a time, in the order in which they lie there.
+    """
+    bits = _bits(values)
+    (row, rows), (other, others) = ratings.sides()
+    starts, which = np.searchsorted(row, np.arange(rows + 1, dtype=row.dtype)), None
     if not by_user:
         row, rows, other, others = other, others, row, rows
-    length = counts(row, rows).astype(np.int32)
+        numbered = weights is not None
+        starts, other, code, which = _by_guideline(ratings, starts, code, numbered=numbered)
+    length = np.diff(starts)
     pieces = np.maximum(-(-length // max(2 * len(row) // rows, 1)), 1)
-    first = np.cumsum(pieces, dtype=np.int32) - pieces  # first piece of each row
+    first = np.cumsum(pieces) - pieces  # first piece of each row
     owner = np.repeat(np.arange(rows, dtype=np.int32), pieces)
-    number = np.arange(len(owner), dtype=np.int32) - first[owner]
-    lines = -((number - length[owner]) // pieces[owner])  # ceil: ratings of each piece
-    order = np.argsort(-lines, kind="stable")
+    number = np.arange(len(owner)) - first[owner]
+    size = -((number - length[owner]) // pieces[owner])  # ceil: ratings of each piece
+    begin = np.cumsum(size) - size
+    order = np.argsort(-size, kind="stable")
     place = np.empty(len(owner), dtype=np.int32)
     place[order] = np.arange(len(owner), dtype=np.int32)
     lanes = lanes or lanes_for(len(owner))
-    start = np.concatenate([[0], np.cumsum(np.maximum(lines[order[::lanes]], 1))])
-    corner = start[place // lanes] * lanes + place % lanes  # where each piece's first rating goes
+    start = np.concatenate([[0], np.cumsum(np.maximum(size[order[::lanes]], 1))])
     kind = np.int32 if (others + 1) << bits <= np.iinfo(np.int32).max else np.int64
     entries = aligned((int(start[-1]), lanes), kind)
     entries[:] = others << bits
-    weight = None if weights is None else np.zeros((start[-1], lanes, weights.shape[1]))
-    count = np.zeros((rows, 1 if weights is None else weights.shape[1]))
+    weight = None if weights is None else np.zeros((*entries.shape, weights.shape[1]))
+    count = np.zeros((len(owner), 1 if weights is None else weights.shape[1]))
     given = np.zeros_like(count)
-    done = np.zeros(rows, dtype=np.int32)  # ratings of each row that are in their places
-    for chunk in _chunks(len(ratings)):
-        by_row = _order(row[chunk])
-        mine, theirs = row[chunk][by_row], other[chunk][by_row]
-        helpful = ratings.helpful[chunk].astype(np.float64)[by_row]
-        begin = np.flatnonzero(np.diff(mine, prepend=-1))
-        run = np.diff(begin, append=len(mine))
-        rank = done[mine] + np.arange(len(mine)) - np.repeat(begin, run)
-        done[mine[begin]] += run
-        line, piece = np.divmod(rank, pieces[mine])
-        at = corner[first[mine] + piece] + line * lanes
-        entries.reshape(-1)[at] = (theirs.astype(kind) << bits) | np.searchsorted(values, helpful)
-        ones = _weighted(np.ones(len(mine)), weights, chunk)
-        w = ones if weights is None else ones[by_row]
-        if weight is not None:
-            weight.reshape(-1, w.shape[1])[at] = w
-        count[mine[begin]] += np.add.reduceat(w, begin, axis=0)
-        given[mine[begin]] += np.add.reduceat(w * helpful[:, None], begin, axis=0)
+    step = max(CHUNK // lanes, 1)
+    for block, top in enumerate(start[:-1].tolist()):
+        here = order[block * lanes : (block + 1) * lanes]
+        longest = int(size[here[0]])
+        for line in range(0, longest, step):
+            lines = np.arange(line, min(line + step, longest))[:, None]
+            at = np.minimum(begin[here] + lines, len(row) - 1)
+            there = lines < size[here]
+            box = slice(top + line, top + line + len(lines)), slice(len(here))
+            coded = code[at]
+            np.copyto(entries[box], (other[at].astype(kind) << bits) | coded, where=there)
+            w = there[..., None]
+            if weight is not None and weights is not None:
+                w = weight[box] = w * weights[at if which is None else which[at]]
+            count[here] += w.sum(axis=0)
+            given[here] += (w * values[coded][..., None]).sum(axis=0)
+    count, given = (np.add.reduceat(x, first) for x in (count, given))
     more = number > 0
     return Side(
         entries,
@@ -197,14 +204,20 @@ def _side(
     )
 
 
-def _order(row: np.ndarray) -> np.ndarray | slice:
-    """A stable argsort of a chunk: a plain sort of row and place as one number is quicker."""
-    if (row[1:] >= row[:-1]).all():
-        return slice(None)
-    width = len(row).bit_length()
-    packed = (row.astype(np.int64) << width) | np.arange(len(row))
-    packed.sort()
-    return packed & ((1 << width) - 1)
+def _by_guideline(
+    ratings: Ratings, starts: np.ndarray, code: np.ndarray, *, numbered: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """The ratings sorted by guideline: where those of each start, [guidelines + 1]; their users and
+    codes; if `numbered`, which of the ratings each is.
+    """
+    kind = np.int32 if len(code) < 1 << 31 else np.int64
+    data = np.arange(len(code), dtype=kind) if numbered else code
+    shape = (ratings.n_users, ratings.n_guidelines)
+    turned = csr_array((data, ratings.guideline, starts.astype(kind)), shape=shape).tocsc()
+    if not numbered:
+        return turned.indptr, turned.indices, turned.data, None
+    which: np.ndarray = turned.data
+    return turned.indptr, turned.indices, code[which], which
 
 
 def aligned(shape: tuple[int, int], kind: type) -> np.ndarray:
