@@ -115,6 +115,7 @@ class Ratings:
             before = user.copy()
             user[raters] = np.minimum.reduceat(guideline[self.guideline], begin)
             changed = bool(processes.total(np.array((user != before).any(), int))[0])
+            changed &= len(np.unique(guideline[guideline < n_users])) > 1
         rated = processes.total(self.per_guideline())
         size = np.bincount(guideline, rated, minlength=n_users + 1)
         number = np.full(n_users + 1, -1)
