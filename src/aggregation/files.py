@@ -35,11 +35,15 @@ def remove_partial(folder: Path) -> None:
         left.unlink()
 
 
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all, text as UTF-8."""
+    with atomic_write(path) as partial:
+        partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
 def write_json(path: Path, value: object) -> None:
     """Write JSON for people: indented, in the order given. NaN is a ValueError."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with atomic_write(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -49,7 +49,7 @@ def build(
     Raises InputError, naming the file, the place and the remedy.
     """
     raw = {name: tables.pop(name, pd.DataFrame()) for name in TABLES}
-    book = _Book(list(counts), dict.fromkeys(TABLES, where) | dict(files or {}))
+    book = Book(list(counts), dict.fromkeys(TABLES, where) | dict(files or {}))
     ratings = raw.pop("ratings")
     ratings = ratings.assign(**{key: categories(ratings[key]) for key in (*CODED, "value")})
     for key in CODED:
@@ -85,7 +85,7 @@ PASSED = "is left out"
 """How the reason of a rating ends that the parameters leave out, such as a pass."""
 
 
-class _Book:
+class Book:
     """Counts as they are made, and the file of each table."""
 
     def __init__(self, counts: list[Count], files: dict[str, str]) -> None:
@@ -121,7 +121,7 @@ class _Book:
         self.add("note", table, reason, around.sum())
 
 
-def _one_per_id(raw: pd.DataFrame, key: str, table: str, book: _Book) -> pd.DataFrame:
+def _one_per_id(raw: pd.DataFrame, key: str, table: str, book: Book) -> pd.DataFrame:
     """The columns of the table, one row per id: equal rows are merged, unlike ones are an error."""
     where, ids = book.files[table], raw.get(key, pd.Series(dtype="str"))
     missing = ids.isna() | ids.eq("")
@@ -138,7 +138,7 @@ def _one_per_id(raw: pd.DataFrame, key: str, table: str, book: _Book) -> pd.Data
     return rows.sort_values(key, ignore_index=True)
 
 
-def _topics(raw: pd.DataFrame, book: _Book) -> pd.DataFrame:
+def _topics(raw: pd.DataFrame, book: Book) -> pd.DataFrame:
     topics = _one_per_id(raw, "topic_id", "topics", book)
     parent = topics["parent_id"]
     lost = parent.notna() & ~parent.isin(topics["topic_id"])
@@ -148,7 +148,7 @@ def _topics(raw: pd.DataFrame, book: _Book) -> pd.DataFrame:
     return topics
 
 
-def _guidelines(raw: pd.DataFrame, topics: pd.DataFrame, book: _Book) -> pd.DataFrame:
+def _guidelines(raw: pd.DataFrame, topics: pd.DataFrame, book: Book) -> pd.DataFrame:
     guidelines = _one_per_id(raw, "guideline_id", "guidelines", book)
     text, topic = guidelines["text"].fillna(""), guidelines["topic_id"]
     lost = topic.notna() & ~topic.isin(topics["topic_id"])
@@ -162,7 +162,7 @@ def _guidelines(raw: pd.DataFrame, topics: pd.DataFrame, book: _Book) -> pd.Data
     return guidelines.assign(text=text, topic_id=topic.mask(lost))
 
 
-def _known(raw: pd.DataFrame, guidelines: pd.DataFrame, book: _Book) -> pd.DataFrame:
+def _known(raw: pd.DataFrame, guidelines: pd.DataFrame, book: Book) -> pd.DataFrame:
     ratings = raw.assign(value=with_texts(raw["value"], lambda words: words.str.strip()))
     for key in (*CODED, "value"):
         reason = "no value given" if key == "value" else f"no {key}"
@@ -177,7 +177,7 @@ def _known(raw: pd.DataFrame, guidelines: pd.DataFrame, book: _Book) -> pd.DataF
     return ratings
 
 
-def _one_per_pair(ratings: pd.DataFrame, duplicates: str, book: _Book) -> pd.DataFrame:
+def _one_per_pair(ratings: pd.DataFrame, duplicates: str, book: Book) -> pd.DataFrame:
     """Sorted by user and guideline, with one rating of each pair."""
     order, again = _by_pair(ratings)
     if again.any():
@@ -248,7 +248,7 @@ def plain_word(word: str) -> str:
     return re.sub(r"(?<=[0-9])\.0+$", "", word.strip().casefold())
 
 
-def _valued(ratings: pd.DataFrame, values: Mapping[str, float | None], book: _Book) -> pd.DataFrame:
+def _valued(ratings: pd.DataFrame, values: Mapping[str, float | None], book: Book) -> pd.DataFrame:
     """With the number of each word in `helpful`, without those that are left out."""
     said = used(ratings["value"])
     ratings, words = ratings.assign(value=said), said.cat.categories
@@ -275,7 +275,7 @@ def _valued(ratings: pd.DataFrame, values: Mapping[str, float | None], book: _Bo
     return ratings.assign(helpful=helpful)[list(TABLES["ratings"])]
 
 
-def _active(ratings: pd.DataFrame, choices: Choices, book: _Book) -> pd.DataFrame:
+def _active(ratings: pd.DataFrame, choices: Choices, book: Book) -> pd.DataFrame:
     """Apply both minimum counts, until neither takes anything away or as `minima` says."""
     limits = {"user": choices.min_per_user, "guideline": choices.min_per_guideline}
     order, gone = ["guideline", "user", "guideline"], dict.fromkeys(limits, 0)
@@ -293,7 +293,7 @@ def _active(ratings: pd.DataFrame, choices: Choices, book: _Book) -> pd.DataFram
     return ratings
 
 
-def _answers(raw: pd.DataFrame, ratings: pd.DataFrame, book: _Book) -> pd.DataFrame:
+def _answers(raw: pd.DataFrame, ratings: pd.DataFrame, book: Book) -> pd.DataFrame:
     """What raters answered, one answer to each question."""
     answers = frame("answers", raw)
     blank = answers["answer"].fillna("").str.strip().eq("")
@@ -309,7 +309,7 @@ def _answers(raw: pd.DataFrame, ratings: pd.DataFrame, book: _Book) -> pd.DataFr
     return answers.sort_values(key, ignore_index=True)
 
 
-def _users(raw: pd.DataFrame, ratings: pd.DataFrame, book: _Book) -> pd.DataFrame:
+def _users(raw: pd.DataFrame, ratings: pd.DataFrame, book: Book) -> pd.DataFrame:
     users = _one_per_id(raw, "user_id", "users", book)
     raters = pd.Series(ratings["user_id"].cat.categories, name="user_id")
     new = raters[~raters.isin(users["user_id"])]

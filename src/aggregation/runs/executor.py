@@ -16,7 +16,7 @@ from jupyter_core.utils import run_sync
 
 from aggregation import errors
 from aggregation.errors import RunError, unwritable
-from aggregation.files import atomic_write
+from aggregation.files import write
 from aggregation.runs.kernel import FORKS, Kernel, Server
 
 # jsonschema, which nbformat loads, builds the grammar of internationalised addresses at import:
@@ -79,13 +79,15 @@ class Executor:
         import nbformat  # while the kernel gets ready
         import papermill
 
-        from aggregation.runs.engine import NAME
-
         notebook = nbformat.reads(source.decode("utf-8"), as_version=4)
-        partial = path / "notebooks" / f"{stage}.partial.ipynb"
+        kept = path / "notebooks" / f"{stage}.failed.ipynb"
         later = self.stages[self.stages.index(stage) + 1 :]
         kernel, self.next = self.next, Kernel(self.server, later)
         begun, seconds, at = time.monotonic(), [], ""
+        running: list[Any] = []
+
+        async def keep(notebook: Any) -> None:
+            running.append(notebook)
 
         async def begin(cell: Any, cell_index: int) -> None:
             nonlocal begun, at
@@ -108,16 +110,15 @@ class Executor:
         beating = threading.Thread(target=_heartbeat, args=(stop, say), daemon=True)
         bar: Any = {"desc": stage, "leave": False} if terminal else False
         try:
-            partial.parent.mkdir(exist_ok=True)
             beating.start()
-            papermill.execute_notebook(
+            done = papermill.execute_notebook(
                 notebook,
-                str(partial.absolute()).replace("{", "{{").replace("}", "}}"),  # a template
+                None,  # else it is written twice a cell, figures and all
                 parameters=given,
-                engine_name=NAME,
                 kernel_name="python3",
                 kernel_manager_class=kernel.manager_class,
                 timeout_func=lambda _: max(deadline - time.monotonic(), 0.01),
+                on_notebook_start=keep,
                 on_cell_start=begin,
                 on_cell_executed=end,
                 progress_bar=bar,
@@ -125,20 +126,19 @@ class Executor:
                 shutdown_kernel="immediate",  # what it made is on disk; asking it takes 0.2 s
                 coalesce_streams=True,  # else a bar and what wipes it away are two outputs
             )
-            done = nbformat.writes(_without_traces(nbformat.read(partial, as_version=4))) + "\n"
-            with atomic_write(path / "notebooks" / f"{stage}.ipynb") as file:
-                file.write_text(done, encoding="utf-8")
+            executed = nbformat.writes(_without_traces(done)) + "\n"
+            write(path / "notebooks" / f"{stage}.ipynb", executed)
         except Exception as error:  # of a cell, of nbclient, of a socket, of the disk
             if isinstance(error, OSError) and not isinstance(error, TimeoutError):
                 raise unwritable(path, error) from None
             where = f"the {stage} notebook stopped in {at or 'its kernel, which did not start'}"
-            if partial.exists():
-                where += f"; it is kept as {partial.replace(partial.with_stem(f'{stage}.failed'))}"
+            if running:
+                write(kept, nbformat.writes(running[0]))
+                where += f"; it is kept as {kept}"
             raise RunError(f"{_problem(error, timeout)}\n({where})") from None
         finally:
             stop.set()
             kernel.close()
-            partial.unlink(missing_ok=True)
         return seconds
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence, Sized
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from aggregation.decisions.constitution import Constitution, select
 from aggregation.decisions.rules import Rule
 from aggregation.errors import RunError
 from aggregation.evidence.collect import Evidence
-from aggregation.files import atomic_write, read_if_any, read_json
+from aggregation.files import atomic_write, read_if_any, read_json, write, write_json
 from aggregation.model import storage
 from aggregation.model.fit import Fit
 from aggregation.model.parameters import loss
@@ -91,21 +89,19 @@ class RunFolder:
 
     # files
 
-    def _writing(self, name: str) -> AbstractContextManager[Path]:
+    def _place(self, name: str) -> Path:
         """Whoever writes into the folder of a finished run makes it one that is not finished."""
         if name != MANIFEST and (self.path / MANIFEST).exists():
             (self.path / MANIFEST).replace(self.path / PARTIAL)
-        return atomic_write(self.path / name)
+        return self.path / name
 
     def write_text(self, name: str, text: str) -> None:
         """Write a UTF-8 file."""
-        with self._writing(name) as path:
-            path.write_bytes(text.encode("utf-8"))
+        write(self._place(name), text)
 
     def write_json(self, name: str, value: object) -> None:
         """Write JSON for people: indented, in the order given. NaN is refused."""
-        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-        self.write_text(name, text + "\n")
+        write_json(self._place(name), value)
 
     def write_table(
         self, name: str, table: pd.DataFrame, kinds: dict[str, str] | None = None
@@ -127,7 +123,7 @@ class RunFolder:
 
         first = part(0)
         with (
-            self._writing(name) as path,
+            atomic_write(self._place(name)) as path,
             pyarrow.parquet.ParquetWriter(
                 path,
                 first.schema,

@@ -8,12 +8,17 @@ from typing import Any
 from urllib.parse import quote
 
 from aggregation.errors import RunError, unwritable
-from aggregation.files import atomic_write, read_if_any, read_json
+from aggregation.files import read_if_any, read_json, write
 from aggregation.report.index import index_page
 from aggregation.report.run_list import HEADING, run_list_page
 from aggregation.runs.folder import Run, RunFolder
 from aggregation.runs.stages import STAGES, page
 from aggregation.runs.summary import summary
+
+ABOUT = ("run", "title", "question", "participants", "attribution")
+"""Parameters that the report shows as they are."""
+
+COUNTS = "demographics/counts.json"
 
 
 def write_page(path: Path, stage: str, stages: list[str]) -> None:
@@ -25,8 +30,7 @@ def write_page(path: Path, stage: str, stages: list[str]) -> None:
     notebook = nbformat.read(path / "notebooks" / f"{stage}.ipynb", as_version=4)
     simulated = read_json(path / "data" / "ingest.json")["about"]["simulated"]
     html = notebook_page(notebook, stage, stages, run=path.name, simulated=simulated)
-    with atomic_write(path / page(stage)) as partial:
-        partial.write_text(html, encoding="utf-8")
+    write(path / page(stage), html)
 
 
 def stages_shown(folder: RunFolder) -> list[str]:
@@ -49,24 +53,14 @@ def report_page(folder: RunFolder, made: Run, given: Any, stages: Sequence[str] 
     return index_page(
         *(made.dataset, made.ratings, made.ids, made.fit, made.evidence.constitution, made.minima),
         made.evidence.summary,
-        run=given.run,
-        title=given.title,
-        question=given.question,
-        participants=given.participants,
-        attribution=given.attribution,
+        **{name: getattr(given, name) for name in ABOUT},
         near_misses=given.diagnostics.near_misses,
         language=given.report.language,
         markdown_texts=given.report.markdown,
-        demographics=demographics_counts(folder),
+        demographics=folder.read_json(COUNTS) if (folder.path / COUNTS).exists() else None,
         stages=stages,
         version=__version__,
     )
-
-
-def demographics_counts(folder: RunFolder) -> list[dict[str, Any]] | None:
-    """The records of demographics/counts.json; None where there is none."""
-    name = "demographics/counts.json"
-    return folder.read_json(name) if (folder.path / name).exists() else None
 
 
 def write_run_list(out: Path) -> Path:
@@ -81,9 +75,7 @@ def write_run_list(out: Path) -> Path:
         found = [*out.glob("[!.]*/params.yaml"), *out.glob(".*.partial/*/params.yaml")]
         rows = [_row(p.parent, out) for p in sorted(found, key=lambda p: (p.parent.name, p))]
         rows.sort(key=lambda row: row["started"], reverse=True)
-        with atomic_write(out / "index.html") as partial:
-            html = run_list_page(rows)
-            partial.write_text(html, encoding="utf-8")
+        write(out / "index.html", run_list_page(rows))
     except OSError as error:
         raise unwritable(out, error) from None
     return out / "index.html"

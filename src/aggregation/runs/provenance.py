@@ -21,7 +21,7 @@ CHECKOUT = PACKAGE.parents[1]
 MANIFEST, PARTIAL = "manifest.json", "manifest.partial.json"
 """Of a run that is whole, and of one that is under way, has stopped, or was changed by hand."""
 
-PACKAGE_FILES = (".py", ".pyi", ".html", ".css", ".j2", ".csv", ".json")
+PACKAGE_FILES = (".py", ".pyi", ".html", ".css", ".js", ".j2", ".po", ".csv", ".json")
 """Suffixes of the package's own files."""
 
 LIBRARIES = ("jax", "jaxlib", "numpy", "pandas", "pyarrow", "matplotlib", "papermill")

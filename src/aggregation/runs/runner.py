@@ -322,8 +322,8 @@ class _Build:
 
     def _remove(self, stage: str) -> None:
         """Remove what a stage made in the folder that is built, whole or not."""
-        left = [f"notebooks/{stage}.{kind}.ipynb" for kind in ("partial", "failed")]
-        for name in (*own(stage), *left, *([LAST] if stage == "publish" else [])):
+        failed = f"notebooks/{stage}.failed.ipynb"
+        for name in (*own(stage), failed, *([LAST] if stage == "publish" else [])):
             (self.built / name).unlink(missing_ok=True)
 
     def _note(self, made_with: dict[str, Any]) -> None:

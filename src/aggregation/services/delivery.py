@@ -35,11 +35,11 @@ from pydantic import BaseModel, ValidationError
 from aggregation.decisions.payload import Changes, Payload, changes, guards
 from aggregation.errors import InputError, RunError, ServiceError, UnknownOutcomeError
 from aggregation.files import (
-    atomic_write,
     checksum_holds,
     read_json,
     sha256,
     with_checksum,
+    write,
     write_json,
 )
 from aggregation.params.schema import PublishSection
@@ -82,7 +82,7 @@ def deliver(
         return Delivery("target: file. Nothing is sent.")
     platform = Platform(wanted.environment, policy)
     delivery = _deliver(platform, published, body, n_ratings, wanted)
-    _write(published / LAST, (delivery.told + "\n").encode())
+    write(published / LAST, delivery.told + "\n")
     return delivery
 
 
@@ -119,7 +119,7 @@ def _deliver(
         "other_model_before": settled and _shows(export, payload) is False,
         "forced": wanted.reason if against else "",
     }
-    _write(published / PENDING, body)
+    write(published / PENDING, body)
     write_json(published / RECEIPT, with_checksum(receipt))
     try:
         platform.post_constitution(body)
@@ -190,7 +190,7 @@ def _shows(export: _Export | None, sent: Payload | None) -> bool | None:
 def _publish(published: Path, receipt: dict[str, Any]) -> None:
     """Keep what is pending as what is published."""
     receipt = receipt | {"state": "published"}
-    _write(published / KNOWN_BODY, (published / PENDING).read_bytes())
+    write(published / KNOWN_BODY, (published / PENDING).read_bytes())
     write_json(published / KNOWN, with_checksum(receipt))
     write_json(published / RECEIPT, with_checksum(receipt))
 
@@ -211,8 +211,3 @@ def _body(path: Path, receipt: dict[str, Any]) -> Payload | None:
     if sha256(path) != receipt.get("body_sha256"):
         return None
     return Payload.model_validate_json(path.read_bytes())
-
-
-def _write(path: Path, content: bytes) -> None:
-    with atomic_write(path) as partial:
-        partial.write_bytes(content)

@@ -16,7 +16,7 @@ import pandas as pd
 import polars as pl
 
 from aggregation.data.choices import Choices
-from aggregation.data.cleaning import build
+from aggregation.data.cleaning import Book, build
 from aggregation.data.dataset import About, Count, Dataset
 from aggregation.errors import InputError
 from aggregation.params.schema import CommunityNotesSource
@@ -49,32 +49,27 @@ def read(source: CommunityNotesSource, choices: Choices) -> Dataset:
         }
         notes, counts = _notes(parts["notes"], parts["noteStatusHistory"])
         ratings = _ratings(parts["ratings"])
-        counts.append(Count("ratings", "read", f"{len(parts['ratings'])} files", len(ratings)))
-        gone = {
-            "an old note that a post is not misleading, which is not scored": ratings[
-                "guideline_id"
-            ].isin(notes["guideline_id"][notes["old"]])
-        }
+        book = Book(counts, {})
+        book.add("read", "ratings", f"{len(parts['ratings'])} files", len(ratings))
+        old = ratings["guideline_id"].isin(notes["guideline_id"][notes["old"]])
+        reason = "an old note that a post is not misleading, which is not scored"
+        ratings = book.take("dropped", "ratings", ratings, old, reason)
         if source.groups:
-            member = _members(parts["userEnrollment"], source.groups)
-            gone["the rater is in none of source.groups"] = ~ratings["user_id"].isin(member)
-    for reason, left_out in gone.items():
-        n = int((here := left_out.loc[ratings.index]).sum())
-        counts += [Count("ratings", "dropped", reason, n)] if n else []
-        ratings = ratings[~here] if n else ratings
-    rated = notes["guideline_id"].isin(ratings["guideline_id"].unique())
-    unrated = int((~rated).sum())
-    counts += (
-        [Count("guidelines", "dropped", "no rating of the note counts", unrated)] if unrated else []
-    )
-    tables = {"ratings": ratings, "guidelines": notes[rated]}
+            members = _members(parts["userEnrollment"], source.groups)
+            other = ~ratings["user_id"].isin(members)
+            reason = "the rater is in none of source.groups"
+            ratings = book.take("dropped", "ratings", ratings, other, reason)
+    unrated = ~notes["guideline_id"].isin(ratings["guideline_id"].unique())
+    reason = "no rating of the note counts"
+    notes = book.take("dropped", "guidelines", notes, unrated, reason)
+    tables = {"ratings": ratings, "guidelines": notes}
     del ratings  # build frees what it has used
     return build(
         tables,
         choices,
         where=str(folder),
         about=About(title="Community Notes", origin=f"Community Notes, files in {folder.name}"),
-        counts=counts,
+        counts=book.counts,
     )
 
 
