@@ -14,12 +14,11 @@ import pandas as pd
 
 from aggregation.decisions.constitution import Constitution
 from aggregation.decisions.rules import ACCEPTED, REJECTED, Rule
-from aggregation.evidence.bootstrap import ROUGH, rule_columns
+from aggregation.evidence.bootstrap import levels, rule_columns
 from aggregation.evidence.two_sides import TwoSides
 from aggregation.model.fit import Fit
 from aggregation.model.parameters import Parameters
 from aggregation.model.ratings import Ids, Ratings
-from aggregation.model.refit import refit
 
 COARSE, STEP = (5, 20, 40, 70, 100), 5
 """Numbers of accounts that are tried, upwards; between the first that works and the one before it,
@@ -183,11 +182,8 @@ class _World:
         size = (self.ratings.n_users + MOST_ACCOUNTS, self.shape[1])
         ratings = Ratings(self.user, self.guideline, helpful, *size)
         on = self.user[:, None] < self.ratings.n_users + np.array(sizes, int)
-        weights, intercept = on * weight[:, None], self.near.guideline_intercept[:, None]
-        if len(sizes) and "intercept" in (c.column for c in self.rule.conditions):
-            found = refit(ratings, weights, self.near, self.penalty, ROUGH)
-            intercept = found.parameters.guideline_intercept
-        intercept = np.broadcast_to(intercept, (self.shape[1], len(sizes)))
+        weights = on * weight[:, None]
+        intercept = levels(ratings, weights, self.near, self.penalty, self.rule)
         for k, accounts in enumerate(sizes):
             kept, of = weights[:, k] > 0, np.array([target])
             rows = (x[kept] for x in (self.user, self.guideline, helpful))

@@ -17,7 +17,7 @@ from aggregation.evidence.two_sides import COLUMNS as TWO_SIDES, TwoSides, two_s
 from aggregation.model.fit import Fit
 from aggregation.model.initialization import starting_points
 from aggregation.model.multistart import Settings
-from aggregation.model.parameters import Parameters
+from aggregation.model.parameters import Parameters, Penalty
 from aggregation.model.ratings import SAMPLE, Ids, Ratings
 from aggregation.model.refit import BATCHES_AT_ONCE, refit
 
@@ -124,33 +124,37 @@ def best_refits(
     cold = starting_points(ratings, dimensions, seed, None)
     highest = fit.objective * (1 + CLOSE) if many(ratings) else np.inf
     warm = [m.parameters for m in fit.minima[:3] if m.objective <= highest]
-    best, intercept, missed, number = None, None, 1.0, 0
+    best, intercept, missed, number = np.inf, np.zeros(()), 1.0, 0
     for number in range(len(warm) if many(ratings) else MOST_STARTS):
         if callback is not None:
             callback(f"refits from start {number + 1}")
-        start = warm[number] if number < len(warm) else _whole(next(cold).parameters)
+        start = warm[number] if number < len(warm) else next(cold).parameters
         found = refit(ratings, weights, start, fit.penalty, ROUGH)
         new = np.asarray(found.parameters.guideline_intercept)
-        if best is None or intercept is None:
-            best, intercept = found.objective, new
-            continue
         lower = found.objective < best * (1 - LOWER_LOSS)
         intercept = np.where(found.objective < best, new, intercept)
         best = np.minimum(best, found.objective)
         missed = float(lower.mean())
         if number >= len(warm) and missed < ENOUGH:
-            return intercept, number + 1, missed
-    assert intercept is not None  # noqa: S101  # there is at least one start
+            break
     return intercept, number + 1, missed
-
-
-def _whole(p: Parameters) -> Parameters:
-    return Parameters(*(np.nan_to_num(np.asarray(x, np.float64)) for x in p.arrays()))
 
 
 def resampled(rule: Rule) -> bool:
     """Whether it is known what a rule decides with other users."""
     return all(c.column in RESAMPLED for c in rule.conditions)
+
+
+def levels(
+    ratings: Ratings, weights: np.ndarray, near: Parameters, penalty: Penalty, rule: Rule
+) -> np.ndarray:
+    """Guideline intercepts [G, R] with each of R weightings [n, R]: those of refits, or of `near`
+    where the rule does not read them.
+    """
+    if weights.shape[1] and "intercept" in (c.column for c in rule.conditions):
+        return refit(ratings, weights, near, penalty, ROUGH).parameters.guideline_intercept
+    size = ratings.n_guidelines, weights.shape[1]
+    return np.broadcast_to(near.guideline_intercept[:, None], size)
 
 
 def rule_columns(

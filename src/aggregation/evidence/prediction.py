@@ -56,7 +56,7 @@ def prediction(
     random, rows, tables = np.random.default_rng(seed), [], []
     by_rating = random.permutation(len(ratings)) % FOLDS
     by_user = (random.permutation(ratings.n_users) % FOLDS)[ratings.user]
-    models = _models(ratings, found)
+    models, pairs = _models(ratings, found), (ratings.user, ratings.guideline)
     notes = _refitted(ratings, found.parameters, COMMUNITY_NOTES)
     for held_out, fold in (("rating", by_rating), ("user", by_user)):
         weights = (fold[:, None] != np.arange(FOLDS)).astype(np.float64)
@@ -75,18 +75,11 @@ def prediction(
                 )
                 for k in range(FOLDS)
             ]
-            told[name] = _each_fold(
-                fold, lambda k, each=each: predict(each[k], ratings.user, ratings.guideline)
-            )
-        told["sides"] = _each_fold(
-            fold, lambda k, sides=sides: sides[k].predict(ratings.user, ratings.guideline, AXES)
-        )
-        told["guideline mean"] = _each_fold(
-            fold, lambda k, sides=sides: (sides[k].mean + sides[k].liking)[ratings.guideline]
-        )
-        told["global mean"] = _each_fold(
-            fold, lambda k, sides=sides: np.full(len(ratings), sides[k].mean)
-        )
+            told[name] = _each_fold(fold, [predict(p, *pairs) for p in each])
+        told["sides"] = _each_fold(fold, [s.predict(*pairs, AXES) for s in sides])
+        liking = [(s.mean + s.liking)[ratings.guideline] for s in sides]
+        told["guideline mean"] = _each_fold(fold, liking)
+        told["global mean"] = _each_fold(fold, [np.full(len(ratings), s.mean) for s in sides])
         rows += [(held_out, name, *_measured(ratings, p)) for name, p in told.items()]
         tables += [_calibration(ratings, told["sides"])] if held_out == "rating" else []
     columns = ["held_out", "predictor", "brier", "log_loss", "auc"]
@@ -131,10 +124,9 @@ def _known_or_mean(p: Parameters, known: np.ndarray) -> Parameters:
     )
 
 
-def _each_fold(fold: np.ndarray, predicted: Callable[[int], np.ndarray]) -> np.ndarray:
+def _each_fold(fold: np.ndarray, predicted: list[np.ndarray]) -> np.ndarray:
     """[n]: of each rating the prediction that did not know its fold, between 0 and 1."""
-    every = np.stack([predicted(k) for k in range(FOLDS)])
-    return np.clip(every[fold, np.arange(len(fold))], CERTAIN, 1 - CERTAIN)
+    return np.clip(np.stack(predicted)[fold, np.arange(len(fold))], CERTAIN, 1 - CERTAIN)
 
 
 def _measured(ratings: Ratings, p: np.ndarray) -> tuple[float, float, float]:

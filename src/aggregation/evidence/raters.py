@@ -16,11 +16,10 @@ from aggregation.decisions.constitution import Constitution, select
 from aggregation.decisions.rules import Rule
 from aggregation.decisions.scores import with_columns
 from aggregation.errors import InputError
-from aggregation.evidence.bootstrap import ROUGH, rule_columns
+from aggregation.evidence.bootstrap import levels, rule_columns
 from aggregation.evidence.two_sides import TwoSides, two_sides
 from aggregation.model.fit import Fit
 from aggregation.model.ratings import Ids, Ratings, encode
-from aggregation.model.refit import refit
 
 MOST_ACTIVE = 40
 """Users whose influence is measured, the most active ones: each is a refit."""
@@ -52,22 +51,14 @@ def influence(ratings: Ratings, fit: Fit, sides: TwoSides, rule: Rule) -> pd.Dat
     weights = of_users[ratings.user]
     if ratings.weight is not None:
         weights *= ratings.weight[:, None]
-    level = np.broadcast_to(fit.parameters.guideline_intercept[:, None], (ratings.n_guidelines, 1))
-    before = rule.verdicts(rule_columns(ratings, level[:, 0], [rule], sides))
-    if "intercept" in (c.column for c in rule.conditions):
-        level = refit(
-            ratings, weights, fit.parameters, fit.penalty, ROUGH
-        ).parameters.guideline_intercept
-    level = np.broadcast_to(level, (ratings.n_guidelines, len(chosen)))
-    changed = [
-        (
-            rule.verdicts(
-                rule_columns(replace(ratings, weight=weights[:, k]), level[:, k], [rule], sides)
-            )
-            != before
-        ).sum()
-        for k in range(len(chosen))
-    ]
+
+    def decided(weight: np.ndarray | None, level: np.ndarray) -> np.ndarray:
+        columns = rule_columns(replace(ratings, weight=weight), level, [rule], sides)
+        return rule.verdicts(columns)
+
+    before = decided(ratings.weight, fit.parameters.guideline_intercept)
+    level = levels(ratings, weights, fit.parameters, fit.penalty, rule)
+    changed = [(decided(*one) != before).sum() for one in zip(weights.T, level.T, strict=True)]
     return pd.DataFrame({"user": chosen, "verdicts_changed": changed})
 
 
@@ -131,10 +122,7 @@ def decided_without(
     """What the rule decides where flagged users (rows of `flags`) do not count."""
     counts = ~flags.any(axis=1).to_numpy()[ratings.user]
     weight = counts * (1.0 if ratings.weight is None else ratings.weight)
-    level = fit.parameters.guideline_intercept
-    if "intercept" in (c.column for c in before.rule.conditions):
-        ends = refit(ratings, weight[:, None], fit.parameters, fit.penalty, ROUGH)
-        level = ends.parameters.guideline_intercept[:, 0]
+    level = levels(ratings, weight[:, None], fit.parameters, fit.penalty, before.rule)[:, 0]
     columns = rule_columns(replace(ratings, weight=weight), level, [before.rule], sides)
     scores = before.scores.drop(columns=["verdict", "failed"])
     return select(with_columns(scores, ids, columns), before.rule)

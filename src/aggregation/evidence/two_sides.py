@@ -121,23 +121,17 @@ class TwoSides:
         k = self.pooling[:, None, None]
         return 1 + self.helpful + k * m, 1 + self.n - self.helpful + k * (1 - m)
 
-    def probability(
-        self,
-        of: slice | np.ndarray = slice(None),
-        *,
-        each: float = EACH_SIDE,
-        both: float = BOTH_SIDES,
-    ) -> np.ndarray:
+    def probability(self, of: slice | np.ndarray = slice(None)) -> np.ndarray:
         """For the guidelines `of` (rows), the lowest, over the axes, of
 
-        Pr(p_left >= each, p_right >= each, (p_left + p_right) / 2 >= both).
+        Pr(p_left >= EACH_SIDE, p_right >= EACH_SIDE, (p_left + p_right) / 2 >= BOTH_SIDES).
         """
         a, b = (x[:, :, of] for x in self.posterior())
         edges = np.linspace(0, 1, GRID + 1)
         centres = (edges[1:] + edges[:-1]) / 2
-        first = int(np.searchsorted(centres, each))  # below it, the left side is not enough
+        first = int(np.searchsorted(centres, EACH_SIDE))  # below it, the left side is not enough
         edges, centres = edges[first:], centres[first:]
-        needed = np.clip(np.maximum(each, 2 * both - centres), 0, 1)
+        needed = np.clip(np.maximum(EACH_SIDE, 2 * BOTH_SIDES - centres), 0, 1)
         lowest = np.ones(a.shape[2])
         for axis in range(len(self.n)):
             left = np.diff(betainc(a[axis, 0][:, None], b[axis, 0][:, None], edges), axis=1)

@@ -30,74 +30,52 @@ def warnings(
     the sentences are. `left_out`: evidence that could not be had: `resamples`,
     `cold refits`, `clones`.
     """
-    t, ratings, found = language, dataset.ratings, []
-    n_users = ratings["user_id"].nunique()
-    if n_users < FEW_USERS:
-        found.append(
-            t.ngettext(
-                "Only %(n)s person has rated: this says what they like, not what bridges.",
-                "Only %(n)s people have rated: this says what they like, not what bridges.",
-                n_users,
-            )
-        )
-    if ratings["helpful"].nunique() == 1:
-        found.append(
-            t.gettext(
-                "Every rating is the same: nothing tells users or guidelines apart, so these "
-                "verdicts say nothing of what bridges."
-            )
-        )
-    elif division == "none" and n_users >= FEW_USERS:
-        found.append(
-            t.gettext(
-                "These ratings show hardly any division: what the axes say of a rating does not "
-                "hold when it is tested on other ratings. So the sides say little here, and what "
-                "is accepted is what is liked."
-            )
-        )
+    t, ratings = language, dataset.ratings
+    n_users, alike = ratings["user_id"].nunique(), ratings["helpful"].nunique() == 1
     sizes = ratings.groupby("guideline_id").size().to_numpy()
     few = int((sizes < FEW_RATINGS).sum())
-    if 2 * few > len(sizes):
-        found.append(
-            t.ngettext(
-                "The only guideline has fewer than %(least)s ratings: nothing can be said of it.",
-                "%(few)s of %(n)s guidelines have fewer than %(least)s ratings: nothing can be "
-                "said of them.",
-                len(sizes),
-                few=few,
-                least=FEW_RATINGS,
-            )
-        )
-    if n_blocks > 1:
-        found.append(
-            t.gettext(
-                "The ratings fall into %(n)s blocks of users and guidelines that share no rating: "
-                "nothing relates the sides of one block to those of another.",
-                n=n_blocks,
-            )
-        )
-    if "resamples" in left_out:
-        found.append(
-            t.gettext(
-                "What other users would decide, what manipulation costs and how much single users "
-                "change is not known: the rule reads numbers that are not resampled."
-            )
-        )
-    if "cold refits" in left_out:
-        found.append(
-            t.gettext(
-                "Refits of resampled users began at the fit's own minima alone: with so many "
-                "ratings, other starts take too long."
-            )
-        )
-    if "clones" in left_out:
-        found.append(
-            t.gettext(
-                "Nobody looked for users who rate exactly as somebody else: there are too many "
-                "users to compare each pair."
-            )
-        )
-    return found + lost(dataset, language)
+    told = {
+        t.ngettext(
+            "Only %(n)s person has rated: this says what they like, not what bridges.",
+            "Only %(n)s people have rated: this says what they like, not what bridges.",
+            n_users,
+        ): n_users < FEW_USERS,
+        t.gettext(
+            "Every rating is the same: nothing tells users or guidelines apart, so these "
+            "verdicts say nothing of what bridges."
+        ): alike,
+        t.gettext(
+            "These ratings show hardly any division: what the axes say of a rating does not "
+            "hold when it is tested on other ratings. So the sides say little here, and what "
+            "is accepted is what is liked."
+        ): not alike and division == "none" and n_users >= FEW_USERS,
+        t.ngettext(
+            "The only guideline has fewer than %(least)s ratings: nothing can be said of it.",
+            "%(few)s of %(n)s guidelines have fewer than %(least)s ratings: nothing can be "
+            "said of them.",
+            len(sizes),
+            few=few,
+            least=FEW_RATINGS,
+        ): 2 * few > len(sizes),
+        t.gettext(
+            "The ratings fall into %(n)s blocks of users and guidelines that share no rating: "
+            "nothing relates the sides of one block to those of another.",
+            n=n_blocks,
+        ): n_blocks > 1,
+        t.gettext(
+            "What other users would decide, what manipulation costs and how much single users "
+            "change is not known: the rule reads numbers that are not resampled."
+        ): "resamples" in left_out,
+        t.gettext(
+            "Refits of resampled users began at the fit's own minima alone: with so many "
+            "ratings, other starts take too long."
+        ): "cold refits" in left_out,
+        t.gettext(
+            "Nobody looked for users who rate exactly as somebody else: there are too many "
+            "users to compare each pair."
+        ): "clones" in left_out,
+    }
+    return [text for text, holds in told.items() if holds] + lost(dataset, language)
 
 
 def lost(dataset: Dataset, language: English = ENGLISH) -> list[str]:
