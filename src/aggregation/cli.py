@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -112,6 +112,13 @@ def main() -> None:
     """
 
 
+def _set(about: str = "Change a parameter; repeatable.") -> Any:
+    return click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help=about)
+
+
+_until = click.option(
+    "--until", type=click.Choice(STAGES), default=STAGES[-1], help="Stop after this stage."
+)
 _timeout = click.option(
     "--timeout",
     default=6 * 3600.0,
@@ -132,15 +139,11 @@ _out = click.option(
 @main.command()
 @click.argument("params", required=False, type=click.Path(dir_okay=False))
 @click.option("--demo", is_flag=True, help="Run a simulated deliberation, without PARAMS.")
-@click.option(
-    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a parameter; repeatable."
-)
+@_set()
 @click.option(
     "--from", "first", type=click.Choice(STAGES), help="Run this stage and those after it."
 )
-@click.option(
-    "--until", type=click.Choice(STAGES), default=STAGES[-1], help="Stop after this stage."
-)
+@_until
 @click.option(
     "--force",
     is_flag=True,
@@ -282,9 +285,7 @@ def init(
 
 @main.command()
 @click.argument("params", required=False, type=click.Path(dir_okay=False))
-@click.option(
-    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a parameter; repeatable."
-)
+@_set()
 def check(params: str | None, changes: tuple[str, ...]) -> None:
     """Read the data of PARAMS (by default aggregation.yaml), and run nothing.
 
@@ -350,12 +351,8 @@ def notebooks(folder: Path) -> None:
 @click.option(
     "--grid", multiple=True, metavar="KEY=V,V", help="Run with each of these values; repeatable."
 )
-@click.option(
-    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a parameter of all runs."
-)
-@click.option(
-    "--until", type=click.Choice(STAGES), default=STAGES[-1], help="Stop after this stage."
-)
+@_set("Change a parameter of all runs.")
+@_until
 @click.option("--force", is_flag=True, help="Run all stages, whatever holds already.")
 @_timeout
 @_out
@@ -398,9 +395,7 @@ def batch(
 
 @main.command("train-distributed")
 @click.argument("params", type=click.Path(dir_okay=False))
-@click.option(
-    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a parameter; repeatable."
-)
+@_set()
 @click.option("--cluster", is_flag=True, help="Find the others as Slurm, Kubernetes or MPI tell.")
 @click.option("--coordinator", metavar="HOST:PORT", help="Where the first process listens.")
 @click.option("--processes", type=click.IntRange(2), help="How many processes there are.")
@@ -471,7 +466,7 @@ def index(out: str) -> None:
 @main.command()
 @click.argument("run", type=click.Path())
 @click.option("--page", type=click.Path(dir_okay=False), help="The file. Default: <run>.html")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a parameter.")
+@_set()
 def report(run: str, page: str | None, changes: tuple[str, ...]) -> None:
     """Make the report of the finished RUN again, as one file that can be sent to anybody.
 
@@ -563,9 +558,7 @@ def verify(ctx: click.Context, run: str, constitution: str | None, strict: bool)
 
 @main.command()
 @click.argument("params", type=click.Path(dir_okay=False))
-@click.option(
-    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a parameter; repeatable."
-)
+@_set()
 @click.option("--rule", "only", multiple=True, help="Only this rule; repeatable.  [default: all]")
 @click.option(
     "--worlds",
@@ -706,9 +699,7 @@ def completion(shell: str) -> None:
     help="Another seed, another deliberation.",
 )
 @click.option("--users", default=600, show_default=True, type=click.IntRange(1, 100_000))
-@click.option(
-    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Another setting; repeatable."
-)
+@_set("Another setting; repeatable.")
 def simulate(file: Path, seed: int, users: int, changes: tuple[str, ...]) -> None:
     """Write a simulated deliberation to FILE, as the platform would export it.
 

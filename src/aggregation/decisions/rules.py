@@ -136,12 +136,7 @@ class Rule:
 
     def as_json(self) -> dict[str, Any]:
         """As plain values; `from_json` reads them."""
-        return {
-            "name": self.name,
-            "conditions": [asdict(c) for c in self.conditions],
-            "slack": self.slack,
-            "accepted_before": list(self.accepted_before),
-        }
+        return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Rule:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -27,9 +26,6 @@ from aggregation.model.ratings import Ids, Ratings, encode
 from aggregation.sources.guess import meanings, text_columns
 from aggregation.sources.readers import as_texts, need
 from aggregation.sources.tabular import cleaned
-
-if TYPE_CHECKING:
-    from aggregation.report.figures import Picture
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,17 +96,15 @@ class Plots:
         """Users and guidelines along the axis."""
         from aggregation.report import figures
 
-        return _axes(figures.embedding(self.of.constitution.scores, self.of.fit.parameters))
+        picture = figures.embedding(self.of.constitution.scores, self.of.fit.parameters)
+        return picture.figure.axes[0]
 
     def bridging(self) -> Axes:
         """Helpful rates against intercepts, with the bounds of the rule."""
         from aggregation.report import figures
 
-        return _axes(figures.bridging(self.of.constitution.scores, self.of.constitution.rule))
-
-
-def _axes(picture: Picture) -> Axes:
-    return picture.figure.axes[0]
+        picture = figures.bridging(self.of.constitution.scores, self.of.constitution.rule)
+        return picture.figure.axes[0]
 
 
 def deliberate(

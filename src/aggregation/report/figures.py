@@ -83,19 +83,13 @@ class Picture:
             self.figure.savefig(out, format=kind, dpi=DPI, metadata=metadata)
         return out.getvalue()
 
-    def data_uri(self) -> str:
-        """The picture as a URI that needs no other file."""
-        return f"data:image/png;base64,{self._base64()}"
-
     def __repr__(self) -> str:
         return f"<Picture: {self.alt}>"
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, object]]:
-        data = {"image/png": self._base64(), "text/plain": self.alt}
+        png = base64.b64encode(self.png).decode("ascii")
+        data = {"image/png": png, "text/plain": self.alt}
         return data, {"image/png": {"alt": self.alt}}
-
-    def _base64(self) -> str:
-        return base64.b64encode(self.png).decode("ascii")
 
 
 @styled

@@ -7,6 +7,7 @@ columns of the scores and the summary.
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -183,13 +184,14 @@ def _cards(t: Language, constitution: Constitution, dataset: Dataset, written: A
     rule = constitution.rule
     by_name = {c.name: c for c in rule.conditions}
     chance = f"p_accept_{rule.name}"
-    cards = []
+    paths, cards = topic_paths(dataset.topics), []
     rows = zip(constitution.scores.to_dict("records"), about.to_dict("records"), strict=True)
     for number, (score, guideline) in enumerate(rows, start=1):
         condition, text = split_condition(guideline["text"])
         shown = {
             "number": number,
             "topic_id": guideline["topic_id"],
+            "topic": paths.get(guideline["topic_id"], ""),
             "condition": marked(condition),
             "brief": brief(text, 70),
             "text": written(text, LONGEST_TEXT),
@@ -204,9 +206,6 @@ def _cards(t: Language, constitution: Constitution, dataset: Dataset, written: A
             "shown_intercept": score_text(rule, "intercept", score["intercept"]),
         }
         cards.append(score | shown)
-    paths = topic_paths(dataset.topics)
-    for card in cards:
-        card["topic"] = paths.get(card["topic_id"], "")
     return cards
 
 
@@ -231,13 +230,10 @@ def _add_otherwise(
         *((sentences.yardstick(t, o["yardstick"]), o) for o in summary.get("yardsticks", ())),
     ]
     turned: dict[str, list[str]] = {card["guideline_id"]: [] for card in cards}
-    fits = dict.fromkeys(turned, 0)
+    fits = Counter(g for m in minima.to_dict("records") for g in (*m["gained"], *m["lost"]))
     for name, other in other_ways:
         for g in (*other["gained"], *other["lost"]):
             turned[g].append(name)
-    for minimum in minima.to_dict("records"):
-        for g in (*minimum["gained"], *minimum["lost"]):
-            fits[g] += 1
     for card in cards:
         card |= {"otherwise": turned[card["guideline_id"]], "fits": fits[card["guideline_id"]]}
         card["groups"] = [
@@ -295,55 +291,48 @@ def _dividing(cards: Cards) -> list[tuple[str, Cards]]:
 
 def _groups(t: Language, cards: Cards, *, two: bool) -> list[Group]:
     """The guidelines that were not accepted, by the kind of reason; a group may be empty."""
-    out = [c for c in cards if c["verdict"] != ACCEPTED]
-    left = {id(c): c for c in out}
-
-    def take(held: Any) -> Cards:
-        return [left.pop(id(c)) for c in list(left.values()) if held(c)]
 
     def most(card: dict[str, Any], side: str) -> bool:
         return card[f"n_ratings_{side}"] >= FEW_RATERS and card[f"helpful_rate_{side}"] > 0.5
 
-    few = take(lambda c: c["verdict"] == UNDECIDED or not c["n_ratings"])
-    near = take(lambda c: len(c["failed"]) == 1 and c["accepted_in"] > 0)
-    near.sort(key=lambda c: (-c["accepted_in"], c["number"]))
-    one = take(
-        lambda c: two and c in _rated_by_both([c]) and most(c, "larger") != most(c, "smaller")
-    )
-    one.sort(key=lambda c: (-abs(c["gap"]), c["number"]))
-    liked = take(lambda c: c["helpful_rate"] > 0.5)
-    return [
-        Group(
-            "within-reach",
+    def kind(card: dict[str, Any]) -> str:
+        if card["verdict"] == UNDECIDED or not card["n_ratings"]:
+            return "unclear"
+        if len(card["failed"]) == 1 and card["accepted_in"] > 0:
+            return "within-reach"
+        if two and _rated_by_both([card]) and most(card, "larger") != most(card, "smaller"):
+            return "one-side"
+        return "liked" if card["helpful_rate"] > 0.5 else "disliked"
+
+    told = {
+        "within-reach": (
             t.gettext("Within reach"),
             t.gettext("One condition failed, and a close variant of the rule would accept them."),
-            near,
         ),
-        Group(
-            "one-side",
+        "one-side": (
             t.gettext("Liked by one side only"),
             t.gettext("More than half of one side finds it helpful, and not of the other."),
-            one,
         ),
-        Group(
-            "liked",
+        "liked": (
             t.gettext("Liked, but not by enough"),
             t.gettext("More than half find it helpful; the rule asks for more."),
-            liked,
         ),
-        Group(
-            "unclear",
+        "unclear": (
             t.gettext("Unclear"),
             t.gettext("Too few ratings, or too little agreement between them, to decide."),
-            few,
         ),
-        Group(
-            "disliked",
+        "disliked": (
             t.gettext("Helpful to few"),
             t.gettext("At most half of those who rated it find it helpful."),
-            list(left.values()),
         ),
-    ]
+    }
+    of: dict[str, Cards] = {name: [] for name in told}
+    for card in cards:
+        if card["verdict"] != ACCEPTED:
+            of[kind(card)].append(card)
+    of["within-reach"].sort(key=lambda c: (-c["accepted_in"], c["number"]))
+    of["one-side"].sort(key=lambda c: (-abs(c["gap"]), c["number"]))
+    return [Group(name, *words, of[name]) for name, words in told.items()]
 
 
 # topics
