@@ -112,14 +112,14 @@ def layout(
         if values is None:
             different = threads.map(lambda chunk: np.unique(ratings.helpful[chunk]), chunks)
             values = reduce(np.union1d, different).astype(np.float64)
-        coded = threads.map(partial(_coded, ratings.helpful, weights, values), chunks)
-        codes, squares = zip(*coded, strict=True)
-        given = ratings, np.concatenate(codes), weights, values
+        code = np.empty(len(ratings), np.min_scalar_type(len(values)))
+        squares = sum(threads.map(partial(_code, ratings.helpful, weights, values, code), chunks))
+        given = ratings, code, weights, values
         users = threads.submit(_side, *given, lanes[0], by_user=True)
         guidelines = _side(*given, lanes[1], by_user=False)
     bits = _bits(values)
     values = np.concatenate([values, np.zeros((1 << bits) - len(values))])
-    return Layout(users.result(), guidelines, values, sum(squares), bits)
+    return Layout(users.result(), guidelines, values, squares, bits)
 
 
 def _bits(values: np.ndarray) -> int:
@@ -127,14 +127,18 @@ def _bits(values: np.ndarray) -> int:
     return max(int(len(values) - 1).bit_length(), 1)
 
 
-def _coded(
-    helpful: np.ndarray, weights: np.ndarray | None, values: np.ndarray, chunk: slice
-) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of a chunk's ratings, and its (weighted) sum of squares [W]."""
+def _code(
+    helpful: np.ndarray,
+    weights: np.ndarray | None,
+    values: np.ndarray,
+    code: np.ndarray,
+    chunk: slice,
+) -> np.ndarray:
+    """Write the codes of a chunk's ratings; return its (weighted) sum of squares [W]."""
     here = helpful[chunk].astype(np.float64)
+    code[chunk] = np.searchsorted(values, here)
     squares = here[:, None] ** 2 if weights is None else here[:, None] ** 2 * weights[chunk]
-    kind = np.min_scalar_type(len(values))
-    return np.searchsorted(values, here).astype(kind), squares.sum(axis=0)
+    return squares.sum(axis=0)
 
 
 def _side(
