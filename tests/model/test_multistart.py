@@ -9,6 +9,7 @@ import pytest
 import aggregation as ag
 from aggregation.model import multistart as module
 from aggregation.model.initialization import starting_points
+from aggregation.model.ratings import drawn
 
 
 @pytest.fixture(scope="module")
@@ -289,14 +290,15 @@ def test_one_descent_and_held_rows_look_at_all_ratings(world, optimum, monkeypat
 
 def test_the_sample_is_whole_users_and_all_guidelines(world):
     ratings = world[0]
-    some, chosen = ratings.of_some_users(500, 7)
+    chosen = drawn(ratings.per_user(), 500, 7)
+    some = ratings.of_users(chosen)
     assert 500 <= len(some) < 600
     assert some.n_guidelines == ratings.n_guidelines
     np.testing.assert_array_equal(some.per_user(), ratings.per_user()[chosen])
     kept = chosen[ratings.user]
     np.testing.assert_array_equal(some.guideline, ratings.guideline[kept])
     np.testing.assert_array_equal(some.helpful, ratings.helpful[kept])
-    assert not np.array_equal(chosen, ratings.of_some_users(500, 8)[1])
+    assert not np.array_equal(chosen, drawn(ratings.per_user(), 500, 8))
 
 
 def test_fewer_moves_are_tried_where_there_are_more_ratings(trap, monkeypatch):

@@ -21,10 +21,7 @@ from aggregation import (
     predict,
     reindex,
 )
-from aggregation.model import (
-    ratings as ratings_module,
-    sparse_layout,  # noqa: F401  # registers Parameters with JAX
-)
+from aggregation.model import sparse_layout  # noqa: F401  # registers Parameters with JAX
 
 
 def planted(seed: int, users: int = 7, guidelines: int = 5, d: int = 2, share: float = 0.6):
@@ -163,7 +160,7 @@ def test_appended_ratings_are_those_of_all_rows_and_the_last_of_a_pair_counts(ol
         return table(rows).drop_duplicates(["user_id", "guideline_id"], keep="last")
 
     whole, ids = encode(last(old + new))
-    with mock.patch.object(ratings_module, "CHUNK", 3):  # as where there are many
+    with mock.patch("aggregation.model.ratings.CHUNK", 3):  # as where there are many
         added, of_added = append(*encode(last(old)), last(new))
     assert list(of_added.users) == list(ids.users)
     assert list(of_added.guidelines) == list(ids.guidelines)

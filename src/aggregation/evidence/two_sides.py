@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from scipy.special import betainc, betaincinv, ndtr
 
 from aggregation.decisions.scores import with_columns
-from aggregation.model.ratings import SAMPLE, Ids, Ratings
+from aggregation.model.ratings import SAMPLE, Ids, Ratings, drawn
 
 AXES = 2
 """Dividing lines. With one, planted divisive guidelines of a second line are accepted."""
@@ -157,7 +157,7 @@ def two_sides(ratings: Ratings, axes: int = AXES, near: TwoSides | None = None) 
     4. A rating counts min(1, (n_u - 1) / 20), shared between the sides by P(right side).
     """
     if near is None and len(ratings) >= 4 * SAMPLE:
-        near = two_sides(ratings.of_some_users(SAMPLE, 0)[0], axes)
+        near = two_sides(ratings.of_users(drawn(ratings.per_user(), SAMPLE, 0)), axes)
     u, g, size = ratings.user, ratings.guideline, (ratings.n_users, ratings.n_guidelines)
     w = np.ones(len(u)) if ratings.weight is None else np.asarray(ratings.weight, np.float64)
     # What is known of each rating is worked out for a part of them at a time: that takes less

@@ -71,11 +71,6 @@ class Ratings:
                 )
             check_weights(self.weight)
 
-    def of_some_users(self, n: int, seed: int) -> tuple[Ratings, np.ndarray]:
-        """The ratings of users drawn until they have n of them; bool [n_users]: the users drawn."""
-        chosen = drawn(self.per_user(), n, seed)
-        return self.of_users(chosen), chosen
-
     def of_users(self, chosen: np.ndarray, guidelines: np.ndarray | None = None) -> Ratings:
         """The ratings of the users bool [n_users], of the guidelines bool [n_guidelines] (all)."""
         kept = chosen[self.user]

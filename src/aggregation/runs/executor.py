@@ -132,9 +132,10 @@ class Executor:
             if isinstance(error, OSError) and not isinstance(error, TimeoutError):
                 raise unwritable(path, error) from None
             where = f"the {stage} notebook stopped in {at or 'its kernel, which did not start'}"
-            if running:
-                write(kept, nbformat.writes(running[0]))
-                where += f"; it is kept as {kept}"
+            with suppress(OSError):  # the disk may be full
+                if running:
+                    write(kept, nbformat.writes(running[0]))
+                    where += f"; it is kept as {kept}"
             raise RunError(f"{_problem(error, timeout)}\n({where})") from None
         finally:
             stop.set()
