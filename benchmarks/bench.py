@@ -75,7 +75,7 @@ def sweeps(name: str, how: str) -> dict:
     from aggregation.model import alternating as module
 
     if how == "plain":
-        module._extrapolated = lambda state, _: state.image
+        module.extrapolated = lambda _, state: state.image
     ratings, _ = real(name)
     draw = np.random.default_rng(0).random((ratings.n_guidelines, 2, 8))
     users = np.zeros((ratings.n_users, 8))

@@ -1,9 +1,11 @@
 """A sweep lowers the loss of every start, and remembers the last ones rightly."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
-from deliberations import dense, one_descent
+from deliberations import dense, one_descent, simulated
 from hypothesis import given, settings, strategies as st
 
 from aggregation import Parameters, Penalty, fit
@@ -38,3 +40,29 @@ def test_the_products_that_are_kept_are_those_of_the_changes_that_are_kept(sweep
     expected = np.einsum("aps,bps,p->abs", change, change, weight)
     assert np.abs(expected).max() > 0
     np.testing.assert_allclose(state.gram, expected, rtol=1e-12, atol=1e-18)
+
+
+def states(ratings, tolerance):
+    """The state after every sweep, until all starts have this residual."""
+    sweeper = module.Sweeper(ratings, Penalty())
+    draw = np.random.default_rng(0).random((ratings.n_guidelines, 2, 4))
+    users = np.zeros((ratings.n_users, 4))
+    start = Parameters(np.full(4, 0.5), users, users[:, None], draw[:, 0], draw[:, 1:])
+    with jax.enable_x64(True):
+        terms, state = replace(sweeper.terms, tolerance=tolerance), module.first_state(start)
+        while (np.asarray(state.residual) > tolerance).any():
+            state = module._sweeps_of_few(terms, np.int32(1), state)
+            yield terms, jax.tree.map(np.array, state)
+
+
+def test_an_extrapolation_changes_no_sign_under_a_lasso():
+    for terms, state in states(simulated()[0], 1e-9):
+        with jax.enable_x64(True):
+            guess = module.extrapolated(terms, state)
+        np.testing.assert_array_equal(np.sign(guess.embedding), np.sign(state.image.embedding))
+
+
+def test_rounding_of_the_loss_near_a_minimum_ends_no_extrapolation():
+    steps = [s.steps[s.residual < 1e-7] for _, s in states(simulated()[0], 1e-11)]
+    assert sum(map(len, steps)) > 10
+    assert all((s > 0).all() for s in steps)
