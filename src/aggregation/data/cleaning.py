@@ -111,7 +111,7 @@ class Book:
     def check_ids(self, table: str, ids: pd.Series) -> None:
         """Raise InputError where an id holds what nobody can see; note blanks around ids."""
         different = pd.Series(ids.dropna().unique(), dtype="str")
-        if UNPRINTABLE.search("\n".join(different)):
+        if UNPRINTABLE.search("\n".join(different.to_numpy())):
             unseen = next(one for one in different if clean_text(one) != one)
             row = ids.index[int(np.argmax(ids.eq(unseen)))] + 1
             what = f"row {row} of {table}: {ids.name} {unseen!r:.80} holds control characters"
@@ -315,5 +315,6 @@ def _users(raw: pd.DataFrame, ratings: pd.DataFrame, book: Book) -> pd.DataFrame
     new = raters[~raters.isin(users["user_id"])]
     if len(new):
         book.add("added", "users", "named only by their ratings", len(new))
-        users = pd.concat([users, frame("users", new.to_frame("user_id"))])
+        users = pd.concat([users, new.to_frame()])  # the ids were checked with the ratings
+        users = users.assign(embedding=users["embedding"].where(users["embedding"].notna(), None))
     return users.sort_values("user_id", ignore_index=True)
