@@ -15,7 +15,7 @@ import pandas as pd
 from aggregation.data.cards import Card, Shown, many
 from aggregation.data.settings import check_fields
 from aggregation.errors import InputError
-from aggregation.model.multistart import USERS, Callback, Found, Settings, search
+from aggregation.model.multistart import LOSS_TOLERANCE, USERS, Callback, Found, Settings, search
 from aggregation.model.parameters import Parameters, Penalty, known_rows
 from aggregation.model.processes import ALONE, Processes
 from aggregation.model.ratings import Ratings, counts
@@ -66,6 +66,14 @@ class Fit(Shown, Found):
         """Whether the first start is an earlier model."""
         return self.starts[0].kind == "earlier model"
 
+    @property
+    def continued(self) -> bool:
+        """Whether the search of a sample ended where the earlier model leads, so that all ratings
+        were fitted from this one alone.
+        """
+        near = abs(self.starts[0].objective - self.objective) <= LOSS_TOLERANCE * self.objective
+        return self.warm_start and self.sample > 0 and near
+
     def summary(self) -> pd.DataFrame:
         """One row per start, the lowest first: what it was, the loss it ended at."""
         loss = pd.Series([start.objective for start in self.starts])
@@ -115,7 +123,10 @@ class Fit(Shown, Found):
                 f"in this one; rows moved: {self.moves:,}"
             )
             if self.sample:
-                facts["searched"] = f"{self.sample:,} ratings, then all of them from the minima"
+                start = "the earlier model" if self.continued else "the lowest minima"
+                facts["searched"] = f"{self.sample:,} ratings, then all of them from {start}"
+                if self.warm_start and not self.continued:
+                    facts["searched"] += ": one is lower than where the earlier model leads"
         return Card(
             f"Fit by {how}: loss {self.objective:.8f}, {standing}",
             tuple(facts.items()),

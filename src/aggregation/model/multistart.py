@@ -230,7 +230,8 @@ def _sampled(
     """The search on the ratings of some users, and its lowest minima followed on all ratings.
 
     A descent needs no users to start from, so the guidelines of a sample's minimum are a start,
-    and one that is near. Every process searches the same sample.
+    and one that is near. If the lowest of them is where an earlier model leads, then the earlier
+    model is the only start on all ratings. Every process searches the same sample.
     """
     some, chosen, rated = _sample(ratings, settings.seed, processes)
     earlier = None
@@ -242,13 +243,20 @@ def _sampled(
 
     sweeper = _sweeper(ratings, penalty, settings.shards, processes, checkpoint)
     work = _Work(sweeper, replace(settings, starts=1), None, callback)
-    zeros = (np.zeros(ratings.n_users), np.zeros((ratings.n_users, settings.dimensions)))
-    users = dict(zip(USERS, zeros, strict=True))
+    u, g, d = ratings.n_users, ratings.n_guidelines, settings.dimensions
+    zeros = Parameters(np.float64(0), np.zeros(u), np.zeros((u, d)), np.zeros(g), np.zeros((g, d)))
+    users = {name: getattr(zeros, name) for name in USERS}
+    near = [replace(p, **users) for p in _guideline_sides(found, rated, processes)]
+    sample = len(some) if len(some) < sweeper.n else 0
+    if sample and warm_start is not None:
+        again = _reached(np.array([found.starts[0].objective]), found.minima[0].objective)
+        if processes.gathered(again)[0]:  # nothing lower has come up
+            near = [filled(warm_start, zeros)]
 
     followed = []
-    for k, near in enumerate(_guideline_sides(found, rated, processes)):
+    for k, point in enumerate(near):
         work.doing = f"all ratings, minimum {k + 1}"
-        ends, _ = work.sweep([replace(near, **users)], settings.tolerance * POLISH)
+        ends, _ = work.sweep([point], settings.tolerance * POLISH)
         reached = found.minima[k].starts if k < len(found.minima) else 0
         followed.append(replace(ends[0], starts=reached))
     minima = _distinct(followed)
@@ -261,7 +269,7 @@ def _sampled(
         moves=found.moves,
         sweeps=found.sweeps + work.sweeps,
         history=found.history + above,
-        sample=len(some) if len(some) < sweeper.n else 0,
+        sample=sample,
     )
 
 

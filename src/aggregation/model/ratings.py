@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aggregation.data.categories import CHUNK, categories, taken, used
+from aggregation.data.categories import CHUNK, categories, used
 from aggregation.errors import InputError
 from aggregation.model.processes import ALONE, Processes
 
@@ -204,11 +205,11 @@ def append(ratings: Ratings, ids: Ids, new: pd.DataFrame) -> tuple[Ratings, Ids]
         return added, of_added
     sides, places, rows = [], [], []
     pairs = zip(ids.sides(), of_added.sides(), added.sides(), strict=True)
-    for (name, known), (_, found), (row, _) in pairs:
-        both = known.append(found[known.get_indexer(found) < 0]).sort_values().rename(name)
+    for (_, known), (_, found), (row, _) in pairs:
+        both, of_known, of_found = _united(known, found)
         sides.append(both)
-        places.append(both.get_indexer(known).astype(np.int32))  # of the old rows in the new order
-        rows.append(both.get_indexer(found).astype(np.int32)[row])
+        places.append(of_known)
+        rows.append(of_found[row])
     (users_at, guidelines_at), (user, guideline) = places, rows
 
     def rated(at: np.ndarray) -> np.ndarray:
@@ -225,29 +226,55 @@ def append(ratings: Ratings, ids: Ids, new: pd.DataFrame) -> tuple[Ratings, Ids]
     again = (at < last) & (rated(at) == guideline)
     kind = ratings.helpful.dtype  # as narrow as it was, if that holds the new ratings
     kind = kind if (added.helpful.astype(kind) == added.helpful).all() else np.dtype(np.float64)
+    columns = ratings.user, ratings.guideline, ratings.helpful.astype(kind, copy=False)
+    new = user[~again], guideline[~again], added.helpful[~again]
     goes = at[~again]
-    helpful = _inserted(ratings.helpful.astype(kind, copy=False), goes, added.helpful[~again])
+    user, guideline, helpful = _inserted(columns, goes, new, (users_at, guidelines_at, None))
     helpful[at[again] + np.searchsorted(goes, at[again], "right")] = added.helpful[again]
-    user = _inserted(ratings.user, goes, user[~again], users_at)
-    guideline = _inserted(ratings.guideline, goes, guideline[~again], guidelines_at)
     users, guidelines = sides
     return Ratings(user, guideline, helpful, len(users), len(guidelines)), Ids(users, guidelines)
 
 
-def _inserted(
-    old: np.ndarray, at: np.ndarray, new: np.ndarray, places: np.ndarray | None = None
-) -> np.ndarray:
-    """`np.insert`, of `places[old]` if given, part by part: in no more memory than what it gives.
-
-    `at` is sorted.
+def _united(known: pd.Index, found: pd.Index) -> tuple[pd.Index, np.ndarray, np.ndarray]:
+    """Sorted ids with those of others, and where they stand there, int32: all of `known`, and of
+    `found`.
     """
-    out = np.empty(len(old) + len(new), old.dtype)
-    for begin in range(0, len(old), CHUNK):
-        end = min(begin + CHUNK, len(old))
-        a, b = np.searchsorted(at, (begin, end))
-        b = len(at) if end == len(old) else b
-        part = old[begin:end] if places is None else taken(places, old[begin:end])
-        out[begin + a : end + b] = np.insert(part, at[a:b] - begin, new[a:b])
+    import pandas as pd
+
+    at = known.get_indexer(found)
+    new = found[at < 0]
+    before = known.searchsorted(new)
+    both = pd.Index(np.insert(known.to_numpy(), before, new), dtype=known.dtype, name=known.name)
+    of_known = np.arange(len(known), dtype=np.int32)
+    of_known += np.searchsorted(before, of_known, "right").astype(np.int32)
+    of_found = of_known[at]
+    of_found[at < 0] = before + np.arange(len(new))
+    return both, of_known, of_found
+
+
+def _inserted(
+    columns: Sequence[np.ndarray],
+    at: np.ndarray,
+    new: Sequence[np.ndarray],
+    places: Sequence[np.ndarray | None],
+) -> list[np.ndarray]:
+    """`np.insert` into each column, of which the old values are `places[old]` if given.
+
+    `at` is sorted. It works part by part, in no more memory than what it gives.
+    """
+    goes = at + np.arange(len(at))  # where the new ones are in the end
+    n = len(columns[0]) + len(at)
+    out = [np.empty(n, column.dtype) for column in columns]
+    for begin in range(0, n, CHUNK):
+        end = min(begin + CHUNK, n)
+        a, b = np.searchsorted(goes, (begin, end))
+        old = np.ones(end - begin, bool)
+        old[goes[a:b] - begin] = False
+        source = np.cumsum(old) + (begin - a - 1)  # a new one takes that of the old one before it
+        for into, column, added, place in zip(out, columns, new, places, strict=True):
+            part = column.take(source, mode="clip")
+            into[begin:end] = part if place is None else place.take(part, mode="clip")
+            into[goes[a:b]] = added[a:b]
     return out
 
 
