@@ -227,9 +227,8 @@ def append(ratings: Ratings, ids: Ids, new: pd.DataFrame) -> tuple[Ratings, Ids]
     kind = ratings.helpful.dtype  # as narrow as it was, if that holds the new ratings
     kind = kind if (added.helpful.astype(kind) == added.helpful).all() else np.dtype(np.float64)
     columns = ratings.user, ratings.guideline, ratings.helpful.astype(kind, copy=False)
-    new = user[~again], guideline[~again], added.helpful[~again]
-    goes = at[~again]
-    user, guideline, helpful = _inserted(columns, goes, new, (users_at, guidelines_at, None))
+    goes, rest = at[~again], (user[~again], guideline[~again], added.helpful[~again])
+    user, guideline, helpful = _inserted(columns, goes, rest, (users_at, guidelines_at, None))
     helpful[at[again] + np.searchsorted(goes, at[again], "right")] = added.helpful[again]
     users, guidelines = sides
     return Ratings(user, guideline, helpful, len(users), len(guidelines)), Ids(users, guidelines)

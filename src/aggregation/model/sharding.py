@@ -2,15 +2,17 @@
 
 The users are cut into a fixed number of shards of about as many ratings each. A shard has its own
 layout of both sides, of one shape for all. In a sweep every shard's users are solved for the
-guideline side, on whatever device the shard lies; what they add to the guidelines is gathered and
-added in the order of the shards. So the result depends on their number, but not on who computed
-what. The work on a shard is compiled by itself: within a larger program XLA would round it
-otherwise, depending on how many shards a device has.
+guideline side, on whatever device the shard lies, by a thread for each core; what they add to the
+guidelines is gathered and added in the order of the shards. So the result depends on their number,
+but not on who computed what. The work on a shard is compiled by itself: within a larger program XLA
+would round it otherwise, depending on how many shards a device has, and would use one core.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -34,7 +36,15 @@ from aggregation.model.block_update import Guess, Part, Rows, Terms, solved_user
 from aggregation.model.parameters import Array, Parameters, Penalty
 from aggregation.model.processes import Processes
 from aggregation.model.ratings import Ratings
-from aggregation.model.sparse_layout import Layout, Side, Sums, aligned, lanes_for, layout
+from aggregation.model.sparse_layout import (
+    Layout,
+    Side,
+    Sums,
+    aligned,
+    different,
+    lanes_for,
+    layout,
+)
 
 RATINGS_PER_CHECKPOINT = 2e9
 """Ratings that are swept over between two checkpoints: about ten seconds of two cores."""
@@ -82,8 +92,9 @@ class ShardedSweeper:
         self.cuts = cuts(ratings, shards, self.n, processes.before(len(ratings)), self.mine)
         self.rows = int(-processes.least(-np.diff(self.cuts).max())[0])
         n_users = int(processes.total(np.array(ratings.n_users))[0])
-        values = np.unique(processes.joined(np.unique(ratings.helpful).astype(np.float64)))
+        values = np.unique(processes.joined(different(ratings.helpful)))
         lanes = (lanes_for(self.rows), lanes_for(ratings.n_guidelines))
+        self.threads = ThreadPoolExecutor(os.cpu_count())
         lays = [layout(self._shard(ratings, k), None, values, lanes) for k in range(local)]
         count = processes.total(np.sum([lay.guidelines.count for lay in lays], axis=0))
         squares = in_order(processes.joined(np.array([lay.squares for lay in lays])))
@@ -112,7 +123,8 @@ class ShardedSweeper:
 
     def _shard(self, ratings: Ratings, k: int) -> Ratings:
         """The ratings of one shard; its users count from 0, and there are as many as in any."""
-        a, b = np.searchsorted(ratings.user, self.cuts[k : k + 2])
+        # Of the same type: else NumPy makes a wider copy of all users.
+        a, b = np.searchsorted(ratings.user, self.cuts[k : k + 2].astype(ratings.user.dtype))
         user = ratings.user[a:b] - np.int32(self.cuts[k])
         return Ratings(
             user, ratings.guideline[a:b], ratings.helpful[a:b], self.rows, ratings.n_guidelines
@@ -179,10 +191,13 @@ class ShardedSweeper:
         """
         lead, solve = self._lead, _shard_of_few if self.n < MANY else _shard_of_many
         guess = jax.tree.map(lead, _extrapolated(terms, state))
-        found = []
-        for shard, near, device in zip(shards, users, self.devices, strict=True):
-            here = jax.device_put((guess, near), device)
-            found.append(solve(shard, *here))  # returns at once: devices work side by side
+
+        def solved(shard: Terms, near: Arrays, device: object) -> tuple[Array, ...]:
+            with jax.enable_x64(True):
+                here = jax.device_put((guess, near), device)
+                return jax.block_until_ready(solve(shard, *here))
+
+        found = list(self.threads.map(solved, shards, users, self.devices))
         added = self.processes.joined(np.stack([np.asarray(x) for *_, x, _ in found]))
         residual = -self.processes.least(-np.max([np.asarray(x) for *_, x in found], axis=0))
         state, ok = _advanced(terms, state, guess, in_order(added), residual)

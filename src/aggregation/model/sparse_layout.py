@@ -107,11 +107,10 @@ def layout(
     """
     if weights is None and ratings.weight is not None:
         weights = ratings.weight[:, None]
-    chunks = [slice(at, at + CHUNK) for at in range(0, max(len(ratings), 1), CHUNK)]
+    chunks = _chunks(len(ratings))
     with ThreadPoolExecutor(2) as threads:  # NumPy lets go of the interpreter while it works
         if values is None:
-            different = threads.map(lambda chunk: np.unique(ratings.helpful[chunk]), chunks)
-            values = reduce(np.union1d, different).astype(np.float64)
+            values = different(ratings.helpful)
         code = np.empty(len(ratings), np.min_scalar_type(len(values)))
         squares = sum(threads.map(partial(_code, ratings.helpful, weights, values, code), chunks))
         given = ratings, code, weights, values
@@ -120,6 +119,17 @@ def layout(
     bits = _bits(values)
     values = np.concatenate([values, np.zeros((1 << bits) - len(values))])
     return Layout(users.result(), guidelines, values, squares, bits)
+
+
+def _chunks(n: int) -> list[slice]:
+    return [slice(at, at + CHUNK) for at in range(0, max(n, 1), CHUNK)]
+
+
+def different(helpful: np.ndarray) -> np.ndarray:
+    """The different values, sorted, float64."""
+    with ThreadPoolExecutor(2) as threads:
+        found = threads.map(lambda chunk: np.unique(helpful[chunk]), _chunks(len(helpful)))
+        return reduce(np.union1d, found).astype(np.float64)
 
 
 def _bits(values: np.ndarray) -> int:
