@@ -271,10 +271,26 @@ def test_new_ratings_are_fitted_from_the_earlier_model_as_if_from_scratch(
     monkeypatch.setattr(module, "SAMPLE", len(ratings) // 3)
     found = ag.fit(ratings, settings=one if case == "one descent" else None, warm_start=before)
     assert found.warm_start
+    assert found.continued == (case == "searched")
+    assert len(found.minima) == 1
     assert np.isnan(before.guideline_intercept).sum() == 1  # a new one
     assert found.objective == pytest.approx(optimum.objective, rel=1e-9)
     difference = found.parameters.guideline_embedding - optimum.parameters.guideline_embedding
     assert np.abs(difference).max() < 1e-4
+
+
+def test_where_an_earlier_model_leads_higher_all_is_searched_and_that_is_said(
+    world, optimum, monkeypatch
+):
+    ratings, nothing = world[0], np.zeros_like(optimum.parameters.guideline_embedding)
+    monkeypatch.setattr(module, "SAMPLE", len(ratings) // 3)
+    found = ag.fit(ratings, warm_start=replace(optimum.parameters, guideline_embedding=nothing))
+    from_scratch = ag.fit(ratings)
+    assert found.warm_start
+    assert not found.continued
+    assert len(found.minima) > 1
+    assert found.objective == pytest.approx(from_scratch.objective, rel=1e-9)
+    assert "one is lower than where the earlier model leads" in repr(found._card())
 
 
 @pytest.mark.parametrize("case", ["one descent", "held rows"])

@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 
 import aggregation as ag
 from aggregation.errors import InputError
-from aggregation.model.multistart import search
+from aggregation.model.multistart import SHARDS, search
 from aggregation.model.parameters import COMMUNITY_NOTES, Penalty, loss
 from aggregation.model.sharding import ShardedSweeper, cuts, in_order
 
@@ -105,6 +105,27 @@ def test_a_sample_is_searched_and_followed_in_shards(monkeypatch):
     assert found.minima[0].converged
     whole = ag.fit(ratings, settings=ag.Settings())
     assert found.minima[0].objective == pytest.approx(whole.objective, rel=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_many_ratings_are_cut_into_shards_and_threads_change_no_bit(monkeypatch, threads):
+    ratings = world()
+    for name in ("multistart", "ratings"):
+        monkeypatch.setattr(f"aggregation.model.{name}.SAMPLE", 700)
+    settings = ag.Settings(starts=2, max_starts=2, moves=False)
+    alone = search(ratings, Penalty(), settings)
+    asked = search(ratings, Penalty(), replace(settings, shards=SHARDS))
+    assert not same_bits(alone, asked)
+    monkeypatch.setattr("aggregation.model.multistart.MANY", len(ratings))
+    monkeypatch.setattr("os.cpu_count", lambda: threads)
+    assert same_bits(search(ratings, Penalty(), settings), asked)
+    weighted = replace(ratings, weight=np.ones(len(ratings)))
+    assert search(weighted, Penalty(), settings).minima[0].converged  # shards take no weights
+
+
+def same_bits(one, other):
+    pairs = zip(one.minima[0].parameters.arrays(), other.minima[0].parameters.arrays(), strict=True)
+    return all(np.array_equal(x, y) for x, y in pairs)
 
 
 @given(

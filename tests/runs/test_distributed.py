@@ -292,7 +292,8 @@ def test_ratings_that_are_not_sorted_by_user_are_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("train.shards=1", "train.shards is 1.*--set train.shards=16"),
+        ("train.shards=1", "needs train.shards.*--set train.shards=16"),
+        ("train.shards=null", "needs train.shards.*--set train.shards=16"),
         ("train.hold=users", "train.hold needs one process"),
         ("train.method=gradient-descent", "train.method: gradient-descent needs one process"),
     ],

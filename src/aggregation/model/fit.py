@@ -188,7 +188,7 @@ def fit(
                 f"warm_start has {warm_start.user_embedding.shape[1]} axes, but dimensions is "
                 f"{settings.dimensions}"
             )
-    if settings.shards > 1:
+    if (settings.shards or 1) > 1:
         _check_sharded(ratings, settings, hold)
     fixed = None if hold is None else _fixed(warm_start, hold, settings)
     if settings.method == "gradient-descent":

@@ -60,6 +60,9 @@ RATINGS_OF_A_GUIDELINE, RATINGS_OF_A_USER = 50, 20
 """In a sample: of a guideline on average, so there are no more guidelines than give that; of a user
 at least. Unless there are too few such ratings."""
 
+MANY, SHARDS = 5e7, 16
+"""From so many ratings the users are cut into so many shards, unless the settings say otherwise."""
+
 MAX_CONTINUED = 3
 """Minima of a sample that are followed on all ratings."""
 
@@ -94,9 +97,10 @@ class Settings:
     """Whether to try to lower the lowest minimum by moving single guidelines, or a few rows at once
     where few carry an axis. With `starts: 1`, `max_starts: 1`, `moves: false` a fit is one descent.
     """
-    shards: Annotated[int, Interval(ge=1, le=4096)] = 1
-    """Parts of the users that devices and machines share out: a multiple of the number of devices.
-    The same number gives the same bits on any number of them."""
+    shards: Annotated[int, Interval(ge=1, le=4096)] | None = None
+    """Parts of the users that cores, devices and machines share out: a multiple of the number of
+    devices. The same number gives the same bits on any number of them. `null`: 16 from fifty
+    million ratings, below that 1, which is quicker there."""
     tolerance: Annotated[float, Interval(gt=0, lt=1)] = 1e-6
     """Largest KKT residual of a fit that counts as converged."""
     max_sweeps: Annotated[int, Ge(1)] = 5000
@@ -174,7 +178,7 @@ def search(
     """
     from aggregation.model.alternating import Sweeper
 
-    sharded = settings.shards > 1 or processes.count > 1
+    sharded = (settings.shards or 1) > 1 or processes.count > 1
     many = len(ratings) >= 2 * SAMPLE and settings.max_starts > 1 and fixed is None
     if sharded or many:
         return _sampled(ratings, penalty, settings, warm_start, callback, processes, checkpoint)
@@ -321,10 +325,15 @@ def _guideline_sides(found: Found, rated: np.ndarray, processes: Processes) -> l
 def _sweeper(
     ratings: Ratings,
     penalty: Penalty,
-    shards: int,
+    shards: int | None,
     processes: Processes,
     checkpoint: Checkpoint | None,
 ) -> Sweeper:
+    import jax
+
+    if shards is None:
+        fits = SHARDS % jax.local_device_count() == 0 and ratings.weight is None
+        shards = SHARDS if len(ratings) >= MANY and fits else 1
     if shards == 1 and processes.count == 1:
         from aggregation.model.alternating import Sweeper
 

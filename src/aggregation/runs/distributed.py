@@ -84,9 +84,10 @@ def train(
     Every process calls it. Raises as `runner.run`, and RunError if another process dies.
     """
     params = load_params(params_path, changes)
-    if params.train.shards == 1:
+    shards = params.train.shards or 1
+    if shards == 1:
         raise ParameterError(
-            "train.shards is 1: set it to a multiple of the number of devices, such as "
+            "this needs train.shards: set it to a multiple of the number of devices, such as "
             "--set train.shards=16. The same number gives the same model anywhere"
         )
     for name, unfit in (
@@ -95,7 +96,7 @@ def train(
     ):
         if unfit:
             raise ParameterError(f"train.{name} needs one process: use aggregation run")
-    check_devices(params.train.shards, processes)
+    check_devices(shards, processes)
     _check_alike(params, processes)
     if processes.index > 0:
         if folder := _told(processes, ""):
@@ -162,10 +163,11 @@ def _prepare(path: Path, given: dict[str, Any]) -> None:
 def _train(path: Path, params: Params, processes: Processes, say: Say) -> None:
     """Fit with all processes; the first one saves the model."""
     folder, given = RunFolder(path), params.train
-    ratings, ids = read_part(path / "data" / "ratings.parquet", given.shards, processes)
+    shards = given.shards or 1
+    ratings, ids = read_part(path / "data" / "ratings.parquet", shards, processes)
     n = int(processes.total(np.array(len(ratings)))[0])
     if processes.index == 0:
-        say(f"{n:,} ratings, {given.shards} shards, processes: {processes.count}")
+        say(f"{n:,} ratings, {shards} shards, processes: {processes.count}")
     found = fit(
         ratings,
         given.weights(),
