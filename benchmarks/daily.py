@@ -1,9 +1,9 @@
 """New ratings: `make bench ONLY=daily`.
 
 A simulated world as `size.py` writes it, one in a hundred ratings in a last file. A fit of the old
-ones is at hand. Then the new ones are read and added, and fitted by one descent from the earlier
-model, and with the search as well; beside it all files are read and fitted from scratch, in the
-same process, compiled already.
+ones is at hand. Then the new ones are read and added, and all are fitted from the earlier model;
+beside it all files are read and fitted from scratch, in the same process, compiled already. Whether
+both fits accept the same guidelines is looked at as well.
 """
 
 import json
@@ -30,6 +30,12 @@ def coded(folder: Path):
     return ag.read(given.source, given.ratings).ratings
 
 
+def accepted(ratings: ag.Ratings, ids: ag.Ids, fit: ag.Fit) -> set[str]:
+    """What `aligned-2023` accepts."""
+    scores = ag.select(ag.score(ratings, ids, fit.parameters), ag.ALIGNED_2023).scores
+    return set(scores.loc[scores["verdict"] == "accepted", "guideline_id"])
+
+
 def measure(folder: str) -> dict[str, float]:
     """Seconds of each step, and how far the two fits are apart."""
     taken: dict[str, float] = {}
@@ -50,19 +56,22 @@ def measure(folder: str) -> dict[str, float]:
     new = timed("new_read", coded, late)
     ratings, both = timed("new_append", ag.append, ratings, ids, new)
     warm = ag.reindex(earlier, ids, both)
-    one = ag.Settings(starts=1, max_starts=1, moves=False)
-    found = timed("new_descent", ag.fit, ratings, None, one, warm)
-    timed("new_fit", ag.fit, ratings, warm_start=warm)
+    for _ in range(2):  # the second is compiled already, as the one from scratch below
+        found = timed("new_fit", ag.fit, ratings, warm_start=warm)
     del ratings, new, warm, earlier
     (late / last.name).rename(whole / last.name)
 
     table = timed("read", coded, whole)
-    ratings, _ = timed("encode", ag.encode, table)
+    ratings, ids = timed("encode", ag.encode, table)
     del table
     cold = timed("fit", ag.fit, ratings)
+    sets = [accepted(ratings, ids, fit) for fit in (found, cold)]
     apart = (getattr(found.parameters, n) - getattr(cold.parameters, n) for n in GUIDELINE)
     return taken | {
         "ratings": len(ratings),
+        "continued": found.continued,
+        "accepted": len(sets[1]),
+        "otherwise": len(sets[0] ^ sets[1]),
         "loss_apart": abs(found.objective / cold.objective - 1),
         "guidelines_apart": max(float(np.abs(x).max()) for x in apart),
         "GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,

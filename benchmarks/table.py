@@ -160,18 +160,16 @@ def size(rows: dict) -> tuple:
 
 def daily(rows: dict) -> tuple:
     """New ratings beside a start from scratch."""
-    steps = ("new_read", "new_append", "new_descent", "new_fit", "read", "encode", "fit")
-    columns = ["ratings", "read 1 %", "append", "one descent", "or search", "read all", "encode"]
-    columns += ["fit", "share of the time (bar 25 %)", "with the search", "loss apart"]
-    columns += ["guidelines apart", "GB"]
+    steps = ("new_read", "new_append", "new_fit", "read", "encode", "fit")
+    columns = ["ratings", "read 1 %", "append", "fit", "read all", "encode", "fit", "share (25 %)"]
+    columns += ["loss apart", "guidelines apart", "accepted", "otherwise", "GB"]
     lines = []
     for r in rows.values():
-        cold, added = r["read"] + r["encode"] + r["fit"], r["new_read"] + r["new_append"]
-        shares = [(added + r[name]) / cold for name in ("new_descent", "new_fit")]
+        share = sum(r[step] for step in steps[:3]) / sum(r[step] for step in steps[3:])
         line = [f"{r['ratings']:,}", *(f"{r[step]:.2f}" for step in steps)]
-        line += [within(share, 0.25, f"{share:.0%}") for share in shares]
+        line += [within(share, 0.25, f"{share:.0%}")]
         line += [f"{r[name]:.0e}" for name in ("loss_apart", "guidelines_apart")]
-        lines.append([*line, f"{r['GB']:.1f}"])
+        lines.append([*line, f"{r['accepted']:,}", r["otherwise"], f"{r['GB']:.1f}"])
     return "New ratings, one in a hundred: seconds", columns, lines
 
 
