@@ -170,6 +170,26 @@ def test_appended_ratings_are_those_of_all_rows_and_the_last_of_a_pair_counts(ol
         assert getattr(x, "dtype", None) == getattr(y, "dtype", None)
 
 
+@given(st.sets(st.tuples(st.integers(0, 9), st.integers(0, 7)), min_size=1))
+def test_blocks_are_the_connected_components_of_who_rated_what(pairs):
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    user, guideline = np.array(sorted(pairs), np.int32).T
+    with mock.patch("aggregation.model.ratings.CHUNK", 3):
+        users, guidelines = Ratings(user, guideline, np.ones(len(user)), 10, 8).blocks()
+    edges = coo_array((np.ones(len(user)), (user, 10 + guideline)), shape=(18, 18))
+    component = connected_components(edges, directed=False)[1]
+    block = np.append(users, guidelines)
+    rated = np.isin(np.arange(18), np.append(user, 10 + guideline))
+    assert (block[~rated] == -1).all()
+    of = dict(zip(component[rated], block[rated], strict=True))
+    assert [of[c] for c in component[rated]] == block[rated].tolist()
+    size = np.bincount(users[user])
+    assert len(set(of.values())) == len(of) == len(size)
+    assert (np.diff(size) <= 0).all()
+
+
 def test_appending_keeps_ratings_as_narrow_as_their_values_allow():
     ratings, ids = encode(table([("a", "x", 1.0), ("b", "x", 0.0)]))
     narrow = replace(ratings, helpful=ratings.helpful.astype(np.float16))

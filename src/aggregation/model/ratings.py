@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,12 +105,21 @@ class Ratings:
         guideline, changed = np.full(self.n_guidelines, n_users, np.int32), True
         per_user = self.per_user()
         raters = np.flatnonzero(per_user)
-        begin = (np.cumsum(per_user) - per_user)[raters]
+        number = per_user[raters]
+        begin = np.cumsum(number) - number
+        cuts = np.unique(np.searchsorted(begin, np.arange(0, len(self) + CHUNK, CHUNK)))
+        parts = [  # raters, which of the ratings are theirs, and where those of each begin
+            (raters[a:b], slice(begin[a], begin[a] + number[a:b].sum()), begin[a:b] - begin[a])
+            for a, b in pairwise(cuts)
+        ]
         while changed:
-            np.minimum.at(guideline, self.guideline, np.repeat(user, per_user))
+            for who, theirs, _ in parts:
+                label = np.repeat(user[who], per_user[who])
+                np.minimum.at(guideline, self.guideline[theirs], label)
             guideline = processes.least(guideline)
             before = user.copy()
-            user[raters] = np.minimum.reduceat(guideline[self.guideline], begin)
+            for who, theirs, first_of in parts:
+                user[who] = np.minimum.reduceat(guideline[self.guideline[theirs]], first_of)
             changed = bool(processes.total(np.array((user != before).any(), int))[0])
             changed &= len(np.unique(guideline[guideline < n_users])) > 1
         rated = processes.total(self.per_guideline())
