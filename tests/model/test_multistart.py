@@ -10,6 +10,7 @@ import aggregation as ag
 from aggregation.model import multistart as module
 from aggregation.model.initialization import starting_points
 from aggregation.model.ratings import drawn
+from aggregation.model.storage import values
 
 
 @pytest.fixture(scope="module")
@@ -272,6 +273,7 @@ def test_new_ratings_are_fitted_from_the_earlier_model_as_if_from_scratch(
     found = ag.fit(ratings, settings=one if case == "one descent" else None, warm_start=before)
     assert found.warm_start
     assert found.continued == (case == "searched")
+    assert values(found, ratings)["continued"] == found.continued
     assert len(found.minima) == 1
     assert np.isnan(before.guideline_intercept).sum() == 1  # a new one
     assert found.objective == pytest.approx(optimum.objective, rel=1e-9)
@@ -291,6 +293,7 @@ def test_where_an_earlier_model_leads_higher_all_is_searched_and_that_is_said(
     assert len(found.minima) > 1
     assert found.objective == pytest.approx(from_scratch.objective, rel=1e-9)
     assert "one is lower than where the earlier model leads" in repr(found._card())
+    assert values(found, ratings)["continued"] is False
 
 
 @pytest.mark.parametrize("case", ["one descent", "held rows"])

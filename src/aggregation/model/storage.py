@@ -78,6 +78,7 @@ def values(fit: Fit, ratings: Sized) -> dict[str, Any]:
             for m in fit.minima
         ],
         "warm_start": fit.warm_start,
+        "continued": fit.continued,
     }
 
 
