@@ -153,8 +153,8 @@ def fit(
     axis points to the side with more users (in every block, see `Ratings.blocks`), and axes are
     sorted by the penalty that the users carry on them.
 
-    Of a million ratings and more a sample is searched, and all are fitted from its lowest minima; or
-    from the warm start alone if that is where the search ends, see `Fit.continued`.
+    Of a million ratings and more a sample is searched, and all are fitted from its lowest minima,
+    or from the warm start alone if that is where the search ends: see `Fit.continued`.
 
     `hold` keeps mu and all users (or guidelines) that the warm start knows as they are, and
     minimises over the rest: new guidelines scored against fixed users. `callback` is told of the
