@@ -79,6 +79,8 @@ def test_of_many_ratings_refits_begin_at_minima_close_to_the_fit_alone(small, mo
     monkeypatch.setattr(module, "SAMPLE", len(small.ratings) // 2)
     found, starts, missed = best_refits(small.ratings, weights, warm)
     assert (starts, missed) == (2, 0)
+    one = replace(warm, minima=(lowest, far))
+    assert best_refits(small.ratings, weights, one)[1:] == (1, None)
     assert np.mean(np.abs(found - expected) < 1e-3) > 0.9
 
 

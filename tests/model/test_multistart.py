@@ -274,7 +274,6 @@ def test_new_ratings_are_fitted_from_the_earlier_model_as_if_from_scratch(
     assert found.warm_start
     assert found.continued == (case == "searched")
     assert values(found, ratings)["continued"] == found.continued
-    assert len(found.minima) == 1
     assert np.isnan(before.guideline_intercept).sum() == 1  # a new one
     assert found.objective == pytest.approx(optimum.objective, rel=1e-9)
     difference = found.parameters.guideline_embedding - optimum.parameters.guideline_embedding
@@ -294,6 +293,35 @@ def test_where_an_earlier_model_leads_higher_all_is_searched_and_that_is_said(
     assert found.objective == pytest.approx(from_scratch.objective, rel=1e-9)
     assert "one is lower than where the earlier model leads" in repr(found._card())
     assert values(found, ratings)["continued"] is False
+
+
+@pytest.mark.parametrize("known", ["one of two blocks", "no embedding", "half, turned"])
+def test_what_an_earlier_model_does_not_know_is_fitted_as_from_scratch(
+    world, optimum, monkeypatch, known
+):
+    ratings, earlier = world[0], optimum.parameters
+    u, g = ratings.n_users, ratings.n_guidelines
+    nan = [np.full_like(x, np.nan) for x in earlier.arrays()[1:]]
+    if known == "one of two blocks":  # nobody of the second rated anything of the first
+        both = (np.append(row, row + n) for (row, n) in ratings.sides())
+        ratings = ag.Ratings(*both, np.tile(ratings.helpful, 2), 2 * u, 2 * g)
+        pairs = zip(earlier.arrays()[1:], nan, strict=True)
+        earlier = ag.Parameters(earlier.mu, *(np.concatenate(x) for x in pairs))
+    elif known == "no embedding":
+        earlier = replace(earlier, user_embedding=nan[1], guideline_embedding=nan[3])
+    else:
+        half = np.arange(g) % 2 == 0
+        for name in ("guideline_intercept", "guideline_embedding"):
+            x = -getattr(earlier, name) if name.endswith("embedding") else getattr(earlier, name)
+            earlier = replace(
+                earlier, **{name: np.where(half.reshape(-1, *[1] * (x.ndim - 1)), x, np.nan)}
+            )
+        earlier = replace(earlier, user_embedding=-earlier.user_embedding)
+    monkeypatch.setattr(module, "SAMPLE", len(ratings) // 3)
+    found, from_scratch = ag.fit(ratings, warm_start=earlier), ag.fit(ratings)
+    assert found.sample
+    assert found.continued
+    assert found.objective == pytest.approx(from_scratch.objective, rel=1e-9)
 
 
 @pytest.mark.parametrize("case", ["one descent", "held rows"])

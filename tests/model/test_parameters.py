@@ -202,6 +202,9 @@ def test_ratings_with_weights_take_none_more():
     ratings, ids = encode(table([("a", "x", 1.0)]))
     with pytest.raises(InputError, match="have weights: append to them first"):
         append(replace(ratings, weight=np.ones(1)), ids, table([("b", "x", 0.0)]))
+    two, ids = encode(table([("a", "x", 1.0), ("b", "x", 0.0)]))
+    with pytest.raises(InputError, match="not sorted"):
+        append(two, replace(ids, users=ids.users[::-1]), table([("b", "x", 0.0)]))
 
 
 def test_parameters_move_with_their_ids_and_new_ids_are_unknown():

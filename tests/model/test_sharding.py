@@ -117,7 +117,7 @@ def test_many_ratings_are_cut_into_shards_and_threads_change_no_bit(monkeypatch,
     asked = search(ratings, Penalty(), replace(settings, shards=SHARDS))
     assert not same_bits(alone, asked)
     monkeypatch.setattr("aggregation.model.multistart.MANY", len(ratings))
-    monkeypatch.setattr("os.cpu_count", lambda: threads)
+    monkeypatch.setattr("aggregation.model.sharding.cores", lambda: threads)
     assert same_bits(search(ratings, Penalty(), settings), asked)
     weighted = replace(ratings, weight=np.ones(len(ratings)))
     assert search(weighted, Penalty(), settings).minima[0].converged  # shards take no weights

@@ -61,6 +61,7 @@ def fits(draw):
         moves=draw(st.integers(0, 10**5)),
         n_blocks=draw(st.integers(1, 9)),
         sample=draw(st.integers(0, 9)),
+        continued=draw(st.booleans()),
         history=array(sweeps, n_starts),
     )
 

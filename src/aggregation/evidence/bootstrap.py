@@ -16,7 +16,7 @@ from aggregation.errors import InputError
 from aggregation.evidence.two_sides import COLUMNS as TWO_SIDES, TwoSides, two_sides
 from aggregation.model.fit import Fit
 from aggregation.model.initialization import starting_points
-from aggregation.model.multistart import Settings
+from aggregation.model.multistart import CLOSE, Settings
 from aggregation.model.parameters import Parameters, Penalty
 from aggregation.model.ratings import SAMPLE, Ids, Ratings
 from aggregation.model.refit import BATCHES_AT_ONCE, refit
@@ -25,10 +25,6 @@ REPLICATES = 200
 LOWER_LOSS, ENOUGH, MOST_STARTS = 1e-4, 0.01, 8
 """A start helped a replicate if it lowered the loss by more than this, relative; starts are added
 until one helps fewer than this share of the replicates, and at most so many."""
-
-CLOSE = 0.02
-"""Of many ratings, minima whose loss is by more than this above the fit's, relative, are lowest for
-no resample: losses of millions of ratings differ by less."""
 
 ROUGH = Settings(tolerance=1e-4)
 """Of refits: resamples differ by far more than this."""
@@ -50,9 +46,9 @@ class Bootstrap:
     """The same columns for all users as they are, [G]."""
     starts: int
     """Starts of each refit."""
-    missed: float
+    missed: float | None
     """Share of the replicates that the last start still lowered: how many others may be above their
-    lowest minimum."""
+    lowest minimum. None where there was one start."""
 
     def interval(self, column: str, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper percentile [G] of a column."""
@@ -113,7 +109,7 @@ def best_refits(
     fit: Fit,
     seed: int = 0,
     callback: Callback | None = None,
-) -> tuple[np.ndarray, int, float]:
+) -> tuple[np.ndarray, int, float | None]:
     """Guideline intercepts [G, R] of the lowest of several refits, how many starts, and `missed`.
 
     Starts: the fit, its other minima, then cold starts as a search makes them; of `many` ratings
@@ -124,7 +120,8 @@ def best_refits(
     cold = starting_points(ratings, dimensions, seed, None)
     highest = fit.objective * (1 + CLOSE) if many(ratings) else np.inf
     warm = [m.parameters for m in fit.minima[:3] if m.objective <= highest]
-    best, intercept, missed, number = np.inf, np.zeros(()), 1.0, 0
+    best, intercept, number = np.inf, np.zeros(()), 0
+    missed: float | None = None
     for number in range(len(warm) if many(ratings) else MOST_STARTS):
         if callback is not None:
             callback(f"refits from start {number + 1}")
@@ -134,9 +131,10 @@ def best_refits(
         lower = found.objective < best * (1 - LOWER_LOSS)
         intercept = np.where(found.objective < best, new, intercept)
         best = np.minimum(best, found.objective)
-        missed = float(lower.mean())
-        if number >= len(warm) and missed < ENOUGH:
-            break
+        if number > 0:
+            missed = float(lower.mean())
+            if number >= len(warm) and missed < ENOUGH:
+                break
     return intercept, number + 1, missed
 
 

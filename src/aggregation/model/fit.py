@@ -15,7 +15,7 @@ import pandas as pd
 from aggregation.data.cards import Card, Shown, many
 from aggregation.data.settings import check_fields
 from aggregation.errors import InputError
-from aggregation.model.multistart import LOSS_TOLERANCE, USERS, Callback, Found, Settings, search
+from aggregation.model.multistart import USERS, Callback, Found, Settings, search
 from aggregation.model.parameters import Parameters, Penalty, known_rows
 from aggregation.model.processes import ALONE, Processes
 from aggregation.model.ratings import Ratings, counts
@@ -65,14 +65,6 @@ class Fit(Shown, Found):
     def warm_start(self) -> bool:
         """Whether the first start is an earlier model."""
         return self.starts[0].kind == "earlier model"
-
-    @property
-    def continued(self) -> bool:
-        """Whether the search of a sample ended where the earlier model leads, so that all ratings
-        were fitted from this one alone.
-        """
-        near = abs(self.starts[0].objective - self.objective) <= LOSS_TOLERANCE * self.objective
-        return self.warm_start and self.sample > 0 and near
 
     def summary(self) -> pd.DataFrame:
         """One row per start, the lowest first: what it was, the loss it ended at."""
@@ -154,7 +146,7 @@ def fit(
     sorted by the penalty that the users carry on them.
 
     Of a million ratings and more a sample is searched, and all are fitted from its lowest minima,
-    or from the warm start alone if that is where the search ends: see `Fit.continued`.
+    or from the warm start if that is where the search ends: see `Fit.continued`.
 
     `hold` keeps mu and all users (or guidelines) that the warm start knows as they are, and
     minimises over the rest: new guidelines scored against fixed users. `callback` is told of the

@@ -64,6 +64,7 @@ def replay(
         sweeps=len(end.losses),
         history=end.losses[:, None].astype(np.float64),
         sample=0,
+        continued=False,
     )
 
 

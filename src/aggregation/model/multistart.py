@@ -60,6 +60,10 @@ RATINGS_OF_A_GUIDELINE, RATINGS_OF_A_USER = 50, 20
 """In a sample: of a guideline on average, so there are no more guidelines than give that; of a user
 at least. Unless there are too few such ratings."""
 
+CLOSE = 0.02
+"""Minima of a sample whose loss is by more than this above the lowest, relative, are not the lowest
+of all ratings or of a resample: losses of millions of ratings differ by less."""
+
 MANY, SHARDS = 5e7, 16
 """From so many ratings the users are cut into so many shards, unless the settings say otherwise."""
 
@@ -99,8 +103,8 @@ class Settings:
     """
     shards: Annotated[int, Interval(ge=1, le=4096)] | None = None
     """Parts of the users that cores, devices and machines share out: a multiple of the number of
-    devices. The same number gives the same bits on any number of them. `null`: 16 from fifty
-    million ratings, below that 1, which is quicker there."""
+    devices. The same number gives the same bits on any number of them. `null`: 16 where fifty
+    million ratings and more are searched on 1, 2, 4, 8 or 16 devices, else 1."""
     tolerance: Annotated[float, Interval(gt=0, lt=1)] = 1e-6
     """Largest KKT residual of a fit that counts as converged."""
     max_sweeps: Annotated[int, Ge(1)] = 5000
@@ -159,6 +163,9 @@ class Found:
     """How many ratings were searched where there are too many to search all; 0: all. The minima
     are always those of all ratings; `starts` and `history` are as far above the lowest as they
     were on the sample."""
+    continued: bool
+    """Whether the lowest minimum of the sample is where the earlier model led, so that all ratings
+    were fitted from the earlier model and from minima close to it only."""
 
 
 def search(
@@ -219,6 +226,7 @@ def search(
         sweeps=work.sweeps,
         history=_side_by_side(curves),
         sample=0,
+        continued=False,
     )
 
 
@@ -234,8 +242,9 @@ def _sampled(
     """The search on the ratings of some users, and its lowest minima followed on all ratings.
 
     A descent needs no users to start from, so the guidelines of a sample's minimum are a start,
-    and one that is near. If the lowest of them is where an earlier model leads, then the earlier
-    model is the only start on all ratings. Every process searches the same sample.
+    and one that is near. If the lowest of them is where an earlier model leads, then this model
+    takes its place, and minima far above it are not followed. Every process searches the same
+    sample.
     """
     some, chosen, rated = _sample(ratings, settings.seed, processes)
     earlier = None
@@ -247,15 +256,17 @@ def _sampled(
 
     sweeper = _sweeper(ratings, penalty, settings.shards, processes, checkpoint)
     work = _Work(sweeper, replace(settings, starts=1), None, callback)
-    u, g, d = ratings.n_users, ratings.n_guidelines, settings.dimensions
-    zeros = Parameters(np.float64(0), np.zeros(u), np.zeros((u, d)), np.zeros(g), np.zeros((g, d)))
-    users = {name: getattr(zeros, name) for name in USERS}
+    zeros = (np.zeros(ratings.n_users), np.zeros((ratings.n_users, settings.dimensions)))
+    users = dict(zip(USERS, zeros, strict=True))
     near = [replace(p, **users) for p in _guideline_sides(found, rated, processes)]
     sample = len(some) if len(some) < sweeper.n else 0
-    if sample and warm_start is not None:
-        again = _reached(np.array([found.starts[0].objective]), found.minima[0].objective)
-        if processes.gathered(again)[0]:  # nothing lower has come up
-            near = [filled(warm_start, zeros)]
+    # What the first process found decides, as above.
+    losses = processes.gathered([m.objective for m in found.minima[:MAX_CONTINUED]])[0]
+    first = processes.gathered(found.starts[0].objective)[0]
+    continued = bool(sample and warm_start is not None and _reached(first, losses[0]))
+    if continued and warm_start is not None:
+        close = (losses <= losses[0] * (1 + CLOSE)).sum()
+        near = [_completed(warm_start, near[0]), *near[1:close]]
 
     followed = []
     for k, point in enumerate(near):
@@ -274,6 +285,7 @@ def _sampled(
         sweeps=found.sweeps + work.sweeps,
         history=found.history + above,
         sample=sample,
+        continued=continued,
     )
 
 
@@ -322,6 +334,17 @@ def _guideline_sides(found: Found, rated: np.ndarray, processes: Processes) -> l
     return [Parameters(m, *users, x[:, 0], x[:, 1:]) for m, x in zip(mu, side, strict=True)]
 
 
+def _completed(earlier: Parameters, near: Parameters) -> Parameters:
+    """The earlier model, and what it does not know as in `near`, whose axes are turned to match."""
+    from scipy.optimize import linear_sum_assignment
+
+    f = near.guideline_embedding
+    match = np.nan_to_num(earlier.guideline_embedding).T @ f
+    order = linear_sum_assignment(-np.abs(match))[1]
+    sign = np.where(match[np.arange(len(order)), order] < 0, -1, 1)
+    return filled(earlier, replace(near, guideline_embedding=f[:, order] * sign))
+
+
 def _sweeper(
     ratings: Ratings,
     penalty: Penalty,
@@ -333,7 +356,7 @@ def _sweeper(
 
     if shards is None:
         fits = SHARDS % jax.local_device_count() == 0 and ratings.weight is None
-        shards = SHARDS if len(ratings) >= MANY and fits else 1
+        shards = SHARDS if processes.count == 1 and len(ratings) >= MANY and fits else 1
     if shards == 1 and processes.count == 1:
         from aggregation.model.alternating import Sweeper
 

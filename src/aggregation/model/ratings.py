@@ -206,10 +206,12 @@ def append(ratings: Ratings, ids: Ids, new: pd.DataFrame) -> tuple[Ratings, Ids]
 
     Where a user rated a guideline before, the new rating takes the old one's place. The result is
     that of `encode` on all rows, without reading and sorting the old ones again. Raises InputError
-    as `encode`, and for ratings with weights.
+    as `encode`, for ratings with weights and for ids that are not sorted.
     """
     if ratings.weight is not None:
         raise InputError("these ratings have weights: append to them first, then weigh all")
+    if not all(side.is_monotonic_increasing for _, side in ids.sides()):
+        raise InputError("the ids are not sorted: append to what encode gives")
     added, of_added = encode(new)
     if not len(ratings):
         return added, of_added

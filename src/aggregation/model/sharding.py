@@ -52,6 +52,12 @@ RATINGS_PER_CHECKPOINT = 2e9
 Arrays = list[np.ndarray]
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    mine = getattr(os, "sched_getaffinity", None)  # Linux
+    return len(mine(0)) if mine else os.cpu_count() or 1
+
+
 class Checkpoint(Protocol):
     """Where a fit is kept while it is at work, so that another one can go on from there."""
 
@@ -94,7 +100,7 @@ class ShardedSweeper:
         n_users = int(processes.total(np.array(ratings.n_users))[0])
         values = np.unique(processes.joined(different(ratings.helpful)))
         lanes = (lanes_for(self.rows), lanes_for(ratings.n_guidelines))
-        self.threads = ThreadPoolExecutor(os.cpu_count())
+        self.threads = ThreadPoolExecutor(cores())
         lays = [layout(self._shard(ratings, k), None, values, lanes) for k in range(local)]
         count = processes.total(np.sum([lay.guidelines.count for lay in lays], axis=0))
         squares = in_order(processes.joined(np.array([lay.squares for lay in lays])))

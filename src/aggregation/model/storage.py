@@ -25,7 +25,17 @@ KINDS = {
 }
 """Columns of both beside the id, by kind of `dataset.TABLES`."""
 
-FIELDS = ("method", "balance", "sweeps", "settled", "n_minima", "moves", "n_blocks", "sample")
+FIELDS = (
+    "method",
+    "balance",
+    "sweeps",
+    "settled",
+    "n_minima",
+    "moves",
+    "n_blocks",
+    "sample",
+    "continued",
+)
 OF_A_MINIMUM = ("objective", "kkt_residual", "converged", "starts")
 """Fields of a fit, and of each minimum, that are plain values."""
 
@@ -78,7 +88,6 @@ def values(fit: Fit, ratings: Sized) -> dict[str, Any]:
             for m in fit.minima
         ],
         "warm_start": fit.warm_start,
-        "continued": fit.continued,
     }
 
 
