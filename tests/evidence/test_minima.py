@@ -14,7 +14,7 @@ def test_minima_say_what_they_would_accept_besides_and_not():
         Minimum(loss, 0.0, True, starts, Parameters(0.0, some[0], some, np.array(level), none))
         for loss, starts, level in ((0.1, 3, [0.5, 0.5, 0.1]), (0.2, 0, [0.5, 0.1, 0.4]))
     )
-    found = Found(minima, 2, (), False, 0, 0, np.zeros((1, 1)), 0)
+    found = Found(minima, 2, (), False, 0, 0, np.zeros((1, 1)), 0, False)
     fit = Fit(**vars(found), method="alternating", penalty=Penalty(), balance=None, n_blocks=1)
     scores = pd.DataFrame(
         {
