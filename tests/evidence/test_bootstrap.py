@@ -72,7 +72,7 @@ def test_cold_starts_find_what_a_fit_in_a_bad_minimum_misses(small):
 def test_of_many_ratings_refits_begin_at_minima_close_to_the_fit_alone(small, monkeypatch):
     weights = user_weights(small.ratings.n_users, 8, seed=0)
     (lowest,) = small.fit.minima[:1]
-    far = replace(lowest, objective=lowest.objective * (1 + 2 * module.CLOSE))
+    far = replace(lowest, objective=lowest.objective * (1 + 2 * module.CLOSE_LOSS))
     warm = replace(small.fit, minima=(lowest, lowest, far))
     expected, starts, _ = best_refits(small.ratings, weights, warm)
     assert starts > 2

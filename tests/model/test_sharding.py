@@ -116,7 +116,7 @@ def test_many_ratings_are_cut_into_shards_and_threads_change_no_bit(monkeypatch,
     alone = search(ratings, Penalty(), settings)
     asked = search(ratings, Penalty(), replace(settings, shards=SHARDS))
     assert not same_bits(alone, asked)
-    monkeypatch.setattr("aggregation.model.multistart.MANY", len(ratings))
+    monkeypatch.setattr("aggregation.model.multistart.RATINGS_TO_SHARD", len(ratings))
     monkeypatch.setattr("aggregation.model.sharding.cores", lambda: threads)
     assert same_bits(search(ratings, Penalty(), settings), asked)
     weighted = replace(ratings, weight=np.ones(len(ratings)))

@@ -16,7 +16,7 @@ from aggregation.errors import InputError
 from aggregation.evidence.two_sides import COLUMNS as TWO_SIDES, TwoSides, two_sides
 from aggregation.model.fit import Fit
 from aggregation.model.initialization import starting_points
-from aggregation.model.multistart import CLOSE, Settings
+from aggregation.model.multistart import CLOSE_LOSS, Settings
 from aggregation.model.parameters import Parameters, Penalty
 from aggregation.model.ratings import SAMPLE, Ids, Ratings
 from aggregation.model.refit import BATCHES_AT_ONCE, refit
@@ -118,7 +118,7 @@ def best_refits(
     """
     dimensions = fit.parameters.user_embedding.shape[1]
     cold = starting_points(ratings, dimensions, seed, None)
-    highest = fit.objective * (1 + CLOSE) if many(ratings) else np.inf
+    highest = fit.objective * (1 + CLOSE_LOSS) if many(ratings) else np.inf
     warm = [m.parameters for m in fit.minima[:3] if m.objective <= highest]
     best, intercept, number = np.inf, np.zeros(()), 0
     missed: float | None = None

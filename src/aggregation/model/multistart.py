@@ -60,11 +60,11 @@ RATINGS_OF_A_GUIDELINE, RATINGS_OF_A_USER = 50, 20
 """In a sample: of a guideline on average, so there are no more guidelines than give that; of a user
 at least. Unless there are too few such ratings."""
 
-CLOSE = 0.02
+CLOSE_LOSS = 0.02
 """Minima of a sample whose loss is by more than this above the lowest, relative, are not the lowest
 of all ratings or of a resample: losses of millions of ratings differ by less."""
 
-MANY, SHARDS = 5e7, 16
+RATINGS_TO_SHARD, SHARDS = 5e7, 16
 """From so many ratings the users are cut into so many shards, unless the settings say otherwise."""
 
 MAX_CONTINUED = 3
@@ -263,9 +263,10 @@ def _sampled(
     # What the first process found decides, as above.
     losses = processes.gathered([m.objective for m in found.minima[:MAX_CONTINUED]])[0]
     first = processes.gathered(found.starts[0].objective)[0]
-    continued = bool(sample and warm_start is not None and _reached(first, losses[0]))
-    if continued and warm_start is not None:
-        close = (losses <= losses[0] * (1 + CLOSE)).sum()
+    continued = False
+    if sample and warm_start is not None and _reached(first, losses[0]):
+        continued = True
+        close = (losses <= losses[0] * (1 + CLOSE_LOSS)).sum()
         near = [_completed(warm_start, near[0]), *near[1:close]]
 
     followed = []
@@ -356,7 +357,7 @@ def _sweeper(
 
     if shards is None:
         fits = SHARDS % jax.local_device_count() == 0 and ratings.weight is None
-        shards = SHARDS if processes.count == 1 and len(ratings) >= MANY and fits else 1
+        shards = SHARDS if processes.count == 1 and len(ratings) >= RATINGS_TO_SHARD and fits else 1
     if shards == 1 and processes.count == 1:
         from aggregation.model.alternating import Sweeper
 
