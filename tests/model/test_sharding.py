@@ -16,8 +16,6 @@ from aggregation.model.multistart import SHARDS, search
 from aggregation.model.parameters import COMMUNITY_NOTES, Penalty, loss
 from aggregation.model.sharding import ShardedSweeper, cuts, in_order
 
-PENALTIES = (Penalty(), COMMUNITY_NOTES)
-
 
 def world(users=203, guidelines=40):
     """Two camps, and users that rate as little as one guideline or as much as all."""
@@ -57,9 +55,10 @@ def test_eight_devices_give_the_bits_of_one():
     assert told.split() == ["8", digest()]
 
 
-@pytest.mark.parametrize("penalty", PENALTIES)
-@pytest.mark.parametrize("shards", [2, 7, 60])
-def test_shards_end_in_the_minimum_that_is_found_without_them(penalty, shards):
+@pytest.mark.parametrize(
+    ("shards", "penalty"), [(2, Penalty()), (60, Penalty()), (7, COMMUNITY_NOTES)]
+)
+def test_shards_end_in_the_minimum_that_is_found_without_them(shards, penalty):
     ratings = world()
     whole = ag.fit(ratings, penalty, one(tolerance=1e-9))
     found = ag.fit(ratings, penalty, one(tolerance=1e-9, shards=shards))

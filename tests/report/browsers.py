@@ -23,6 +23,8 @@ class Visit:
 
     evaluate: object
     """Runs an expression of JavaScript in the page; returns its value."""
+    resize: object
+    """Gives the window another width."""
     asked: list = field(default_factory=list)
     """URLs that were requested, without the page itself and what it carries along."""
     said: list = field(default_factory=list)
@@ -55,9 +57,9 @@ class Chromium:
         self.browser = browser
 
     @contextmanager
-    def visit(self, path, width=1280, **options):
-        page = self.browser.new_page(viewport={"width": width, "height": 900}, **options)
-        visit = Visit(page.evaluate)
+    def visit(self, path):
+        page = self.browser.new_page(viewport={"width": 1280, "height": 900})
+        visit = Visit(page.evaluate, lambda n: page.set_viewport_size({"width": n, "height": 900}))
         page.on("request", lambda request: self._asked(visit, path, request.url))
         page.on("console", lambda message: visit.said.append(message.text))
         page.on("pageerror", lambda error: visit.said.append(str(error)))
@@ -104,13 +106,16 @@ class Firefox:
         assert told["type"] == "success", told
         return json.loads(told["result"]["value"])
 
-    @contextmanager
-    def visit(self, path, width=1280):
+    def resize(self, width):
         size = {"width": width, "height": 900}
         self.call("browsingContext.setViewport", context=self.context, viewport=size)
+
+    @contextmanager
+    def visit(self, path):
+        self.resize(1280)
         self.evaluate("1")  # events of the page before arrive before its answer
         self.events.clear()
-        visit, url = Visit(self.evaluate), path.as_uri()
+        visit, url = Visit(self.evaluate, self.resize), path.as_uri()
         self.call("browsingContext.navigate", context=self.context, url=url, wait="complete")
         self.evaluate("new Promise(requestAnimationFrame)")
         for event in self.events:
