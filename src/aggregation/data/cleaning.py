@@ -169,7 +169,8 @@ def _known(raw: pd.DataFrame, guidelines: pd.DataFrame, book: Book) -> pd.DataFr
         empty = "" in ratings[key].cat.categories  # sorted: the first of them
         blank = ratings[key].cat.codes.to_numpy() < int(empty)
         ratings = book.take("dropped", "ratings", ratings, blank, reason)
-    unknown = ~ratings["guideline_id"].cat.categories.isin(guidelines["guideline_id"])
+    known = pd.Index(guidelines["guideline_id"])
+    unknown = known.get_indexer(ratings["guideline_id"].cat.categories) < 0
     if unknown.any():
         gone = unknown[ratings["guideline_id"].cat.codes]
         reason = "the guideline is not among the guidelines"

@@ -6,6 +6,7 @@ numbers. JAX does the talking; a single process needs none.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -74,3 +75,9 @@ class Processes:
 
 ALONE = Processes()
 """One process with all users."""
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    mine = getattr(os, "sched_getaffinity", None)  # Linux
+    return len(mine(0)) if mine else os.cpu_count() or 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from aggregation.data.categories import CHUNK, categories, used
 from aggregation.errors import InputError
-from aggregation.model.processes import ALONE, Processes
+from aggregation.model.processes import ALONE, Processes, cores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,10 +47,19 @@ class Ratings:
 
     def per_user(self) -> np.ndarray:
         """Number of ratings of each user, int64 [n_users]."""
-        return counts(self.user, self.n_users).astype(np.int64)
+        return self._per_user
 
     def per_guideline(self) -> np.ndarray:
         """Number of ratings of each guideline, int64 [n_guidelines]."""
+        return self._per_guideline
+
+    # Counted once: of many ratings that takes a while, and many ask.
+    @cached_property
+    def _per_user(self) -> np.ndarray:
+        return counts(self.user, self.n_users).astype(np.int64)
+
+    @cached_property
+    def _per_guideline(self) -> np.ndarray:
         return counts(self.guideline, self.n_guidelines).astype(np.int64)
 
     def check(self) -> None:
@@ -228,7 +238,7 @@ def append(ratings: Ratings, ids: Ids, new: pd.DataFrame) -> tuple[Ratings, Ids]
         return guidelines_at[ratings.guideline[np.minimum(at, len(ratings) - 1)]]
 
     # Where the new ratings go: among their users' old ones, by bisection.
-    starts = np.searchsorted(ratings.user, np.arange(len(ids.users) + 1, dtype=np.int32))
+    starts = np.append(0, np.cumsum(ratings.per_user()))
     at, end = (starts[np.searchsorted(users_at, user, side)] for side in ("left", "right"))
     last = end
     while (at < end).any():
@@ -238,12 +248,19 @@ def append(ratings: Ratings, ids: Ids, new: pd.DataFrame) -> tuple[Ratings, Ids]
     again = (at < last) & (rated(at) == guideline)
     kind = ratings.helpful.dtype  # as narrow as it was, if that holds the new ratings
     kind = kind if (added.helpful.astype(kind) == added.helpful).all() else np.dtype(np.float64)
-    columns = ratings.user, ratings.guideline, ratings.helpful.astype(kind, copy=False)
-    goes, rest = at[~again], (user[~again], guideline[~again], added.helpful[~again])
-    user, guideline, helpful = _inserted(columns, goes, rest, (users_at, guidelines_at, None))
-    helpful[at[again] + np.searchsorted(goes, at[again], "right")] = added.helpful[again]
     users, guidelines = sides
-    return Ratings(user, guideline, helpful, len(users), len(guidelines)), Ids(users, guidelines)
+    per_user = counts(user[~again], len(users)).astype(np.int64)
+    per_user[users_at] += ratings.per_user()
+    goes = at[~again]
+    helpful = _inserted(ratings.helpful.astype(kind, copy=False), goes, added.helpful[~again])
+    helpful[at[again] + np.searchsorted(goes, at[again], "right")] = added.helpful[again]
+    return Ratings(
+        np.repeat(np.arange(len(users), dtype=np.int32), per_user),
+        _inserted(ratings.guideline, goes, guideline[~again], guidelines_at),
+        helpful,
+        len(users),
+        len(guidelines),
+    ), Ids(users, guidelines)
 
 
 def _united(known: pd.Index, found: pd.Index) -> tuple[pd.Index, np.ndarray, np.ndarray]:
@@ -264,28 +281,27 @@ def _united(known: pd.Index, found: pd.Index) -> tuple[pd.Index, np.ndarray, np.
 
 
 def _inserted(
-    columns: Sequence[np.ndarray],
-    at: np.ndarray,
-    new: Sequence[np.ndarray],
-    places: Sequence[np.ndarray | None],
-) -> list[np.ndarray]:
-    """`np.insert` into each column, of which the old values are `places[old]` if given.
+    column: np.ndarray, at: np.ndarray, new: np.ndarray, place: np.ndarray | None = None
+) -> np.ndarray:
+    """`np.insert` into the column, of which the old values are `place[old]` if that is given.
 
-    `at` is sorted. It works part by part, in no more memory than what it gives.
+    `at` is sorted. It works part by part, in no more memory than what it gives, on all cores.
     """
     goes = at + np.arange(len(at))  # where the new ones are in the end
-    n = len(columns[0]) + len(at)
-    out = [np.empty(n, column.dtype) for column in columns]
-    for begin in range(0, n, CHUNK):
-        end = min(begin + CHUNK, n)
-        a, b = np.searchsorted(goes, (begin, end))
-        old = np.ones(end - begin, bool)
+    out = np.empty(len(column) + len(at), column.dtype)
+
+    def insert(begin: int) -> None:
+        into = out[begin : begin + CHUNK]
+        a, b = np.searchsorted(goes, (begin, begin + CHUNK))
+        old = np.ones(len(into), bool)
         old[goes[a:b] - begin] = False
         source = np.cumsum(old) + (begin - a - 1)  # a new one takes that of the old one before it
-        for into, column, added, place in zip(out, columns, new, places, strict=True):
-            part = column.take(source, mode="clip")
-            into[begin:end] = part if place is None else place.take(part, mode="clip")
-            into[goes[a:b]] = added[a:b]
+        part = column.take(source, mode="clip")
+        into[:] = part if place is None else place.take(part, mode="clip")
+        into[goes[a:b] - begin] = new[a:b]
+
+    with ThreadPoolExecutor(cores()) as pool:
+        list(pool.map(insert, range(0, len(out), CHUNK)))
     return out
 
 

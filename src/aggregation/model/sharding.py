@@ -10,8 +10,7 @@ would round it otherwise, depending on how many shards a device has, and would u
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -34,7 +33,7 @@ from aggregation.model.alternating import (
 )
 from aggregation.model.block_update import Guess, Part, Rows, Terms, solved_users
 from aggregation.model.parameters import Array, Parameters, Penalty
-from aggregation.model.processes import Processes
+from aggregation.model.processes import Processes, cores
 from aggregation.model.ratings import Ratings
 from aggregation.model.sparse_layout import (
     Layout,
@@ -50,12 +49,6 @@ RATINGS_PER_CHECKPOINT = 2e9
 """Ratings that are swept over between two checkpoints: about ten seconds of two cores."""
 
 Arrays = list[np.ndarray]
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    mine = getattr(os, "sched_getaffinity", None)  # Linux
-    return len(mine(0)) if mine else os.cpu_count() or 1
 
 
 class Checkpoint(Protocol):
@@ -101,9 +94,13 @@ class ShardedSweeper:
         values = np.unique(processes.joined(different(ratings.helpful)))
         lanes = (lanes_for(self.rows), lanes_for(ratings.n_guidelines))
         self.threads = ThreadPoolExecutor(cores())
-        lays = [layout(self._shard(ratings, k), None, values, lanes) for k in range(local)]
-        count = processes.total(np.sum([lay.guidelines.count for lay in lays], axis=0))
-        squares = in_order(processes.joined(np.array([lay.squares for lay in lays])))
+
+        def laid(k: int) -> Layout:
+            return layout(self._shard(ratings, k), None, values, lanes)
+
+        lays = dict(enumerate(self.threads.map(laid, range(local))))
+        count = processes.total(np.sum([lay.guidelines.count for lay in lays.values()], axis=0))
+        squares = in_order(processes.joined(np.array([lay.squares for lay in lays.values()])))
         nobody = np.zeros((1, 1), bool)
         # Of the whole: what the guideline side and the loss need. The rest lies in the shards.
         self.terms = Terms(
@@ -118,14 +115,16 @@ class ShardedSweeper:
         )
         mean = np.array([self.n / n_users])
         self.devices = [devices[k * len(devices) // local] for k in range(local)]
-        shapes = _shapes(lays, processes)
-        self.shards: list[Terms] = []
-        with jax.enable_x64(True):
-            for device in self.devices:
-                lay = _padded(lays.pop(0), shapes, self.rows, ratings.n_guidelines)
-                rows = Rows(lay.users.count, mean, nobody)
-                mine = replace(self.terms, lay=lay, users=rows, guidelines=None)
-                self.shards.append(jax.device_put(mine, device))
+        shapes = _shapes(lays.values(), processes)
+
+        def placed(k: int) -> Terms:
+            lay = _padded(lays.pop(k), shapes, self.rows, ratings.n_guidelines)
+            rows = Rows(lay.users.count, mean, nobody)
+            mine = replace(self.terms, lay=lay, users=rows, guidelines=None)
+            with jax.enable_x64(True):
+                return jax.device_put(mine, self.devices[k])
+
+        self.shards = [*self.threads.map(placed, range(local))]
 
     def _shard(self, ratings: Ratings, k: int) -> Ratings:
         """The ratings of one shard; its users count from 0, and there are as many as in any."""
@@ -254,7 +253,7 @@ def in_order(x: np.ndarray) -> np.ndarray:
     return total
 
 
-def _shapes(lays: list[Layout], processes: Processes) -> np.ndarray:
+def _shapes(lays: Iterable[Layout], processes: Processes) -> np.ndarray:
     """[2, 3]: the most lines, blocks and further pieces of any shard, of users, of guidelines."""
     own = [
         [(len(s.entries), len(s.start) - 1, len(s.more_place)) for s in (lay.users, lay.guidelines)]
