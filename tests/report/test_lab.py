@@ -189,7 +189,7 @@ def test_a_fit_says_whether_it_converged_and_settled(coded, fitted):
     assert f"loss {fitted.objective:.8f}, converged, settled" in shown(fitted)
     reached = f"8 starts ended in {fitted.n_minima} minim"
     assert reached in shown(fitted)
-    once = ag.Settings(starts=8, max_starts=8, moves=False, max_sweeps=1)
+    once = ag.Settings(starts=2, max_starts=2, moves=False, max_sweeps=1)
     alone = ag.fit(coded[0], settings=once)
     text = shown(alone)
     assert "not converged, not settled" in text

@@ -28,6 +28,7 @@ from aggregation.model.block_update import (
 )
 from aggregation.model.parameters import Array, Parameters, Penalty, known_rows
 from aggregation.model.ratings import Ratings
+from aggregation.model.shifts import solved
 from aggregation.model.sparse_layout import layout, row_sums
 
 SWEEPS_PER_CALL = 100
@@ -72,6 +73,8 @@ class State:
     """Users solved for their guideline side."""
     image: Guess
     """T(x) of that guideline side."""
+    shifted: Guess
+    """T(x) shifted: where to go on from, unless that led higher."""
     objective: Array
     residual: Array
     steps: Array
@@ -196,9 +199,11 @@ def first_state(p: Parameters) -> State:
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), p)
     g, d, s = p.guideline_embedding.shape
     memory = np.zeros((MEMORY, 1 + g + g * d, s))
+    guess = Guess(p.mu, p.guideline_intercept, p.guideline_embedding)
     return State(
         parameters=p,
-        image=Guess(p.mu, p.guideline_intercept, p.guideline_embedding),
+        image=guess,
+        shifted=guess,
         objective=np.full(s, np.inf),
         residual=np.full(s, np.inf),
         steps=np.full(s, -1, np.int32),
@@ -234,18 +239,18 @@ def advanced(terms: Terms, state: State, p: Parameters, users: Part) -> tuple[St
     starts took it. The others keep what they had, and forget the sweeps before.
     """
     guess = Guess(p.mu, p.guideline_intercept, p.guideline_embedding)
-    objective, residual, image = measured(terms, guess, users)
+    objective, residual, image, shifted = measured(terms, guess, users)
     # Without a memory the guess is T(x) itself, and cannot be worse but by rounding.
     ok = (objective <= state.objective * (1 + ROUNDING)) | (state.steps <= 0)
     kept = jax.tree.map(
         lambda new, old: jnp.where(ok, new, old),
-        (p, image, objective, residual),
-        (state.parameters, state.image, state.objective, state.residual),
+        (p, image, shifted, objective, residual),
+        (state.parameters, state.image, state.shifted, state.objective, state.residual),
     )
     before = state.parameters
     x = Guess(before.mu, before.guideline_intercept, before.guideline_embedding).flat()
-    image_change = image.flat() - state.image.flat()
-    change = (image.flat() - guess.flat()) - (state.image.flat() - x)
+    image_change = shifted.flat() - state.shifted.flat()
+    change = (shifted.flat() - guess.flat()) - (state.shifted.flat() - x)
     slot = jnp.arange(MEMORY)[:, None] == state.steps % MEMORY
     slot &= ok & (state.steps >= 0)
 
@@ -262,7 +267,7 @@ def advanced(terms: Terms, state: State, p: Parameters, users: Part) -> tuple[St
         image_change=remember(state.image_change, image_change),
         gram=jnp.where(slot, products[:, None], gram),
         sweeps=state.sweeps + 1,
-        history=state.history.at[state.sweeps].set(kept[2]),
+        history=state.history.at[state.sweeps].set(kept[3]),
     )
     return after, ok
 
@@ -280,20 +285,19 @@ def extrapolated(terms: Terms, state: State) -> Guess:
 
         T(x) - sum_j gamma_j (change of T)_j,  gamma = argmin |f - sum_j gamma_j (change of f)_j|
 
-    with f = T(x) - x, its rows weighted by their numbers of ratings. Without a memory it is T(x).
-    With a lasso an embedding whose sign it would change stays at T(x): the loss has a kink at zero.
+    with f = T(x) - x, T shifted, its rows weighted by their numbers of ratings. With a lasso an
+    embedding whose sign it would change stays at T(x): the loss has a kink at zero. Without a
+    memory it is T(x) as it was before the shift, which cannot lead higher.
     """
-    p, image = state.parameters, state.image.flat()
+    p, shifted = state.parameters, state.shifted
     weight = _weight(p, terms.guidelines.count)
-    f = image - Guess(p.mu, p.guideline_intercept, p.guideline_embedding).flat()
-    trace = jnp.trace(state.gram)
-    ridge = (1e-12 * trace + jnp.where(trace > 0, 0, 1)) * jnp.eye(MEMORY)[..., None]
-    gamma = _solved(state.gram + ridge, _products(state.change, weight * f))
-    guess = state.image.unflat(image - (state.image_change * gamma[:, None]).sum(axis=0))
-    if terms.penalty.norm != "l1":
-        return guess
-    same = jnp.sign(guess.embedding) == jnp.sign(state.image.embedding)
-    return replace(guess, embedding=jnp.where(same, guess.embedding, state.image.embedding))
+    f = shifted.flat() - Guess(p.mu, p.guideline_intercept, p.guideline_embedding).flat()
+    gamma = solved(state.gram, _products(state.change, weight * f))
+    guess = shifted.unflat(shifted.flat() - (state.image_change * gamma[:, None]).sum(axis=0))
+    if terms.penalty.norm == "l1":
+        same = jnp.sign(guess.embedding) == jnp.sign(shifted.embedding)
+        guess = replace(guess, embedding=jnp.where(same, guess.embedding, shifted.embedding))
+    return jax.tree.map(lambda x, y: jnp.where(state.steps > 0, x, y), guess, state.image)
 
 
 def _products(memory: Array, x: Array) -> Array:
@@ -301,24 +305,9 @@ def _products(memory: Array, x: Array) -> Array:
     return jax.lax.map(lambda change: fixed_sum(change * x), memory)
 
 
-def _solved(a: Array, b: Array) -> Array:
-    """For each of S starts the x [K, S] of a x = b, a [K, K, S] symmetric and positive definite.
-
-    Gauss and Jordan's elimination, which needs no pivots then. LAPACK's takes a fifth of a second
-    to compile.
-    """
-    both = jnp.concatenate([a, b[:, None]], axis=1)
-
-    def eliminate(k: Array, both: Array) -> Array:
-        row = both[k] / both[k, k]
-        return (both - both[:, k, None] * row).at[k].set(row)
-
-    return jax.lax.fori_loop(0, len(a), eliminate, both)[:, -1]
-
-
 @partial(jax.jit, static_argnames="users", compiler_options=QUICK)
 def _at(terms: Terms, p: Parameters, *, users: bool) -> tuple[Array, Array, Guess]:
     """Loss, KKT residual and T(x) at `p`; without `users` the residual leaves them out."""
     lay, guess = terms.lay, Guess(p.mu, p.guideline_intercept, p.guideline_embedding)
     sums = row_sums(lay, lay.users, *vars(guess).values())
-    return measured(terms, guess, part(terms, p, sums if users else None))
+    return measured(terms, guess, part(terms, p, sums if users else None))[:3]

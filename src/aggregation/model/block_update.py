@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from aggregation.model.parameters import Array, Parameters, Penalty
+from aggregation.model.shifts import shift, statistics
 from aggregation.model.sparse_layout import Layout, Sums, row_sums
 
 DESCENTS = 4
@@ -57,7 +58,8 @@ class Part:
     sums: Sums
     """The guidelines' sums over these users' ratings."""
     totals: Array
-    """[2 + D, S]: penalty of intercepts, the users' part of the squares, penalty of each axis."""
+    """[K, S]: penalty of intercepts, the users' part of the squares, penalty of each axis, and,
+    where the users' own sums are known, their `shifts.statistics`."""
     residual: Array
     """[S]: the users' KKT residual."""
 
@@ -109,15 +111,19 @@ def part(terms: Terms, p: Parameters, by_user: Sums | None) -> Part:
         users.count * level**2 - 2 * level * lay.users.given,
         *_axes(share_f, terms.penalty.size(p.user_embedding)),
     ]
-    residual = jnp.zeros(p.mu.shape)
+    each, residual = jnp.stack(numbers, axis=1), jnp.zeros(p.mu.shape)
     if by_user is not None:
-        residual = _residual(terms, users, by_user, p.user_intercept, p.user_embedding)
+        own = p.user_intercept, p.user_embedding
+        residual = _residual(terms, users, by_user, *own)
+        each = jnp.concatenate([each, _statistics(terms, users, by_user, *own)], axis=1)
     sums = row_sums(lay, lay.guidelines, p.mu, p.user_intercept, p.user_embedding)
-    return Part(sums, fixed_sum(jnp.stack(numbers, axis=1)), residual)
+    return Part(sums, fixed_sum(each), residual)
 
 
-def measured(terms: Terms, guess: Guess, users: Part) -> tuple[Array, Array, Guess]:
-    """Loss [S], KKT residual [S] and T(x) at the guideline side `guess` and all users."""
+def measured(terms: Terms, guess: Guess, users: Part) -> tuple[Array, Array, Guess, Guess]:
+    """Loss [S], KKT residual [S], T(x) and T(x) shifted, at the guideline side `guess` and all
+    users. Without statistics of the users it is not shifted.
+    """
     mu, i, f, sums, rows = guess.mu, guess.intercept, guess.embedding, users.sums, terms.guidelines
     d = f.shape[1]
     new_i, new_f = solve(terms, rows, sums, f)
@@ -141,8 +147,12 @@ def measured(terms: Terms, guess: Guess, users: Part) -> tuple[Array, Array, Gue
         *_axes(share_f, terms.penalty.size(f)),
         *_axes(share_f, terms.penalty.size(new_f)),
     ]
-    intercept_u, squares, *carried_u = users.totals
-    intercept_g, rest, error, new_error, n, *carried_g = fixed_sum(jnp.stack(numbers, axis=1))
+    each = jnp.concatenate(
+        [jnp.stack(numbers, axis=1), _statistics(terms, rows, sums, new_i, new_f)], axis=1
+    )
+    totals, of_guidelines = jnp.split(fixed_sum(each), [len(numbers)])
+    (intercept_u, squares, *carried_u), of_users = users.totals[: 2 + d], users.totals[2 + d :]
+    intercept_g, rest, error, new_error, n, *carried_g = totals
     objective = (
         terms.lay.squares
         + squares
@@ -155,7 +165,35 @@ def measured(terms: Terms, guess: Guess, users: Part) -> tuple[Array, Array, Gue
     residual = jnp.maximum(residual, users.residual)
     new_mu = jnp.where(terms.fixed_mu, mu, (new_error + n * mu) / (n * (1 + terms.intercept)))
     scale = _balance(terms, jnp.stack(carried_u), jnp.stack(carried_g[d:]))
-    return objective, residual, Guess(new_mu, new_i, new_f * scale)
+    image = shifted = Guess(new_mu, new_i, new_f * scale)
+    if len(of_users):
+        step = shift(terms.intercept, n, new_mu, of_users, of_guidelines, d)
+        s, c, t, e = (jnp.where(terms.fixed_mu, 0, x) for x in step)
+        moved = new_f + c
+        # Embeddings that are zero stay so, and with a lasso none changes its sign.
+        stays = jnp.sign(moved) != jnp.sign(new_f) if terms.penalty.norm == "l1" else new_f == 0
+        shifted = Guess(
+            new_mu - s - t - (c * e).sum(axis=0),
+            new_i + t - (new_f * e).sum(axis=1),
+            jnp.where(stays, new_f, moved) * scale,
+        )
+    return objective, residual, image, shifted
+
+
+def _statistics(terms: Terms, rows: Rows, sums: Sums, i: Array, f: Array) -> Array:
+    """See `shifts`. The rows were just solved, so the penalty of an embedding pulls as hard as its
+    ratings do. Under a lasso, embeddings at zero stay there while all others move, for which their
+    ratings pay; else the penalty is curved.
+    """
+    share, b = _shares(terms, rows, f)
+    slope = sums.hr - sums.h * i[:, None] - (sums.hh * f[:, None]).sum(axis=2)
+    if terms.penalty.norm == "l1":
+        zero = f == 0
+        stiff = jnp.where(zero[:, :, None] & zero[:, None], sums.hh, 0)
+    else:
+        curved = jnp.where(rows.count > 0, terms.embedding * b, 0)[:, None, None]
+        stiff = jnp.broadcast_to(curved * jnp.eye(f.shape[1])[..., None], sums.hh.shape)
+    return statistics(jnp.where(rows.count > 0, share, 0), i, f, slope, stiff)
 
 
 def _shares(terms: Terms, rows: Rows, f: Array) -> tuple[Array, Array]:
