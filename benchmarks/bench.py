@@ -70,12 +70,15 @@ def quality(name: str) -> dict:
 
 
 def sweeps(name: str, how: str) -> dict:
-    """Sweeps until eight uniform starts are stationary to 1e-6, plain or extrapolated."""
+    """Sweeps until eight uniform starts are stationary to 1e-6: plain, shifted, or extrapolated
+    from shifted ones.
+    """
     from aggregation import Parameters, Penalty
     from aggregation.model import alternating as module
 
-    if how == "plain":
-        module.extrapolated = lambda _, state: state.image
+    if how != "extrapolated":
+        name_of = {"plain": "image", "shifted": "shifted"}[how]
+        module.extrapolated = lambda _, state: getattr(state, name_of)
     ratings, _ = real(name)
     draw = np.random.default_rng(0).random((ratings.n_guidelines, 2, 8))
     users = np.zeros((ratings.n_users, 8))
@@ -393,7 +396,8 @@ def plan_of(section: str) -> list[tuple[str, tuple[str, ...], dict[str, str]]]:
     if section == "quality":
         return [(name, (name,), {}) for name in LOWEST]
     if section == "sweeps":
-        return [(f"{n} {how}", (n, how), {}) for n in LOWEST for how in ("plain", "extrapolated")]
+        ways = ("plain", "shifted", "extrapolated")
+        return [(f"{n} {how}", (n, how), {}) for n in LOWEST for how in ways]
     if section == "against_original":
         return [(name, (name,), {}) for name in ("brexit-consensus", "vtaiwan.uberx")]
     if section == "first_call":
