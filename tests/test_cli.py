@@ -166,8 +166,8 @@ def test_other_shells_get_a_script_of_their_own(here, shell):
 def test_the_difference_of_two_runs_as_text_json_and_page(here, tmp_path):
     params = tmp_path / "p.yaml"
     params.write_text(
-        "run: a\nsource: {kind: simulated, n_users: 60}\n"
-        "train: {starts: 1, max_starts: 1, moves: false}\n"
+        "run: a\nseed: 7\nsource: {kind: simulated, n_users: 40}\n"
+        "train: {starts: 2, max_starts: 2, moves: false}\n"
     )
     options = {"until": "diagnostics", "say": lambda _: None, "execute": inprocess.execute}
     run(params, out="outputs", **options)

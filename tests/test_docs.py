@@ -62,7 +62,7 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     codes = [code for _, code in blocks(page, "python")]
     if any("outputs/demo" in code for code in codes):
-        small = ["source.n_users=40", "train={starts: 2, max_starts: 2, moves: false}"]
+        small = ["seed=7", "source.n_users=40", "train={starts: 2, max_starts: 2, moves: false}"]
         run(
             ROOT / "params/demo.yaml",
             changes=small,
@@ -104,13 +104,15 @@ def project(tmp_path_factory, data):
     place = tmp_path_factory.mktemp("docs") / "project"
     shutil.copytree(ROOT / "params", place / "params")
     demo, platform = place / "params" / "demo.yaml", place / "params" / "platform.yaml"
-    demo.write_text("run: demo\nsource: {kind: simulated, n_users: 40}\n" + TRAIN, encoding="utf-8")
+    demo.write_text(
+        "run: demo\nseed: 7\nsource: {kind: simulated, n_users: 40}\n" + TRAIN, encoding="utf-8"
+    )
     platform.write_text(platform.read_text("utf-8") + TRAIN, encoding="utf-8")
     (place.parent / "openData").symlink_to(data / "polis")
     for name, copied in (("ratings", "ratings"), ("items", "texts")):
         (text,) = [text for words, text in blocks(DATA, "csv") if words == f"{name}.csv"]
         (place / f"{copied}.csv").write_text(text, encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch, Loopback(simulate(3, World(40)).export, KEY) as web:
+    with pytest.MonkeyPatch.context() as patch, Loopback(simulate(7, World(40)).export, KEY) as web:
         patch.chdir(place)
         patch.setattr("aggregation.runs.executor.Executor", lambda _: inprocess.execute)
         patch.setenv("AGGREGATION_PLATFORM_KEY", KEY)

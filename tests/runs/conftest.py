@@ -10,7 +10,7 @@ from inprocess import quietly
 PARAMS = """\
 run: small
 seed: 7
-source: {kind: simulated, n_users: 60}
+source: {kind: simulated, n_users: 40}
 train: {starts: 2, max_starts: 2, moves: false}
 """
 

@@ -23,8 +23,8 @@ COMMAND = Path(sys.executable).with_name("aggregation")
 PARAMS = """\
 run: {run}
 seed: 7
-source: {{kind: simulated, n_users: 60}}
-train: {{starts: 1, max_starts: 1, moves: false}}
+source: {{kind: simulated, n_users: 40}}
+train: {{starts: 2, max_starts: 2, moves: false}}
 """
 
 
@@ -124,7 +124,7 @@ def done(tmp_path_factory):
     for run in ("one", "two", "broken"):
         (cwd / f"{run}.yaml").write_text(PARAMS.format(run=run))
     broken = cwd / "broken.yaml"
-    text = broken.read_text().replace("kind: simulated, n_users: 60", "kind: polis, path: nowhere")
+    text = broken.read_text().replace("kind: simulated, n_users: 40", "kind: polis, path: nowhere")
     broken.write_text(text)
     words = ("one.yaml", "broken.yaml", "two.yaml", "-j", 2, "--until", "ingest")
     return cwd, batch(cwd, *words)

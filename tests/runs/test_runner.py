@@ -347,7 +347,7 @@ def test_a_second_run_does_not_even_load_what_runs_notebooks(again, params):
 def test_a_changed_parameter_reruns_its_stage_and_what_depends_on_it(again, finished):
     assert again("rule.min_ratings=6") == {
         "diagnostics": "rule.min_ratings is 6, was 5",
-        "publish": "evidence/summary.json has changed",
+        "publish": "evidence/guidelines.parquet has changed",
     }
     assert files(again.folder) == AFTER_PUBLISH
     for name, digest in outputs(again.folder).items():
