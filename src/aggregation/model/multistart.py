@@ -34,7 +34,7 @@ AGREEING_STARTS = 3
 LOSS_TOLERANCE = 1e-7
 """Losses that differ by less than this, relative, are one minimum."""
 
-CONTINUATION = ((1 / 3, 15), (2 / 3, 15))
+CONTINUATION = ((1 / 3, 10), (2 / 3, 10))
 """Strength of the embedding penalty, and sweeps with it, before its full strength."""
 
 MAX_MOVES, SWEEPS_PER_MOVE = 1024, 3
