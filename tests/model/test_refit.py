@@ -15,6 +15,7 @@ def test_refits_are_fits_with_those_weights(world, optimum):
     weights[:, 0] = 1
     weights[:, 1] = 2.5  # the scale of the weights means nothing
     weights[ratings.user == 7, 2] = 0
+    weights[ratings.guideline == 3, 4] = 0
     found = refit(ratings, weights, optimum.parameters)
     assert found.converged.all()
     assert found.kkt_residual.max() <= 1e-6
@@ -22,6 +23,8 @@ def test_refits_are_fits_with_those_weights(world, optimum):
         assert found.objective[r] == pytest.approx(optimum.objective, rel=1e-9)
     assert found.parameters.user_intercept[7, 2] == 0
     assert not found.parameters.user_embedding[7, :, 2].any()
+    assert found.parameters.guideline_intercept[3, 4] == 0
+    assert not found.parameters.guideline_embedding[3, :, 4].any()
     for r in range(11):
         p = Parameters(*(x[..., r] for x in found.parameters.arrays()))
         weighted = replace(ratings, weight=weights[:, r])

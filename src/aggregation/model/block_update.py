@@ -170,11 +170,12 @@ def measured(terms: Terms, guess: Guess, users: Part) -> tuple[Array, Array, Gue
         step = shift(terms.intercept, n, new_mu, of_users, of_guidelines, d)
         s, c, t, e = (jnp.where(terms.fixed_mu, 0, x) for x in step)
         moved = new_f + c
-        # Embeddings that are zero stay so, and with a lasso none changes its sign.
+        # Rows without ratings stay at zero, embeddings at zero too, and with a lasso none changes
+        # its sign.
         stays = jnp.sign(moved) != jnp.sign(new_f) if terms.penalty.norm == "l1" else new_f == 0
         shifted = Guess(
             new_mu - s - t - (c * e).sum(axis=0),
-            new_i + t - (new_f * e).sum(axis=1),
+            new_i + jnp.where(rows.count > 0, t, 0) - (new_f * e).sum(axis=1),
             jnp.where(stays, new_f, moved) * scale,
         )
     return objective, residual, image, shifted
