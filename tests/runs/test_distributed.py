@@ -30,7 +30,7 @@ from aggregation.runs.distributed import (
     read_part,
     train,
 )
-from aggregation.runs.runner import CHECKPOINT, run
+from aggregation.runs.runner import CHECKPOINT
 from aggregation.verify import checks
 
 PARAMS = """
@@ -104,7 +104,7 @@ def alone(tmp_path_factory):
     """The folder of a run by the train notebook, in one process."""
     folder = tmp_path_factory.mktemp("alone")
     (folder / "small.yaml").write_text(PARAMS)
-    run(folder / "small.yaml", until="train", out=folder / "outputs", say=lambda _: None)
+    quietly(folder / "small.yaml", folder / "outputs", until="train")
     return folder
 
 
@@ -130,9 +130,8 @@ def test_four_processes_make_the_model_of_one(tmp_path, alone):
 
 
 def other_notebooks_go_on(folder):
-    """Run what comes after training, by the usual command."""
-    lines, again = [], []
-    path = run(folder / "small.yaml", out=folder / "outputs", say=lines.append)
+    """Run what comes after training."""
+    lines, path = quietly(folder / "small.yaml", folder / "outputs")
     assert [line[9:] for line in lines if "skipped" in line] == [
         f"[{k}/4] {stage} skipped: nothing that it depends on has changed"
         for k, stage in enumerate(("ingest", "train"), 1)
@@ -141,7 +140,7 @@ def other_notebooks_go_on(folder):
     assert "train.html" not in (path / "report" / "index.html").read_text()
     assert not (path / "model" / "checkpoint").exists()
     assert all(claim.holds is not False for claim in checks.verify(ag.RunFolder(path)))
-    run(folder / "small.yaml", out=folder / "outputs", say=again.append)
+    again, _ = quietly(folder / "small.yaml", folder / "outputs")
     assert all("skipped" in line for line in again)
 
 

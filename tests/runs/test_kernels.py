@@ -111,7 +111,9 @@ def test_a_kernel_that_is_killed_is_a_clear_error(params, tmp_path):
     assert "Run it again" in error
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_a_run_that_ends_leaves_no_kernel(params, tmp_path, number):
     process = start(params, "--out", tmp_path)
     process.stdout.readline()
