@@ -3,8 +3,8 @@
     i_u += s - c . f_u,  f_g += c,    i_g += t - e . f_g,  f_u += e,    mu -= s + t + c . e
 
 Only the penalties tell such points apart. Alternating minimisation holds one side fixed, so it
-creeps along these moves: of what is missing there, a sweep leaves nineteen parts in twenty, and of
-all else one in ten. `shift` takes them by one Newton step. docs/method.md, "Fewer sweeps".
+creeps along these moves. `shift` takes them by one Gauss-Newton step. docs/method.md, "Fewer
+sweeps", has what was measured.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def statistics(share: Array, i: Array, f: Array, slope: Array, stiff: Array) -> 
 def shift(
     strength: Array, n: Array, mu: Array, users: Array, guidelines: Array, d: int
 ) -> tuple[Array, Array, Array, Array]:
-    """The moves s [S], c [D, S], t [S], e [D, S] to where the penalties are least, by one Newton
-    step.
+    """The moves s [S], c [D, S], t [S], e [D, S] towards where the penalties are least, by one
+    Gauss-Newton step: without the product c . e, so the matrix stays semi-definite.
 
     `strength` is lambda_i, `n` [S] the (weighted) number of ratings, `users` and `guidelines` [K,
     S] the sums of their `statistics`.
