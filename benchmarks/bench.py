@@ -70,15 +70,25 @@ def quality(name: str) -> dict:
 
 
 def sweeps(name: str, how: str) -> dict:
-    """Sweeps until eight uniform starts are stationary to 1e-6: plain, shifted, or extrapolated
-    from shifted ones.
+    """Sweeps until eight uniform starts are stationary to 1e-6: plain, with shifts, with
+    extrapolation, or with both, as they are.
     """
-    from aggregation import Parameters, Penalty
-    from aggregation.model import alternating as module
+    import jax
+    import jax.numpy as jnp
 
-    if how != "extrapolated":
-        name_of = {"plain": "image", "shifted": "shifted"}[how]
-        module.extrapolated = lambda _, state: getattr(state, name_of)
+    from aggregation import Parameters, Penalty
+    from aggregation.model import alternating as module, block_update
+
+    def best(_: object, state: module.State) -> block_update.Guess:
+        """The shifted one, unless that led higher."""
+        ahead = state.steps > 0
+        return jax.tree.map(lambda x, y: jnp.where(ahead, x, y), state.shifted, state.image)
+
+    if how in ("plain", "extrapolated"):
+        none = jnp.zeros(1), jnp.zeros((1, 1))
+        block_update.shift = lambda *_: (*none, *none)
+    if how in ("plain", "shifted"):
+        module.extrapolated = best
     ratings, _ = real(name)
     draw = np.random.default_rng(0).random((ratings.n_guidelines, 2, 8))
     users = np.zeros((ratings.n_users, 8))
@@ -396,7 +406,7 @@ def plan_of(section: str) -> list[tuple[str, tuple[str, ...], dict[str, str]]]:
     if section == "quality":
         return [(name, (name,), {}) for name in LOWEST]
     if section == "sweeps":
-        ways = ("plain", "shifted", "extrapolated")
+        ways = ("plain", "shifted", "extrapolated", "both")
         return [(f"{n} {how}", (n, how), {}) for n in LOWEST for how in ways]
     if section == "against_original":
         return [(name, (name,), {}) for name in ("brexit-consensus", "vtaiwan.uberx")]

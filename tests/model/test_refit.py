@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from deliberations import at_most, one_descent
 
-from aggregation import ALIGNED, InputError, Parameters, fit, loss, refit
+from aggregation import ALIGNED, InputError, Parameters, Penalty, fit, loss, refit
 
 
 def test_refits_are_fits_with_those_weights(world, optimum):
@@ -33,6 +33,16 @@ def test_refits_are_fits_with_those_weights(world, optimum):
         weighted = replace(ratings, weight=weights[:, r])
         alone = fit(weighted, settings=one_descent(), warm_start=optimum.parameters)
         assert alone.objective == pytest.approx(found.objective[r], rel=1e-9)
+
+
+def test_a_guideline_whose_ratings_weigh_nothing_is_zero_under_squares_too(world, optimum):
+    ratings, _ = world
+    weights = np.ones((len(ratings), 1))
+    weights[ratings.guideline == 3] = 0
+    found = refit(ratings, weights, optimum.parameters, Penalty(norm="l2", per="parameter"))
+    assert found.converged.all()
+    assert found.parameters.guideline_intercept[3] == 0
+    assert not found.parameters.guideline_embedding[3].any()
 
 
 def test_a_refit_does_not_depend_on_its_neighbours(world, optimum):

@@ -53,14 +53,14 @@ class Ratings:
         """Number of ratings of each guideline, int64 [n_guidelines]."""
         return self._per_guideline
 
-    # Counted once: of many ratings that takes a while, and many ask.
+    # Counted once, since many ask and of many ratings it takes a while; nobody may change them.
     @cached_property
     def _per_user(self) -> np.ndarray:
-        return counts(self.user, self.n_users).astype(np.int64)
+        return _fixed_counts(self.user, self.n_users)
 
     @cached_property
     def _per_guideline(self) -> np.ndarray:
-        return counts(self.guideline, self.n_guidelines).astype(np.int64)
+        return _fixed_counts(self.guideline, self.n_guidelines)
 
     def check(self) -> None:
         """Raise InputError unless a model can be fitted to these ratings."""
@@ -159,6 +159,12 @@ def counts(row: np.ndarray, size: int, weight: np.ndarray | None = None) -> np.n
         here = slice(at, at + (1 << 22))
         total += np.bincount(row[here], None if weight is None else weight[here], size)
     return total
+
+
+def _fixed_counts(row: np.ndarray, size: int) -> np.ndarray:
+    found = counts(row, size).astype(np.int64)
+    found.flags.writeable = False
+    return found
 
 
 def check_weights(weight: np.ndarray) -> None:
