@@ -15,16 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from aggregation import __version__
 from aggregation.errors import AggregationError, ParameterError, RunError
 from aggregation.runs.stages import STAGES
-
-if TYPE_CHECKING:
-    from aggregation.report.figures import Picture
 
 ENOUGH_DECIDED = 0.9
 """Share of the guidelines from which a size counts as enough."""
@@ -667,7 +664,9 @@ def plan(
     if figure is not None:
         from aggregation.report.figures import planned
 
-        _write(Path(figure), _image(planned(table), Path(figure)))
+        picture = planned(table)
+        svg = Path(figure).suffix.lower() == ".svg"
+        _write(Path(figure), picture.svg if svg else picture.png)
         click.echo(f"Figure: {figure}")
 
 
@@ -730,10 +729,6 @@ def _steps() -> Iterator[Callable[[str], None]]:
             yield show
     else:
         yield lambda step: click.echo(f"{step} ...", err=True)
-
-
-def _image(picture: Picture, file: Path) -> bytes:
-    return picture.svg if file.suffix.lower() == ".svg" else picture.png
 
 
 def _write(file: Path, content: str | bytes) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from aggregation.report import charts
-from aggregation.report.charts import Dot, histogram, position_map, radius_of, segment_bar, stacked
+from aggregation.report.charts import histogram, position_map, radius_of, segment_bar, stacked
 
 STYLE = Path(charts.__file__).with_name("templates") / "style.css"
 
@@ -59,6 +59,10 @@ def boxes(svg, width):
     return labels, marks
 
 
+def dot(number, brief, verdict):
+    return {"number": number, "brief": brief, "verdict": verdict}
+
+
 def overlap(one, other):
     return one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]
 
@@ -68,7 +72,7 @@ def overlap(one, other):
 def test_labels_of_a_map_collide_with_nothing_on_any_screen(n, seed):
     random = np.random.default_rng(seed)
     places = random.standard_t(3, n)
-    dots = [Dot(k, f"guideline with words {k}", "rejected") for k in range(1, n + 1)]
+    dots = [dot(k, f"guideline with words {k}", "rejected") for k in range(1, n + 1)]
     svg = str(position_map(dots, places, places, ("left", "right"), "a b", sides=True))
     found = 0
     for width in range(charts.LABELLED, charts.WIDE + 1, 13):
@@ -84,7 +88,7 @@ def test_labels_of_a_map_collide_with_nothing_on_any_screen(n, seed):
 
 
 def test_words_of_strangers_are_escaped_in_a_chart():
-    dots = [Dot(1, '"><script>alert(1)</script>', "accepted")]
+    dots = [dot(1, '"><script>alert(1)</script>', "accepted")]
     svg = str(position_map(dots, np.zeros(1), np.zeros(3), ("<b>", "<i>"), "a b", sides=False))
     assert not re.search(r"<(?:script|b|i)>", svg)
 

@@ -27,7 +27,7 @@ def doubts(values, summary=None, minima=(), **changes):
     constitution = changes.get("constitution", values["constitution"])
     fit = changes.get("fit", fit_like(values["fit"], settled=True))
     found = sentences.doubts(T, fit, constitution, pd.DataFrame(minima), summary or {})
-    return {doubt.text: list(doubt.guidelines) for doubt in found}
+    return dict(found)
 
 
 def confident(values, *words):

@@ -6,7 +6,7 @@ pixels to a wide screen. Colours and shapes are classes of templates/style.css.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from unicodedata import east_asian_width
@@ -26,14 +26,8 @@ MARGIN = 2.5
 """Percent left free on either side, so that no mark is cut."""
 
 
-@dataclass(frozen=True)
-class Dot:
-    """A guideline in a chart."""
-
-    number: int
-    text: str
-    """In brief."""
-    verdict: str
+Dots = Sequence[Mapping[str, Any]]
+"""Guidelines in a chart: number, brief (a text) and verdict of each."""
 
 
 @dataclass(frozen=True)
@@ -145,22 +139,22 @@ def radius_of(n: int) -> float:
     )
 
 
-def _mark(dot: Dot, x: str, y: float, r: float) -> str:
+def _mark(dot: Mapping[str, Any], x: str, y: float, r: float) -> str:
     """A dot with its title and a link to its card: the shape tells the verdict."""
     shape = {
         ACCEPTED: f'<rect class="accepted" x="{x}" y="{y - r:g}" width="{2 * r:g}" '
         f'height="{2 * r:g}" transform="translate({-r:g})"/>',
         UNDECIDED: f'<circle class="undecided" cx="{x}" cy="{y:g}" r="{max(r / 2.5, 0.8):g}"/>',
         REJECTED: f'<circle class="rejected" cx="{x}" cy="{y:g}" r="{r - 0.5:g}"/>',
-    }[dot.verdict]
+    }[dot["verdict"]]
     return (
-        f'<a href="#guideline-{dot.number}" tabindex="-1">'
-        f"<title>{dot.number}. {escape(dot.text)}</title>{shape}</a>"
+        f'<a href="#guideline-{dot["number"]}" tabindex="-1">'
+        f"<title>{dot['number']}. {escape(dot['brief'])}</title>{shape}</a>"
     )
 
 
 def position_map(
-    dots: Sequence[Dot],
+    dots: Dots,
     guidelines: np.ndarray,
     users: np.ndarray,
     ends: tuple[str, str],
@@ -232,7 +226,7 @@ LABELLED = 500
 SCREENS = (LABELLED, WIDE)
 
 
-def _labels(dots: Sequence[Dot], placed: Sequence[tuple[float, float]], r: float) -> list[str]:
+def _labels(dots: Dots, placed: Sequence[tuple[float, float]], r: float) -> list[str]:
     """The first words of a handful of guidelines, above their dots, where nothing is in the way.
 
     Those far out come first: they tell what the ends stand for. What fits at `LABELLED` and on the
@@ -246,7 +240,7 @@ def _labels(dots: Sequence[Dot], placed: Sequence[tuple[float, float]], r: float
         left, top = x[k] > 0.5, y[k] - r - LINE
         others = x[(y > top - r - 1) & (y < y[k] + r) & (np.arange(len(x)) != k) & (x != x[k])]
         for longest in LABEL_LENGTHS:
-            text = f"{dots[k].number} {dots[k].text}"
+            text = f"{dots[k]['number']} {dots[k]['brief']}"
             text = text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
             box = np.array([_spans(x[k], _letters(text), w, left=left) for w in SCREENS])
             if all(_apart(box, top, *other) for other in boxes) and _free(box, others, r):
@@ -290,7 +284,7 @@ def _apart(box: np.ndarray, top: float, other: np.ndarray, other_top: float) -> 
 
 
 def both_sides(
-    dots: Sequence[Dot],
+    dots: Dots,
     larger: np.ndarray,
     smaller: np.ndarray,
     tick: float | None,

@@ -157,7 +157,7 @@ def index_page(
         chances=f"p_accept_{rule.name}" in constitution.scores,
         doubts=[
             *((text, []) for text in warned),
-            *((doubt.text, [by_id[g] for g in doubt.guidelines]) for doubt in doubts),
+            *((text, [by_id[g] for g in of]) for text, of in doubts),
         ],
         others=[
             {**other, **{way: [by_id[g] for g in other[way]] for way in ("gained", "lost")}}
@@ -368,10 +368,6 @@ def _flat(topics: Sequence[Topic]) -> list[Topic]:
 # charts
 
 
-def _dots(cards: Cards) -> list[charts.Dot]:
-    return [charts.Dot(c["number"], c["brief"], c["verdict"]) for c in cards]
-
-
 def _maps(t: Language, cards: Cards, fit: Fit, sides: Mapping[str, Any]) -> list[dict[str, Any]]:
     """For each axis, the picture, its words and the numbers of people along it."""
     embedding = np.asarray(fit.parameters.user_embedding)
@@ -389,9 +385,7 @@ def _maps(t: Language, cards: Cards, fit: Fit, sides: Mapping[str, Any]) -> list
         else:
             ends = (t.gettext("one side"), t.gettext("the other side"))
         label = f"map-{axis + 1}-title map-{axis + 1}-about"
-        svg = charts.position_map(
-            _dots(rated), guidelines, turn * users, ends, label, sides=axis == 0
-        )
+        svg = charts.position_map(rated, guidelines, turn * users, ends, label, sides=axis == 0)
         found.append({"svg": svg, "people": charts.histogram(turn * users).tolist(), "ends": ends})
     return found
 
@@ -409,5 +403,5 @@ def _both_sides(t: Language, cards: Cards, tick: float | None) -> dict[str, Any]
         "across": t.gettext("helpful to the larger side"),
         "up": t.gettext("helpful to the smaller side"),
     }
-    svg = charts.both_sides(_dots(shown), larger, smaller, tick, words, "both-title both-about")
+    svg = charts.both_sides(shown, larger, smaller, tick, words, "both-title both-about")
     return {"svg": svg, "n": len(shown)}

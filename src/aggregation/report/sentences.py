@@ -6,8 +6,7 @@ Every function takes the language first. A sentence that does not hold for a run
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -27,13 +26,8 @@ MOST_CERTAIN = 0.99
 """The highest chance that is told as a number."""
 
 
-@dataclass(frozen=True)
-class Doubt:
-    """What a reader should hold against the results."""
-
-    text: str
-    guidelines: Sequence[str] = ()
-    """guideline_ids that it concerns."""
+Doubt = tuple[str, list[str]]
+"""What a reader should hold against the results, and the guideline_ids that it concerns."""
 
 
 def answer(t: Language, constitution: Constitution, sides: Mapping[str, Any]) -> list[str]:
@@ -288,7 +282,7 @@ def _of_confidence(t: Language, constitution: Constitution) -> list[Doubt]:
             n,
             few=FEW_RATERS,
         )
-        found.append(Doubt(text, of[THIN]))
+        found.append((text, of[THIN]))
     if n := len(of[CLOSE]):
         if f"p_accept_{constitution.rule.name}" in accepted:
             text = t.ngettext(
@@ -307,7 +301,7 @@ def _of_confidence(t: Language, constitution: Constitution) -> list[Doubt]:
                 "tenth stricter.",
                 n,
             )
-        found.append(Doubt(text, of[CLOSE]))
+        found.append((text, of[CLOSE]))
     if n := len(kept := constitution.kept()):
         text = t.ngettext(
             "%(n)s accepted guideline would not be accepted anew: it was accepted before, and no "
@@ -317,18 +311,18 @@ def _of_confidence(t: Language, constitution: Constitution) -> list[Doubt]:
             n,
             slack=t.percent(constitution.rule.slack),
         )
-        found.append(Doubt(text, list(kept["guideline_id"])))
+        found.append((text, list(kept["guideline_id"])))
     return found
 
 
 def _of_the_fit(t: Language, fit: Fit, minima: pd.DataFrame) -> list[Doubt]:
-    found = []
+    found: list[Doubt] = []
     if fit.method != "alternating":
         text = t.gettext(
             "The fit is that of the original notebook's gradient descent: nothing certifies that "
             "it has ended."
         )
-        return [Doubt(text)]
+        return [(text, [])]
     if not fit.settled:
         text = t.ngettext(
             "Only %(n)s start of the fit was made: a lower loss, perhaps with another "
@@ -337,7 +331,7 @@ def _of_the_fit(t: Language, fit: Fit, minima: pd.DataFrame) -> list[Doubt]:
             "perhaps with another constitution, may exist.",
             len(fit.starts),
         )
-        found.append(Doubt(text))
+        found.append((text, []))
     rows = minima.to_dict("records")
     other = [m for m in rows if m["gained"] or m["lost"]]
     if other:
@@ -352,7 +346,7 @@ def _of_the_fit(t: Language, fit: Fit, minima: pd.DataFrame) -> list[Doubt]:
             loss=t.decimal(lowest["loss"], 6),
             least=t.decimal(rows[0]["loss"], 6),
         )
-        found.append(Doubt(text, [*lowest["gained"], *lowest["lost"]]))
+        found.append((text, [*lowest["gained"], *lowest["lost"]]))
     return found
 
 
@@ -371,7 +365,7 @@ def _of_the_rule(t: Language, constitution: Constitution) -> list[Doubt]:
         len(undecided),
         needs=needs,
     )
-    return [Doubt(text, list(undecided["guideline_id"]))]
+    return [(text, list(undecided["guideline_id"]))]
 
 
 def _of_manipulation(t: Language, summary: Mapping[str, Any]) -> list[Doubt]:
@@ -383,11 +377,11 @@ def _of_manipulation(t: Language, summary: Mapping[str, Any]) -> list[Doubt]:
         "%(n)s new accounts that work together would be enough to have a new guideline accepted.",
         int(new),
     )
-    return [Doubt(text)]
+    return [(text, [])]
 
 
 def _of_the_raters(t: Language, summary: Mapping[str, Any]) -> list[Doubt]:
-    found = []
+    found: list[Doubt] = []
     flagged = {name: n for name, n in summary.get("flagged_users", {}).items() if n}
     kinds = {
         "straight_liner": lambda n: t.ngettext(
@@ -421,21 +415,21 @@ def _of_the_raters(t: Language, summary: Mapping[str, Any]) -> list[Doubt]:
                     lost=len(other["lost"]),
                 )
                 turned = [*other["gained"], *other["lost"]]
-        found.append(Doubt(text, turned))
+        found.append((text, turned))
     if (share := summary.get("most_active_share", 0.0)) >= MUCH:
         text = t.gettext(
             "The most active %(few)s of the people gave %(share)s of the ratings.",
             few=t.percent(0.01),
             share=t.percent(share),
         )
-        found.append(Doubt(text))
+        found.append((text, []))
     if share := summary.get("reach", {}).get("left_out"):
         text = t.gettext(
             "An opinion group of %(share)s of the people agrees on guidelines, and none of these "
             "was accepted.",
             share=t.percent(share),
         )
-        found.append(Doubt(text))
+        found.append((text, []))
     return found
 
 

@@ -20,9 +20,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from aggregation.errors import InputError, RunError, unwritable
 from aggregation.files import read_if_any, read_json, remove_partial, sha256, write_json
 from aggregation.params.loading import dump, load_params
@@ -53,6 +50,7 @@ from aggregation.runs.stages import (
     stale,
     wanted,
 )
+from aggregation.runs.summary import parameters
 
 DEFAULT_TIMEOUT, MAX_TIMEOUT = 6 * 3600.0, 366 * 24 * 3600.0
 """Seconds that a stage may take, unless told otherwise, and at most."""
@@ -132,7 +130,8 @@ def _check(home: Path, params: Params, first: str | None, *, force: bool) -> Non
             raise RunError(
                 f"{at}: there is no such file or folder, seen from {Path.cwd()}: check source.path"
             )
-    earlier = _source_of(home)
+    earlier = parameters(home).get("source")
+    earlier = earlier if isinstance(earlier, dict) else {}
     now = params.source.model_dump(mode="json")
     real = earlier.get("kind", "simulated") != "simulated"  # what was planted can be made again
     if not force and real and any(earlier.get(k) != now.get(k) for k in ("kind", "path")):
@@ -149,15 +148,6 @@ def _check(home: Path, params: Params, first: str | None, *, force: bool) -> Non
             f"{home}: is no run's folder, it holds {min(others)}: choose another name with "
             "--set run=..., or another folder with --out"
         )
-
-
-def _source_of(home: Path) -> dict[str, Any]:
-    """The section `source` of the run in a folder; empty where there is none."""
-    try:
-        found = YAML(typ="safe", pure=True).load((home / "params.yaml").read_text("utf-8"))
-        return dict(found["source"])
-    except (YAMLError, OSError, ValueError, LookupError, TypeError):
-        return {}
 
 
 class _Build:

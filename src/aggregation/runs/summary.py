@@ -31,22 +31,26 @@ def state(path: Path) -> str:
     return "finished" if "publish" in stages else f"done up to {list(stages)[-1]}"
 
 
+def parameters(path: Path) -> dict[str, Any]:
+    """What params.yaml says; nothing where it cannot be read."""
+    try:
+        return dict(YAML(typ="safe", pure=True).load((path / "params.yaml").read_text("utf-8")))
+    except (YAMLError, OSError, ValueError, TypeError, RecursionError):
+        return {}
+
+
 def summary(path: Path) -> dict[str, Any]:
     """The run's name, state, title and numbers, None where they are not known. Raises nothing."""
     data, fit, evidence = (read_if_any(path / name) for name in PARTS.values())
     about, verdicts = (
         v if isinstance(v, dict) else {} for v in (data.get("about"), evidence.get("verdicts"))
     )
-    try:
-        title = YAML(typ="safe", pure=True).load((path / "params.yaml").read_text("utf-8"))["title"]
-    except (YAMLError, OSError, ValueError, LookupError, TypeError, RecursionError):
-        title = ""
     numbers = {name: fit.get(name) for name in ("n_ratings", "n_users", "n_guidelines")}
     numbers |= {name: verdicts.get(name) for name in VERDICTS} | {"loss": fit.get("objective")}
     return {
         "run": path.name or path.resolve().name,
         "state": state(path),
-        "title": str(title or about.get("title") or ""),
+        "title": str(parameters(path).get("title") or about.get("title") or ""),
         "simulated": bool(about.get("simulated")),
         "unsettled": fit.get("settled") is False,
         "method": fit.get("method"),
