@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
 from scipy.special import betainc, betaincinv, ndtr
 
 from aggregation.decisions.scores import with_columns
 from aggregation.model.ratings import SAMPLE, Ids, Ratings, drawn
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 AXES = 2
 """Dividing lines. With one, planted divisive guidelines of a second line are accepted."""
@@ -173,13 +176,11 @@ def two_sides(ratings: Ratings, axes: int = AXES, near: TwoSides | None = None) 
         values = w[part], w[part] * (y(part) - mu)
         _add((n_u, by_u), u[part], values)
         _add((n_g, by_g), g[part], values)
-    starts = np.searchsorted(u, np.arange(size[0] + 1))  # ratings are sorted by user
-    of_users = csr_array((w, g, starts), shape=size)
-    of_guidelines = of_users.T.tocsr()
+    weights = ratings.matrix(w)
     user, guideline = np.zeros(size[0]), np.zeros(size[1])
     for _ in range(10):
-        guideline = (by_g - of_guidelines @ user) / (n_g + MEAN_SHRINKAGE)
-        user = (by_u - of_users @ guideline) / (n_u + MEAN_SHRINKAGE)
+        guideline = (by_g - weights.T @ user) / (n_g + MEAN_SHRINKAGE)
+        user = (by_u - weights @ guideline) / (n_u + MEAN_SHRINKAGE)
     e, accounts = np.empty(len(u)), np.zeros((1, size[0]))
     for part in parts:
         e[part] = y(part) - mu - user[u[part]] - guideline[g[part]]
@@ -189,8 +190,8 @@ def two_sides(ratings: Ratings, axes: int = AXES, near: TwoSides | None = None) 
     pooling, beta, explained = np.empty(axes), np.empty(axes), np.empty(axes)
     guideline_axis, user_axis = np.empty((axes, size[1])), np.empty((axes, size[0]))
     for axis in range(axes):
-        errors = csr_array((w * e, g, starts), shape=size)
-        h, f, told, weighed = _axis(errors, of_users, of_guidelines, *_begin(near, axis, size[1]))
+        errors = ratings.matrix(e if ratings.weight is None else w * e)
+        h, f, told, weighed = _axis(errors, weights, *_begin(near, axis, size[1]))
 
         def seen(part: slice, h: np.ndarray = h) -> list[np.ndarray]:
             """What a rating adds to its user's sums of h^2, h, h r and r, r but for the user."""
@@ -251,16 +252,19 @@ def _begin(near: TwoSides | None, axis: int, n_guidelines: int) -> tuple[np.ndar
 
 
 def _axis(
-    errors: csr_array, of_users: csr_array, of_guidelines: csr_array, h: np.ndarray, times: int
+    errors: csr_array, weights: csr_array, h: np.ndarray, times: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """An axis by alternation from `h`: h [G], f [U], and what h is the quotient of, [G] and [G]."""
-    errors_of_guidelines = errors.T.tocsr()
+    """An axis by alternation from `h`: h [G], f [U], and what h is the quotient of, [G] and [G].
+
+    `errors` (weighted) and `weights` are [U, G].
+    """
+    errors_by_guideline, weights_by_guideline = errors.T, weights.T
     f, told, weighed = np.zeros(0), h, np.ones_like(h)
     for _ in range(times):
         h = h / max(np.sqrt((h**2).mean()), 1e-15)
-        f = (errors @ h) / np.maximum(of_users @ h**2 + AXIS_SHRINKAGE * (h**2).mean(), 1e-15)
-        told = errors_of_guidelines @ f
-        weighed = of_guidelines @ f**2 + max(AXIS_SHRINKAGE * (f**2).mean(), 1e-15)
+        f = (errors @ h) / np.maximum(weights @ h**2 + AXIS_SHRINKAGE * (h**2).mean(), 1e-15)
+        told = errors_by_guideline @ f
+        weighed = weights_by_guideline @ f**2 + max(AXIS_SHRINKAGE * (f**2).mean(), 1e-15)
         h = told / weighed
     return h / max(np.sqrt((h**2).mean()), 1e-15), f, told, weighed
 

@@ -16,6 +16,7 @@ from aggregation.model.processes import ALONE, Processes, cores
 
 if TYPE_CHECKING:
     import pandas as pd
+    from scipy.sparse import csr_array
 
 SAMPLE = 500_000
 """Ratings that are searched first where there are many more."""
@@ -61,6 +62,15 @@ class Ratings:
     @cached_property
     def _per_guideline(self) -> np.ndarray:
         return _fixed_counts(self.guideline, self.n_guidelines)
+
+    def matrix(self, values: np.ndarray) -> csr_array:
+        """A value of each rating, [n], as a sparse matrix [n_users, n_guidelines]; not a copy."""
+        from scipy.sparse import csr_array
+
+        starts = np.append(0, np.cumsum(self.per_user()))  # ratings are sorted by user
+        if len(self) <= np.iinfo(self.guideline.dtype).max:
+            starts = starts.astype(self.guideline.dtype)  # of two types SciPy copies both
+        return csr_array((values, self.guideline, starts), shape=(self.n_users, self.n_guidelines))
 
     def check(self) -> None:
         """Raise InputError unless a model can be fitted to these ratings."""
