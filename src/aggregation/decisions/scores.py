@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from aggregation.data.categories import CHUNK
 from aggregation.model.parameters import Parameters
 from aggregation.model.ratings import Ids, Ratings
 
@@ -40,10 +41,14 @@ def tally(ratings: Ratings, group: np.ndarray, n_groups: int) -> tuple[np.ndarra
     Weight of the ratings (their number without weights) and weighted sum of helpful ones, both
     [G, n_groups].
     """
-    cell = ratings.guideline.astype(np.int64) * n_groups + group[ratings.user]
-    w, shape = ratings.weight, (ratings.n_guidelines, n_groups)
-    helpful = ratings.helpful if w is None else w * ratings.helpful
-    given, helpful = (np.bincount(cell, x, shape[0] * shape[1]) for x in (w, helpful))
+    shape = (ratings.n_guidelines, n_groups)
+    given, helpful = np.zeros((2, shape[0] * shape[1]))
+    for at in range(0, len(ratings), CHUNK):
+        part = slice(at, at + CHUNK)
+        cell = ratings.guideline[part].astype(np.int64) * n_groups + group[ratings.user[part]]
+        w, y = None if ratings.weight is None else ratings.weight[part], ratings.helpful[part]
+        given += np.bincount(cell, w, len(given))
+        helpful += np.bincount(cell, y if w is None else w * y, len(given))
     return given.reshape(shape), helpful.reshape(shape)
 
 

@@ -92,7 +92,9 @@ def collect(
     say = callback or (lambda _: None)
     rules = {**RULES, rule.name: rule}
     say("sides")
-    sides, groups = two_sides(ratings), opinion_groups(ratings, seed)
+    with ThreadPoolExecutor() as pool:  # both take a while
+        grouped = pool.submit(opinion_groups, ratings, seed)
+        sides, groups = two_sides(ratings), grouped.result()
     scores = by_side(score(ratings, ids, fit.parameters), ratings, ids, fit.parameters)
     scores = by_axis(with_two_sides(scores, sides, ids), sides, ids)
     scores = by_group(scores, ratings, ids, groups.member)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from aggregation.decisions.scores import rate, wilson, with_columns
-from aggregation.model.ratings import Ids, Ratings
+from aggregation.decisions.scores import rate, tally, wilson, with_columns
+from aggregation.model.ratings import Ids, Ratings, counts
 
 SIZES = (2, 3, 4, 5)
 """Numbers of groups that are tried; the best silhouette decides."""
@@ -43,7 +43,6 @@ def opinion_groups(ratings: Ratings, seed: int = 0) -> Groups:
     deliberation by mapping high dimensional opinion spaces"). Users without a group have -1, and so
     has everybody where no number of groups has `LEAST_MEMBERS` in each.
     """
-    from scipy.sparse import csr_array
     from sklearn.cluster import KMeans
     from sklearn.decomposition import TruncatedSVD
     from sklearn.metrics import silhouette_score
@@ -52,10 +51,8 @@ def opinion_groups(ratings: Ratings, seed: int = 0) -> Groups:
     n_u, n_g = ratings.per_user(), np.maximum(ratings.per_guideline(), 1)
     least = min(LEAST_RATINGS, float(np.median(n_u)))
     active = np.flatnonzero(n_u >= least)
-    mean = np.bincount(ratings.guideline, ratings.helpful, ratings.n_guidelines) / n_g
-    centred = ratings.helpful - mean[ratings.guideline]
-    shape = (ratings.n_users, ratings.n_guidelines)
-    matrix = csr_array((centred, (ratings.user, ratings.guideline)), shape=shape)[active]
+    mean = counts(ratings.guideline, ratings.n_guidelines, ratings.helpful) / n_g
+    matrix = ratings.matrix(ratings.helpful - mean[ratings.guideline])[active]
     member = np.full(ratings.n_users, -1)
     if len(active) < 2 * max(SIZES) or ratings.n_guidelines < 3 or not matrix.count_nonzero():
         return Groups(member, (), 0.0)
@@ -85,13 +82,9 @@ def opinion_groups(ratings: Ratings, seed: int = 0) -> Groups:
 
 def group_counts(ratings: Ratings, member: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Number of ratings and of helpful ones by group, [K, G] each; `member` [U], -1 in no group."""
-    k, g = int(member.max(initial=-1)) + 1, ratings.n_guidelines
-    of = member[ratings.user]
-    known = of >= 0
-    cell = of[known] * g + ratings.guideline[known]
-    n = np.bincount(cell, minlength=k * g).reshape(k, g)
-    helpful = np.bincount(cell, ratings.helpful[known], k * g).reshape(k, g)
-    return n.astype(np.float64), helpful
+    n_groups = int(member.max(initial=-1)) + 1
+    n, helpful = tally(replace(ratings, weight=None), member + 1, n_groups + 1)
+    return n.T[1:], helpful.T[1:]
 
 
 def by_group(scores: pd.DataFrame, ratings: Ratings, ids: Ids, member: np.ndarray) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from aggregation.data.categories import CHUNK
 from aggregation.data.dataset import Count, Dataset
 from aggregation.decisions.constitution import Constitution, select
 from aggregation.decisions.rules import Rule
@@ -19,7 +20,7 @@ from aggregation.errors import InputError
 from aggregation.evidence.bootstrap import levels, rule_columns
 from aggregation.evidence.two_sides import TwoSides, two_sides
 from aggregation.model.fit import Fit
-from aggregation.model.ratings import Ids, Ratings, encode
+from aggregation.model.ratings import Ids, Ratings, counts, encode
 
 MOST_ACTIVE = 40
 """Users whose influence is measured, the most active ones: each is a refit."""
@@ -71,24 +72,16 @@ def suspicious(
     same ratings as another user on every guideline that both rated, more than their sides explain.
     burst: many ratings within seconds; `rated_at` [n] are the times, missing ones in no burst.
     """
-    liked = np.bincount(ratings.guideline, ratings.helpful, ratings.n_guidelines)
+    liked = counts(ratings.guideline, ratings.n_guidelines, ratings.helpful)
     mean = np.clip(liked / np.maximum(ratings.per_guideline(), 1), 0.01, 0.99)
     flags = pd.DataFrame({"straight_liner": np.zeros(ratings.n_users, bool)})
     n = ratings.per_user()
     for value, chance in ((1.0, mean), (0.0, 1 - mean)):
-        same = np.bincount(ratings.user, ratings.helpful == value, ratings.n_users) == n
-        log = np.bincount(ratings.user, np.log(chance[ratings.guideline]), ratings.n_users)
+        same = counts(ratings.user, ratings.n_users, ratings.helpful == value) == n
+        log = counts(ratings.user, ratings.n_users, np.log(chance)[ratings.guideline])
         flags["straight_liner"] |= same & (n >= STRAIGHT) & (log < np.log(STRAIGHT_CHANCE))
     flags["clone"] = _clones(ratings, sides)
-    flags["burst"] = False
-    if rated_at is not None:
-        at = pd.to_datetime(rated_at, utc=True).dt.tz_localize(None).to_numpy("datetime64[ms]")
-        user, at = ratings.user[~np.isnat(at)], at[~np.isnat(at)].view(np.int64)
-        order = np.lexsort((at, user))
-        user, at = user[order], at[order]
-        soon = at[BURST - 1 :] - at[: 1 - BURST] <= 1000 * BURST_SECONDS
-        soon &= user[BURST - 1 :] == user[: 1 - BURST]
-        flags.loc[np.unique(user[BURST - 1 :][soon]), "burst"] = True
+    flags["burst"] = False if rated_at is None else _bursts(ratings, rated_at)
     return flags
 
 
@@ -126,6 +119,22 @@ def decided_without(
     columns = rule_columns(replace(ratings, weight=weight), level, [before.rule], sides)
     scores = before.scores.drop(columns=["verdict", "failed"])
     return select(with_columns(scores, ids, columns), before.rule)
+
+
+def _bursts(ratings: Ratings, rated_at: pd.Series) -> np.ndarray:
+    """Bool [U]: who gave `BURST` ratings within `BURST_SECONDS`."""
+    at = pd.to_datetime(rated_at, utc=True).dt.tz_localize(None).to_numpy("datetime64[ms]")
+    found = np.zeros(ratings.n_users, bool)
+    ends = np.append(0, np.cumsum(ratings.per_user()))
+    about = np.searchsorted(ends, np.arange(0, len(ratings) + CHUNK, CHUNK))
+    bounds = ends[np.minimum(about, ratings.n_users)]  # whole users, whose ratings fit a cache
+    for part in map(slice, bounds[:-1], bounds[1:]):
+        order = np.lexsort((at[part], ratings.user[part]))
+        who, when = ratings.user[part][order], at[part][order]
+        soon = when[BURST - 1 :] - when[: 1 - BURST] <= np.timedelta64(BURST_SECONDS, "s")
+        soon &= who[BURST - 1 :] == who[: 1 - BURST]
+        found[who[BURST - 1 :][soon]] = True
+    return found
 
 
 def _clones(ratings: Ratings, sides: TwoSides) -> np.ndarray:

@@ -11,7 +11,7 @@ from aggregation.decisions.constitution import Constitution
 from aggregation.decisions.rules import ACCEPTED
 from aggregation.decisions.scores import wilson
 from aggregation.evidence.groups import Groups, group_counts
-from aggregation.model.ratings import Ids, Ratings
+from aggregation.model.ratings import Ids, Ratings, counts
 
 AGREED = 0.7
 """A group agrees on a guideline if the lower Wilson bound of its helpful rate is at least this."""
@@ -29,8 +29,8 @@ def reach(constitution: Constitution, ratings: Ratings, ids: Ids, groups: Groups
     """
     accepted = ids.guidelines.isin(constitution.accepted["guideline_id"])
     of = accepted[ratings.guideline]
-    rated = np.bincount(ratings.user[of], minlength=ratings.n_users)
-    liked = np.bincount(ratings.user[of], ratings.helpful[of], ratings.n_users)
+    rated = counts(ratings.user, ratings.n_users, of)
+    liked = counts(ratings.user, ratings.n_users, of * ratings.helpful)
     asked = rated > 0
     shares = {
         "at_least_one": liked >= 1,

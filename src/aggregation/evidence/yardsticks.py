@@ -8,7 +8,7 @@ import pandas as pd
 from aggregation.decisions.constitution import Constitution
 from aggregation.decisions.scores import wilson, with_columns
 from aggregation.evidence.groups import group_counts
-from aggregation.model.ratings import Ids, Ratings
+from aggregation.model.ratings import Ids, Ratings, counts
 
 MOST_USERS = 5000
 """With more users, pairs of them are too many: `pairwise_bridging` is left out (NaN)."""
@@ -62,7 +62,7 @@ def with_yardsticks(
     """
     n, helpful = group_counts(ratings, member)
     shrunken = (helpful + 1) / (n + 2) if len(n) else np.full((1, ratings.n_guidelines), np.nan)
-    liked = np.bincount(ratings.guideline, ratings.helpful, ratings.n_guidelines)
+    liked = counts(ratings.guideline, ratings.n_guidelines, ratings.helpful)
     columns = {
         "wilson_lower": wilson(liked, ratings.per_guideline())[0],
         "group_informed_consensus": shrunken.prod(axis=0),
