@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from aggregation import ALIGNED_2023, ROBUST, collect, select
-from aggregation.evidence import collect as module
+from aggregation.evidence import collect as module, yardsticks
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,8 @@ def test_what_cannot_be_had_with_so_many_users_is_said(small, monkeypatch):
     given = (small.dataset, small.ratings, small.ids, small.fit, ALIGNED_2023)
     assert collect(*given).summary["left_out"] == []
     monkeypatch.setattr(module, "MOST_USERS", small.ratings.n_users - 1)
+    monkeypatch.setattr(yardsticks, "MOST_USERS", small.ratings.n_users - 1)
     summary = collect(*given).summary
-    assert summary["left_out"] == ["clones"]
+    assert summary["left_out"] == ["pairs of users"]
+    assert "pairwise_bridging" not in {row["yardstick"] for row in summary["yardsticks"]}
     assert any("exactly as somebody else" in warning for warning in summary["warnings"])

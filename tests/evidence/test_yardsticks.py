@@ -94,9 +94,11 @@ def test_the_overlap_names_what_the_rule_and_a_yardstick_take_alone():
             "intercept": [0.5, 0.4, 0.1, np.nan],
             "consensus_score": [0.9, 0.8, 0.7, np.nan],
             "wilson_lower": [0.8, 0.7, 0.1, np.nan],
+            "pairwise_bridging": np.nan,
         }
     )
     found = overlap(select(scores, ALIGNED_2023)).set_index("yardstick")
     assert found.loc["helpful_rate"].to_list() == [1, ["a"], ["c"]]
+    assert "pairwise_bridging" not in found.index  # known of none
     assert found.loc["wilson_lower"].to_list() == [2, [], []]
     assert list(found.index) == ["helpful_rate", "wilson_lower"]

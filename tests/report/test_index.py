@@ -245,6 +245,38 @@ def test_where_nothing_is_accepted_no_side_is_said_to_agree(values):
     assert "Of those accepted" not in words
 
 
+# more guidelines than a page can hold
+
+
+def test_of_very_many_guidelines_the_first_of_each_kind_are_shown(values, page, monkeypatch):
+    monkeypatch.setattr("aggregation.report.index.MOST_SHOWN", 2)
+    constitution, most = values["constitution"], 1
+    cut = index_page(**values | {"near_misses": most})
+    kinds = constitution.scores["confidence"].where(
+        constitution.scores["confidence"] != "", constitution.scores["verdict"]
+    )
+    first = kinds.groupby(kinds).cumcount() < 2
+    shown = {int(n) for n in re.findall(r'id="guideline-(\d+)"', cut)}
+    assert set(np.flatnonzero(first) + 1) <= shown
+    divide = re.findall(r"guideline-(\d+)", section(cut, "divides"))
+    assert set(map(int, divide)) <= shown
+    assert len(shown) < len(first)
+    assert f"This page shows {len(shown)} of {len(first)} guidelines" in text_of(cut)
+    assert set(map(int, re.findall(r'href="#guideline-(\d+)"', cut))) <= shown
+    one_in = -(-len(first) // 2)
+    assert f"One guideline in {one_in} is drawn" in text_of(section(cut, "map"))
+    drawn = re.findall(r'<a href="#guideline-(\d+)" tabindex', section(cut, "map"))
+    assert set(map(int, drawn)) == {1, 1 + one_in}
+    # numbers of guidelines, and the table for download, are those of all
+    for part in (r'<ul class="legend">.*?</ul>', r'<ul class="topics">.*?</ul>', 'base64,[^"]+'):
+        there, here = (re.search(part, p, re.DOTALL)[0] for p in (page, cut))
+        assert text_of(there) == text_of(here)
+    left = constitution.accepted.index[~first[: len(constitution.accepted)]]
+    more = re.findall(r"(\d+) more (?:is|are) in the table", text_of(section(cut, "constitution")))
+    assert sum(map(int, more)) == len(set(left + 1) - shown) > 0
+    assert "This page shows" not in text_of(page)
+
+
 # the table of all guidelines
 
 

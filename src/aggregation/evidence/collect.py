@@ -21,7 +21,6 @@ from aggregation.evidence.groups import by_group, opinion_groups
 from aggregation.evidence.note_status import status_columns
 from aggregation.evidence.prediction import division, prediction
 from aggregation.evidence.raters import (
-    MOST_USERS,
     activity_share,
     decided_without,
     influence,
@@ -31,7 +30,7 @@ from aggregation.evidence.reach import accepted_in, reach
 from aggregation.evidence.sides import by_side, sides_found
 from aggregation.evidence.two_sides import by_axis, two_sides, with_two_sides
 from aggregation.evidence.warnings import warnings
-from aggregation.evidence.yardsticks import overlap, with_yardsticks
+from aggregation.evidence.yardsticks import MOST_USERS, overlap, with_yardsticks
 from aggregation.model.fit import Fit
 from aggregation.model.ratings import Ids, Ratings
 
@@ -103,7 +102,7 @@ def collect(
     scores = with_yardsticks(scores, ratings, ids, groups.member)
     found_division = division(sides)
     flags = suspicious(ratings, sides, dataset.ratings["rated_at"])
-    left_out = ["clones"] if ratings.n_users > MOST_USERS else []
+    left_out = ["pairs of users"] if ratings.n_users > MOST_USERS else []
     if depth == "full" and not resampled(rule):
         left_out.append("resamples")
     elif depth == "full" and many(ratings):

@@ -19,6 +19,7 @@ from aggregation.decisions.scores import with_columns
 from aggregation.errors import InputError
 from aggregation.evidence.bootstrap import levels, rule_columns
 from aggregation.evidence.two_sides import TwoSides, two_sides
+from aggregation.evidence.yardsticks import MOST_USERS
 from aggregation.model.fit import Fit
 from aggregation.model.ratings import Ids, Ratings, counts, encode
 
@@ -28,8 +29,8 @@ MOST_ACTIVE = 40
 STRAIGHT, STRAIGHT_CHANCE = 15, 1e-4
 """Ratings that are all the same, and the chance of that below which it is flagged."""
 
-SHARED, CLONE_CHANCE, MOST_USERS = 10, 1e-6, 5000
-"""Guidelines that two users rated alike, and its chance; with more users pairs are too many."""
+SHARED, CLONE_CHANCE = 10, 1e-6
+"""Guidelines that two users rated alike, and its chance."""
 
 BURST, BURST_SECONDS = 15, 30
 """Ratings within so many seconds: two seconds to read each."""

@@ -28,7 +28,7 @@ def warnings(
 
     `n_blocks`: of the fit. `division`: that of `evidence.prediction.division`. `language`: in which
     the sentences are. `left_out`: evidence that could not be had: `resamples`,
-    `cold refits`, `clones`.
+    `cold refits`, `pairs of users`.
     """
     t, ratings = language, dataset.ratings
     n_users, alike = ratings["user_id"].nunique(), ratings["helpful"].nunique() == 1
@@ -71,9 +71,9 @@ def warnings(
             "ratings, other starts take too long."
         ): "cold refits" in left_out,
         t.gettext(
-            "Nobody looked for users who rate exactly as somebody else: there are too many "
-            "users to compare each pair."
-        ): "clones" in left_out,
+            "There are too many users to compare each pair of them: who rates exactly as somebody "
+            "else, and what raters agree on who disagree elsewhere, is not known."
+        ): "pairs of users" in left_out,
     }
     return [text for text, holds in told.items() if holds] + lost(dataset, language)
 

@@ -11,7 +11,7 @@ from aggregation.evidence.groups import group_counts
 from aggregation.model.ratings import Ids, Ratings, counts
 
 MOST_USERS = 5000
-"""With more users, pairs of them are too many: `pairwise_bridging` is left out (NaN)."""
+"""With more users, pairs of them are too many: what compares pairs is left out."""
 
 
 def pairwise_bridging(ratings: Ratings) -> np.ndarray:
@@ -74,14 +74,15 @@ def with_yardsticks(
 
 def overlap(constitution: Constitution) -> pd.DataFrame:
     """What bridging changed: as many guidelines as are accepted, those highest by each of
-    `YARDSTICKS`, against the accepted ones.
+    `YARDSTICKS` that is known, against the accepted ones.
 
     Columns: yardstick, same (in both sets), gained (ids that only the rule accepts), lost (ids that
     only the yardstick takes).
     """
     accepted, rows = set(constitution.accepted["guideline_id"]), []
-    for name in (name for name in YARDSTICKS if name in constitution.scores):
-        ranked = constitution.scores.sort_values([name, "guideline_id"], ascending=[False, True])
+    scores = constitution.scores
+    for name in (name for name in YARDSTICKS if name in scores and scores[name].notna().any()):
+        ranked = scores.sort_values([name, "guideline_id"], ascending=[False, True])
         top = set(ranked["guideline_id"].head(len(accepted)))
         rows.append((name, len(top & accepted), sorted(accepted - top), sorted(top - accepted)))
     return pd.DataFrame(rows, columns=["yardstick", "same", "gained", "lost"])

@@ -7,11 +7,11 @@ columns of the scores and the summary.
 from __future__ import annotations
 
 import base64
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,10 @@ LONGEST_TEXT, LONGEST_CELL = 20_000, 2_000
 
 LONG_TEXT, LONG_CELL, LINES = 600, 180, 10
 """Characters and lines from which a text is shown in part, until it is opened."""
+
+MOST_SHOWN = 2_000
+"""Guidelines of each part of the bar that are shown, and marks of a chart; the table for download
+has all. A browser takes seconds to sort ten thousand."""
 
 LARGE = 500
 """Guidelines from which a browser draws cards only when they come into sight."""
@@ -109,19 +113,24 @@ def index_page(
     this one links. `version`: of this package. `markdown_texts`: guidelines are Markdown.
     """
     t, sides, rule = Language(language), summary["sides"], constitution.rule
-    written = partial(_written, as_markdown=markdown_texts)
-    cards = _cards(t, constitution, dataset, written)
+    near_misses, minima = max(near_misses, 0), pd.DataFrame(minima)
+    every = _cards(constitution, dataset)
+    by_id = {card["guideline_id"]: card for card in every}
+    groups = _groups(t, every, two=sides["two"])
+    dividing = _dividing(every) if sides["two"] else []
+    one_in = max(-(-len(every) // MOST_SHOWN), 1)  # evenly from the list
+    marks = every[::one_in]
+    near = [c for g in groups for c in g.cards[:near_misses]]
+    cards = _shown(every, near, [*marks, *(c for _, of in dividing for c in of)])
+    _add_texts(t, cards, rule, dataset, partial(_written, as_markdown=markdown_texts))
     _add_perspectives(cards, ratings, ids, fit)
-    minima = pd.DataFrame(minima)
     _add_otherwise(t, cards, summary, minima)
-    by_id = {card["guideline_id"]: card for card in cards}
-    groups = _groups(t, cards, two=sides["two"])
-    topics, anchors = _topics(dataset, cards)
+    topics, anchors = _topics(dataset, every)
     tick = _tick(rule)
     warned = warnings(dataset, fit.n_blocks, summary["division"], t, summary.get("left_out", ()))
     doubts = sentences.doubts(t, fit, constitution, minima, summary)
     headline = sentences.no_sides(t, sides, rule, summary["division"])
-    segments = _segments(t, cards)
+    segments = _segments(t, every)
     page = templates(language).get_template("index.html")
     return page.render(
         run=run,
@@ -142,16 +151,20 @@ def index_page(
         warnings=warned,
         segments=segments,
         segment_bar=charts.segment_bar(segments),
+        cut=sentences.cut(t, len(cards), len(every), MOST_SHOWN),
         bar=partial(_bar, tick=tick),
         tick=tick,
         topics=topics,
         flat_topics=_flat(topics),
         anchors=anchors,
-        dividing=_dividing(cards) if sides["two"] else (),
-        maps=_maps(t, cards, fit, sides) if sides["two"] else (),
-        both=_both_sides(t, cards, tick) if sides["two"] else None,
+        dividing=dividing,
+        one_in=one_in,
+        maps=_maps(t, marks, fit, sides) if sides["two"] else (),
+        both=_both_sides(t, _rated_by_both(marks), tick) if sides["two"] else None,
+        n_both=len(_rated_by_both(every)),
+        n_all=len(every),
         groups=groups,
-        shown=max(near_misses, 0),
+        shown=near_misses,
         cards=cards,
         large=len(cards) > LARGE,
         chances=f"p_accept_{rule.name}" in constitution.scores,
@@ -178,20 +191,49 @@ def _written(text: str, longest: int, *, as_markdown: bool) -> Markup:
     return (markdown if as_markdown else marked)(text[:longest])
 
 
-def _cards(t: Language, constitution: Constitution, dataset: Dataset, written: Any) -> Cards:
-    """One per guideline, in the order of the constitution: its scores, and how they are shown."""
-    about = dataset.guidelines.set_index("guideline_id").loc[constitution.scores["guideline_id"]]
-    rule = constitution.rule
+def _cards(constitution: Constitution, dataset: Dataset) -> Cards:
+    """One per guideline, in the order of the constitution: its scores, number, topic, and which
+    part of the bar it belongs to.
+    """
+    scores = constitution.scores
+    topics = dataset.guidelines.set_index("guideline_id")["topic_id"].loc[scores["guideline_id"]]
+    rows = zip(cast("Cards", scores.to_dict("records")), topics, strict=True)
+    return [
+        score
+        | {"number": k, "topic_id": topic, "kind": score["confidence"] or score["verdict"]}
+        | {"shown": False, "whole": False}
+        for k, (score, topic) in enumerate(rows, start=1)
+    ]
+
+
+def _shown(cards: Cards, near: Cards, others: Cards) -> Cards:
+    """The cards that the page shows: the first ones of each kind, those `near`, and `others`.
+
+    Accepted ones and those `near` are shown `whole`, the others in the table alone.
+    """
+    seen: Counter[str] = Counter()
+    for card in cards:
+        seen[card["kind"]] += 1
+        card["shown"] = seen[card["kind"]] <= MOST_SHOWN
+    for card in (*near, *others):
+        card["shown"] = True
+    shown = [card for card in cards if card["shown"]]
+    for card in (*near, *(c for c in shown if c["verdict"] == ACCEPTED)):
+        card["whole"] = True
+    return shown
+
+
+def _add_texts(t: Language, cards: Cards, rule: Rule, dataset: Dataset, written: Any) -> None:
+    """What each guideline says, in full and in brief, and what was decided and why, in words."""
+    texts = dataset.guidelines.set_index("guideline_id")["text"]
+    texts = texts.loc[[card["guideline_id"] for card in cards]]
     by_name = {c.name: c for c in rule.conditions}
-    chance = f"p_accept_{rule.name}"
-    paths, cards = topic_paths(dataset.topics), []
-    rows = zip(constitution.scores.to_dict("records"), about.to_dict("records"), strict=True)
-    for number, (score, guideline) in enumerate(rows, start=1):
-        condition, text = split_condition(guideline["text"])
-        shown = {
-            "number": number,
-            "topic_id": guideline["topic_id"],
-            "topic": paths.get(guideline["topic_id"], ""),
+    paths = topic_paths(dataset.topics)
+    for card, whole in zip(cards, texts, strict=True):
+        condition, text = split_condition(whole)
+        failed = card["failed"]
+        card |= {
+            "topic": paths.get(card["topic_id"], ""),
             "condition": marked(condition),
             "brief": brief(text, 70),
             "text": written(text, LONGEST_TEXT),
@@ -199,14 +241,10 @@ def _cards(t: Language, constitution: Constitution, dataset: Dataset, written: A
             "cell": written(text, LONGEST_CELL),
             "long_cell": len(text) > LONG_CELL or text.count("\n") > 2,
             "length": len(text),
-            "reasons": [
-                sentences.reason(t, by_name[f["name"]], f["value"]) for f in score["failed"]
-            ],
-            "chance": score.get(chance, np.nan),
-            "shown_intercept": score_text(rule, "intercept", score["intercept"]),
+            "reasons": [sentences.reason(t, by_name[f["name"]], f["value"]) for f in failed],
+            "chance": card.get(f"p_accept_{rule.name}", np.nan),
+            "shown_intercept": score_text(rule, "intercept", card["intercept"]),
         }
-        cards.append(score | shown)
-    return cards
 
 
 def _add_perspectives(cards: Cards, ratings: Ratings, ids: Ids, fit: Fit) -> None:
@@ -229,7 +267,7 @@ def _add_otherwise(
         *((sentences.rule_name(t, o["rule"]), o) for o in summary.get("other_rules", ())),
         *((sentences.yardstick(t, o["yardstick"]), o) for o in summary.get("yardsticks", ())),
     ]
-    turned: dict[str, list[str]] = {card["guideline_id"]: [] for card in cards}
+    turned: defaultdict[str, list[str]] = defaultdict(list)
     fits = Counter(g for m in minima.to_dict("records") for g in (*m["gained"], *m["lost"]))
     for name, other in other_ways:
         for g in (*other["gained"], *other["lost"]):
@@ -268,7 +306,7 @@ def _segments(t: Language, cards: Cards) -> list[charts.Segment]:
     ]
     found = []
     for name, label in kinds:
-        of = [c for c in cards if name == (c["confidence"] or c["verdict"])]
+        of = [c for c in cards if c["kind"] == name]
         if of:
             found.append(charts.Segment(name, label, len(of), f"#guideline-{of[0]['number']}"))
     return found
@@ -390,9 +428,8 @@ def _maps(t: Language, cards: Cards, fit: Fit, sides: Mapping[str, Any]) -> list
     return found
 
 
-def _both_sides(t: Language, cards: Cards, tick: float | None) -> dict[str, Any]:
-    """The scatter of both sides' rates, and how many guidelines it shows."""
-    shown = _rated_by_both(cards)
+def _both_sides(t: Language, shown: Cards, tick: float | None) -> Markup:
+    """The scatter of both sides' rates."""
     larger = np.array([c["helpful_rate_larger"] for c in shown])
     smaller = np.array([c["helpful_rate_smaller"] for c in shown])
     words = {
@@ -403,5 +440,4 @@ def _both_sides(t: Language, cards: Cards, tick: float | None) -> dict[str, Any]
         "across": t.gettext("helpful to the larger side"),
         "up": t.gettext("helpful to the smaller side"),
     }
-    svg = charts.both_sides(shown, larger, smaller, tick, words, "both-title both-about")
-    return {"svg": svg, "n": len(shown)}
+    return charts.both_sides(shown, larger, smaller, tick, words, "both-title both-about")

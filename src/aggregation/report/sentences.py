@@ -469,6 +469,19 @@ def more(t: Language, n: int) -> str:
     )
 
 
+def cut(t: Language, shown: int, n: int, most: int) -> str:
+    """That not all `n` guidelines are shown, but the first `most` of each part of the bar."""
+    if shown == n:
+        return ""
+    return t.gettext(
+        "This page shows %(shown)s of %(n)s guidelines: the first %(most)s of each part of the "
+        "bar, and examples of the others. The table for download has all.",
+        shown=shown,
+        n=n,
+        most=most,
+    )
+
+
 def fitted(t: Language, fit: Fit) -> str:
     """How the model was fitted, and how it ended."""
     penalty = t.gettext(
