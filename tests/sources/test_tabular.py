@@ -189,7 +189,9 @@ AGAIN = [("u1", "g1", YES), ("u2", "g1", YES), ("u1", "g1", NO), ("u1", "g1", NO
 
 
 @pytest.mark.parametrize(("duplicates", "helpful"), [("last", 0.0), ("first", 1.0)])
-def test_one_rating_of_each_pair_counts(tmp_path, duplicates, helpful):
+@pytest.mark.parametrize("many", [1, 10**9])  # ratings from which polars sorts them
+def test_one_rating_of_each_pair_counts(tmp_path, monkeypatch, duplicates, helpful, many):
+    monkeypatch.setattr("aggregation.data.cleaning.MANY", many)
     got = table(tmp_path / "r.csv", AGAIN, {"duplicates": duplicates})
     assert cells(got) == {("u1", "g1"): helpful, ("u2", "g1"): 1.0}
     assert counted(got, "ratings", "merged", duplicates) == 2

@@ -211,15 +211,17 @@ def _by_pair(ratings: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
             packed <<= np.uint64(width)
             packed |= key.view(f"u{key.itemsize}")
         packed = _sorted(packed)
+        pair = packed >> np.uint64(widths[2])
+        np.equal(pair[1:], pair[:-1], out=again[1:])
+        del pair  # of many ratings each such array is large
         order = (packed & np.uint64((1 << widths[2]) - 1)).view(np.int64)
-        packed = packed >> np.uint64(widths[2])
-        np.equal(packed[1:], packed[:-1], out=again[1:])
+        del packed
     else:
         order = np.lexsort(keys[::-1])
         again[1:] = np.all([np.diff(key[order]) == 0 for key in keys], axis=0)
     if again.any():  # only these need their times
         of_pair = np.flatnonzero(again | np.append(again[1:], False))
-        pair, rows = np.cumsum(~again)[of_pair], order[of_pair]
+        pair, rows = np.cumsum(~again[of_pair]), order[of_pair]
         at = pd.to_datetime(ratings["rated_at"].iloc[rows], utc=True)
         at = at.dt.tz_localize(None).to_numpy("datetime64[ms]").view(np.int64)  # null: the least
         order[of_pair] = rows[np.lexsort((at, pair))]
