@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
 from scipy.stats import beta as beta_law
+from threadpoolctl import threadpool_limits
 
 from aggregation import ROBUST, Ratings, encode, score, select, simulate
 from aggregation.data.choices import Choices
@@ -103,6 +104,17 @@ def test_a_rating_of_weight_0_is_no_rating(seed):
     without = two_sides(rest)
     np.testing.assert_allclose(weighted.n, without.n, atol=1e-9)
     np.testing.assert_allclose(weighted.probability(), without.probability(), atol=1e-9)
+
+
+def test_the_bits_do_not_depend_on_the_threads_of_blas():
+    ratings, *_ = planted(3, users=3000, guidelines=60)
+    thirds = np.random.default_rng(0).integers(0, 4, len(ratings)) / 3
+    ratings = replace(ratings, helpful=np.where(thirds == 1 / 3, thirds, ratings.helpful * 2 / 3))
+    here = two_sides(ratings)
+    with threadpool_limits(1):
+        there = two_sides(ratings)
+    assert here.mean == there.mean
+    np.testing.assert_array_equal(here.n, there.n)
 
 
 def test_the_order_of_users_changes_nothing():

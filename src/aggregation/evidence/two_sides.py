@@ -170,7 +170,8 @@ def two_sides(ratings: Ratings, axes: int = AXES, near: TwoSides | None = None) 
     def y(part: slice) -> np.ndarray:
         return ratings.helpful[part].astype(np.float64)
 
-    mu = sum(float(w[part] @ y(part)) for part in parts) / w.sum()
+    # Not w @ y, whose bits depend on the threads of BLAS.
+    mu = sum(float((w[part] * y(part)).sum()) for part in parts) / w.sum()
     (n_u, by_u), (n_g, by_g) = np.zeros((2, size[0])), np.zeros((2, size[1]))
     for part in parts:
         values = w[part], w[part] * (y(part) - mu)
