@@ -38,17 +38,22 @@ def test_who_says_the_same_to_everything_is_flagged():
     assert flagged(replace(ratings, helpful=same))["straight_liner"] == [3, 8]
 
 
-def test_clones_are_flagged_both():
+def test_clones_are_flagged_both_unless_there_are_too_many_users(monkeypatch):
     ratings, *_ = planted(2, users=60, guidelines=70, tilt=0.7)
     copy = {g: h for u, g, h in zip(ratings.user, ratings.guideline, ratings.helpful) if u == 4}
     helpful = [
         copy.get(g, h) if u == 11 else h
         for u, g, h in zip(ratings.user, ratings.guideline, ratings.helpful)
     ]
-    assert flagged(replace(ratings, helpful=np.array(helpful)))["clone"] == [4, 11]
+    copied = replace(ratings, helpful=np.array(helpful))
+    assert flagged(copied)["clone"] == [4, 11]
+    monkeypatch.setattr("aggregation.evidence.raters.MOST_USERS", 59)
+    assert flagged(copied)["clone"] == []
 
 
-def test_many_ratings_within_seconds_are_a_burst():
+@pytest.mark.parametrize("chunk", [3, 100, 10**6])  # ratings that are sorted at a time
+def test_many_ratings_within_seconds_are_a_burst(monkeypatch, chunk):
+    monkeypatch.setattr("aggregation.evidence.raters.CHUNK", chunk)
     ratings, *_ = planted(1)
     days = pd.Series(pd.Timestamp("2025-01-01", tz="UTC") + pd.to_timedelta(ratings.user, "D"))
     slow = days + pd.to_timedelta(60 * ratings.guideline, "s")

@@ -71,8 +71,8 @@ def warnings(
             "ratings, other starts take too long."
         ): "cold refits" in left_out,
         t.gettext(
-            "There are too many users to compare each pair of them: who rates exactly as somebody "
-            "else, and what raters agree on who disagree elsewhere, is not known."
+            "There are too many users to compare each pair of them. It is not known who rates "
+            "exactly as somebody else, or what people agree on who otherwise disagree."
         ): "pairs of users" in left_out,
     }
     return [text for text, holds in told.items() if holds] + lost(dataset, language)

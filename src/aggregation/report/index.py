@@ -155,6 +155,7 @@ def index_page(
         bar=partial(_bar, tick=tick),
         tick=tick,
         topics=topics,
+        in_table={anchors.get(card["topic_id"], "topic-0") for card in cards},
         flat_topics=_flat(topics),
         anchors=anchors,
         dividing=dividing,
@@ -209,18 +210,18 @@ def _cards(constitution: Constitution, dataset: Dataset) -> Cards:
 def _shown(cards: Cards, near: Cards, others: Cards) -> Cards:
     """The cards that the page shows: the first ones of each kind, those `near`, and `others`.
 
-    Accepted ones and those `near` are shown `whole`, the others in the table alone.
+    The first accepted ones and those `near` are shown `whole`, the others in the table alone.
     """
     seen: Counter[str] = Counter()
     for card in cards:
         seen[card["kind"]] += 1
         card["shown"] = seen[card["kind"]] <= MOST_SHOWN
+        card["whole"] = card["shown"] and card["verdict"] == ACCEPTED
+    for card in near:
+        card["whole"] = True
     for card in (*near, *others):
         card["shown"] = True
-    shown = [card for card in cards if card["shown"]]
-    for card in (*near, *(c for c in shown if c["verdict"] == ACCEPTED)):
-        card["whole"] = True
-    return shown
+    return [card for card in cards if card["shown"]]
 
 
 def _add_texts(t: Language, cards: Cards, rule: Rule, dataset: Dataset, written: Any) -> None:

@@ -460,8 +460,14 @@ def n_ratings(t: Language, n: int) -> str:
     return t.ngettext("%(n)s rating", "%(n)s ratings", n)
 
 
-def more(t: Language, n: int) -> str:
-    """Where those are that a group does not show."""
+def more(t: Language, n: int, *, cut: bool = False) -> str:
+    """Where those are that a group does not show; `cut`: the page's own table has not all."""
+    if cut:
+        return t.ngettext(
+            "%(n)s more is in the table for download.",
+            "%(n)s more are in the table for download.",
+            n,
+        )
     return t.ngettext(
         "%(n)s more is in the table of all guidelines.",
         "%(n)s more are in the table of all guidelines.",
