@@ -17,7 +17,7 @@ run: $(READY) ## Run the demo and say where the report is
 test: $(READY) ## Run all tests (real data: see AGGREGATION_DATA in CONTRIBUTING.md)
 	@$(BIN)/pytest
 
-bench: $(READY) ## Measure everything, two hours; some of it: make bench ONLY="scale refits"
+bench: $(READY) ## Measure everything, three hours; some of it: make bench ONLY="scale refits"
 	@$(BIN)/python benchmarks/bench.py $(ONLY)
 	@[ -n "$(ONLY)" ] || $(BIN)/python benchmarks/export.py
 	@[ -n "$(ONLY)" ] || $(BIN)/python benchmarks/batch.py

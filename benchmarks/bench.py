@@ -288,6 +288,13 @@ def size(n: str) -> dict:
     return measured(int(n))
 
 
+def notes(n: str) -> dict:
+    """From Community Notes' files to coded ratings."""
+    from size import measured
+
+    return measured(int(n), notes=True)
+
+
 def daily(n: str) -> dict:
     """One in a hundred ratings are new: added and fitted again, beside all from scratch."""
     from daily import measured
@@ -419,12 +426,14 @@ def plan_of(section: str) -> list[tuple[str, tuple[str, ...], dict[str, str]]]:
         return [(str(n), tuple(map(str, (u, g, n))), {}) for u, g, n in SCALES]
     if section == "size":
         return [(str(n), (str(n),), {}) for _, _, n in SCALES]
+    if section == "notes":
+        return [(str(n), (str(n),), {}) for _, _, n in SCALES[1:]]
     if section == "daily":
         return [(str(n), (str(n),), {}) for _, _, n in SCALES[2:]]
     if section == "billion":
         return [("1e9", ("10000000", "1000000", "100"), {})]
     if section == "baselines":
-        sizes = zip(SCALES, ("30", "60", "120"), strict=False)
+        sizes = zip(SCALES, ("30", "60", "120", "300"), strict=True)
         return [(str(n), (*map(str, (u, g, n)), limit), {}) for (u, g, n), limit in sizes]
     if section == "refits":
         return [("vtaiwan.uberx", ("vtaiwan.uberx",), {})]
@@ -444,6 +453,7 @@ SECTIONS = (
     "scale",
     "billion",
     "size",
+    "notes",
     "daily",
     "baselines",
     "quality",
@@ -475,6 +485,7 @@ def main() -> None:
             found[key] = json.loads(done.stdout.splitlines()[-1]) | {"load": round(load, 2)}
             print(f"{section} {key}: {time.perf_counter() - began:.0f} s {found[key]}", flush=True)
             results[section] = {"machine": _machine(), "rows": found}
+            results = {name: results[name] for name in SECTIONS if name in results}
             store.write_text(json.dumps(results, indent=1) + "\n")
     from table import write
 

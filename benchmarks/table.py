@@ -8,7 +8,7 @@ from worlds import LOWEST
 
 HEAD = """# Benchmarks
 
-`make bench` runs everything (two hours, 24 GB of memory, 30 GB of disk), `make bench ONLY="scale
+`make bench` runs everything (three hours, 24 GB of memory, 40 GB of disk), `make bench ONLY="scale
 refits"` some of it. `baselines` needs `pip install optax torch` besides. Every measurement runs in
 a process of its own; each line says the machine's load when it began. Times depend on the machine:
 what one run measured side by side can be compared, two runs cannot.
@@ -159,6 +159,19 @@ def size(rows: dict) -> tuple:
     return title, ["ratings", *steps], lines
 
 
+def notes(rows: dict) -> tuple:
+    """From Community Notes' files to codes."""
+    columns = ["ratings", "TSV, GB", "s", "bar", "GB", "bar"]
+    lines = []
+    for r in rows.values():
+        s, gb = f"{r['seconds']:.1f}", f"{r['GB']:.1f}"
+        large = r["ratings"] > 5e7
+        told = [within(r["seconds"], 60, s), 60, within(r["GB"], 6, gb), 6]
+        told = told if large else [s, "", gb, ""]
+        lines.append([f"{r['ratings']:,}", f"{r['files_gb']:.1f}", *told])
+    return "From Community Notes' files to coded ratings, repeated pairs resolved", columns, lines
+
+
 def daily(rows: dict) -> tuple:
     """New ratings beside a start from scratch."""
     steps = ("new_read", "new_append", "new_reindex", "new_fit", "read", "encode", "fit")
@@ -246,4 +259,4 @@ def grow(results: dict, path: Path) -> None:
 
 
 SOLVER = (first_call, against_original, sweeps, refits, axes, scale)
-SECTIONS = {f.__name__: f for f in (*SOLVER, billion, size, daily, baselines, quality)}
+SECTIONS = {f.__name__: f for f in (*SOLVER, billion, size, notes, daily, baselines, quality)}
