@@ -53,7 +53,7 @@ def test_clones_are_flagged_both_unless_there_are_too_many_users(monkeypatch):
 
 @pytest.mark.parametrize("chunk", [3, 100, 10**6])  # ratings that are sorted at a time
 def test_many_ratings_within_seconds_are_a_burst(monkeypatch, chunk):
-    monkeypatch.setattr("aggregation.evidence.raters.CHUNK", chunk)
+    monkeypatch.setattr("aggregation.model.ratings.CHUNK", chunk)
     ratings, *_ = planted(1)
     days = pd.Series(pd.Timestamp("2025-01-01", tz="UTC") + pd.to_timedelta(ratings.user, "D"))
     slow = days + pd.to_timedelta(60 * ratings.guideline, "s")

@@ -261,10 +261,9 @@ def test_of_very_many_guidelines_the_first_of_each_kind_are_shown(values, page, 
     assert len(places) == len(shown)
     assert set(np.flatnonzero(first) + 1) <= shown
     divide = re.findall(r"guideline-(\d+)", section(cut, "divides"))
-    assert divide == re.findall(r"guideline-(\d+)", section(page, "divides"))
+    assert divide == re.findall(r"guideline-(\d+)", section(page, "divides")) != []
     assert set(map(int, divide)) <= shown
     both = text_of(section(cut, "both")).partition(" One guideline in")[0]
-    assert divide
     assert both in text_of(section(page, "both"))
     assert len(shown) < len(first)
     assert f"This page shows {len(shown)} of {len(first)} guidelines" in text_of(cut)

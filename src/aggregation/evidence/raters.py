@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from aggregation.data.categories import CHUNK
 from aggregation.data.dataset import Count, Dataset
 from aggregation.decisions.constitution import Constitution, select
 from aggregation.decisions.rules import Rule
@@ -126,10 +125,7 @@ def _bursts(ratings: Ratings, rated_at: pd.Series) -> np.ndarray:
     """Bool [U]: who gave `BURST` ratings within `BURST_SECONDS`."""
     at = pd.to_datetime(rated_at, utc=True).dt.tz_localize(None).to_numpy("datetime64[ms]")
     found = np.zeros(ratings.n_users, bool)
-    ends = np.append(0, np.cumsum(ratings.per_user()))
-    about = np.searchsorted(ends, np.arange(0, len(ratings) + CHUNK, CHUNK))
-    bounds = ends[np.minimum(about, ratings.n_users)]  # whole users, whose ratings fit a cache
-    for part in map(slice, bounds[:-1], bounds[1:]):
+    for _, part in ratings.parts():
         order = np.lexsort((at[part], ratings.user[part]))
         who, when = ratings.user[part][order], at[part][order]
         soon = when[BURST - 1 :] - when[: 1 - BURST] <= np.timedelta64(BURST_SECONDS, "s")

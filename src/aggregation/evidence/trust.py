@@ -197,27 +197,25 @@ Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _junk(ratings: Ratings, share: float, seed: int, pool: int) -> Rows:
-    """Ratings of junk guidelines. Who rates them is the same in every `pool`, so that one compiled
-    fit does for all.
-    """
-    random, g = np.random.default_rng(seed), ratings.n_guidelines
-    n_junk, each = max(round(share * g), 1), int(np.median(ratings.per_guideline()))
-    user = [random.choice(ratings.n_users, each, replace=False) for _ in range(n_junk)]
-    guideline = np.repeat(np.arange(g, g + n_junk), each)
-    return np.concatenate(user), guideline, _coins(len(guideline), seed, pool)
+    """Ratings of junk guidelines."""
+    new, user, value = _by_chance(share, ratings.per_guideline(), ratings.n_users, seed, pool)
+    return user, new, value
 
 
 def _random_raters(ratings: Ratings, seed: int, pool: int) -> Rows:
     """Ratings of raters who toss a coin."""
-    random, u = np.random.default_rng(seed), ratings.n_users
-    n_raters, each = max(round(RANDOM_RATERS * u), 1), int(np.median(ratings.per_user()))
-    guideline = [random.choice(ratings.n_guidelines, each, replace=False) for _ in range(n_raters)]
-    user = np.repeat(np.arange(u, u + n_raters), each)
-    return user, np.concatenate(guideline), _coins(len(user), seed, pool)
+    return _by_chance(RANDOM_RATERS, ratings.per_user(), ratings.n_guidelines, seed, pool)
 
 
-def _coins(n: int, seed: int, pool: int) -> np.ndarray:
-    return np.random.default_rng((seed, pool)).integers(0, 2, n).astype(np.float64)
+def _by_chance(share: float, n: np.ndarray, n_others: int, seed: int, pool: int) -> Rows:
+    """A `share` of new rows beside those with `n` ratings each, the others they meet, and values by
+    a coin. Who meets whom is the same in every `pool`, so that one compiled fit does for all.
+    """
+    random, n_new, each = np.random.default_rng(seed), max(round(share * len(n)), 1), np.median(n)
+    others = [random.choice(n_others, int(each), replace=False) for _ in range(n_new)]
+    new = np.repeat(np.arange(len(n), len(n) + n_new), int(each))
+    value = np.random.default_rng((seed, pool)).integers(0, 2, len(new)).astype(np.float64)
+    return new, np.concatenate(others), value
 
 
 def _columns_with(

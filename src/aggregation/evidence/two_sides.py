@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array
 from scipy.special import betainc, betaincinv, ndtr
 
 from aggregation.decisions.scores import with_columns
 from aggregation.model.ratings import SAMPLE, Ids, Ratings, drawn
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
 
 AXES = 2
 """Dividing lines. With one, planted divisive guidelines of a second line are accepted."""

@@ -63,11 +63,24 @@ class Ratings:
     def _per_guideline(self) -> np.ndarray:
         return _fixed_counts(self.guideline, self.n_guidelines)
 
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """Where the ratings of each user begin, and where the last ones end: [n_users + 1]."""
+        return np.append(0, np.cumsum(self.per_user()))
+
+    def parts(self) -> list[tuple[slice, slice]]:
+        """Users (rows) and their ratings, about `CHUNK` of them at a time; the last users may have
+        none.
+        """
+        bounds = np.minimum(np.arange(0, len(self) + CHUNK, CHUNK), len(self))
+        cuts = np.unique(np.searchsorted(self._starts, bounds))
+        return [(slice(a, b), slice(*self._starts[[a, b]])) for a, b in pairwise(cuts)]
+
     def matrix(self, values: np.ndarray) -> csr_array:
         """A value of each rating, [n], as a sparse matrix [n_users, n_guidelines]; not a copy."""
         from scipy.sparse import csr_array
 
-        starts = np.append(0, np.cumsum(self.per_user()))  # ratings are sorted by user
+        starts = self._starts
         if len(self) <= np.iinfo(self.guideline.dtype).max:
             starts = starts.astype(self.guideline.dtype)  # of two types SciPy copies both
         return csr_array((values, self.guideline, starts), shape=(self.n_users, self.n_guidelines))
@@ -124,21 +137,18 @@ class Ratings:
         user = np.arange(first, first + self.n_users, dtype=np.int32)
         guideline, changed = np.full(self.n_guidelines, n_users, np.int32), True
         per_user = self.per_user()
-        raters = np.flatnonzero(per_user)
-        number = per_user[raters]
-        begin = np.cumsum(number) - number
-        cuts = np.unique(np.searchsorted(begin, np.arange(0, len(self) + CHUNK, CHUNK)))
-        parts = [  # raters, which of the ratings are theirs, and where those of each begin
-            (raters[a:b], slice(begin[a], begin[a] + number[a:b].sum()), begin[a:b] - begin[a])
-            for a, b in pairwise(cuts)
+        parts = [  # who rated, and which of the ratings are theirs
+            (users.start + np.flatnonzero(per_user[users]), theirs)
+            for users, theirs in self.parts()
         ]
         while changed:
-            for who, theirs, _ in parts:
+            for who, theirs in parts:
                 label = np.repeat(user[who], per_user[who])
                 np.minimum.at(guideline, self.guideline[theirs], label)
             guideline = processes.least(guideline)
             before = user.copy()
-            for who, theirs, first_of in parts:
+            for who, theirs in parts:
+                first_of = self._starts[who] - theirs.start
                 user[who] = np.minimum.reduceat(guideline[self.guideline[theirs]], first_of)
             changed = bool(processes.total(np.array((user != before).any(), int))[0])
             changed &= len(np.unique(guideline[guideline < n_users])) > 1

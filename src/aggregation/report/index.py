@@ -18,7 +18,6 @@ import pandas as pd
 from markupsafe import Markup
 
 from aggregation.data.dataset import Dataset
-from aggregation.data.topics import topic_paths
 from aggregation.decisions.constitution import Constitution
 from aggregation.decisions.rules import ACCEPTED, REJECTED, UNDECIDED, Rule
 from aggregation.decisions.table import table
@@ -122,7 +121,7 @@ def index_page(
     marks = every[::one_in]
     near = [c for g in groups for c in g.cards[:near_misses]]
     cards = _shown(every, near, [*marks, *(c for _, of in dividing for c in of)])
-    _add_texts(t, cards, rule, dataset, partial(_written, as_markdown=markdown_texts))
+    _add_texts(t, cards, rule, dataset, markdown if markdown_texts else marked)
     _add_perspectives(cards, ratings, ids, fit)
     _add_otherwise(t, cards, summary, minima)
     topics, anchors = _topics(dataset, every)
@@ -188,10 +187,6 @@ def index_page(
 # guidelines
 
 
-def _written(text: str, longest: int, *, as_markdown: bool) -> Markup:
-    return (markdown if as_markdown else marked)(text[:longest])
-
-
 def _cards(constitution: Constitution, dataset: Dataset) -> Cards:
     """One per guideline, in the order of the constitution: its scores, number, topic, and which
     part of the bar it belongs to.
@@ -229,17 +224,15 @@ def _add_texts(t: Language, cards: Cards, rule: Rule, dataset: Dataset, written:
     texts = dataset.guidelines.set_index("guideline_id")["text"]
     texts = texts.loc[[card["guideline_id"] for card in cards]]
     by_name = {c.name: c for c in rule.conditions}
-    paths = topic_paths(dataset.topics)
     for card, whole in zip(cards, texts, strict=True):
         condition, text = split_condition(whole)
         failed = card["failed"]
         card |= {
-            "topic": paths.get(card["topic_id"], ""),
             "condition": marked(condition),
             "brief": brief(text, 70),
-            "text": written(text, LONGEST_TEXT),
+            "text": written(text[:LONGEST_TEXT]),
             "long": len(text) > LONG_TEXT or text.count("\n") >= LINES,
-            "cell": written(text, LONGEST_CELL),
+            "cell": written(text[:LONGEST_CELL]),
             "long_cell": len(text) > LONG_CELL or text.count("\n") > 2,
             "length": len(text),
             "reasons": [sentences.reason(t, by_name[f["name"]], f["value"]) for f in failed],
